@@ -1,0 +1,22 @@
+"""One question about one image, with its answer: what every data set turns its records into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question-answer pair.
+
+    ``image`` may be a path or anything else that ``moai.images.read_image`` takes; ``image_id`` is equal for two
+    samples exactly when their images are the same; ``kind`` is the answer type, used to report accuracy by type.
+    """
+
+    id: str
+    image: Path | bytes
+    image_id: str
+    question: str
+    answer: str
+    kind: str

@@ -1,0 +1,86 @@
+"""The interface every CV expert implements.
+
+Knows: perceptions and images. An expert is a class with a *role*; registering it must import nothing heavy, so an
+engine is imported in :meth:`Expert.load` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moai.errors import ExpertError, nearest
+from moai.perception.types import Perception
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Options(BaseModel):
+    """An expert's settings: typed, frozen, unknown names refused. Subclass it inside the expert as ``Options``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Expert(ABC):
+    """One specialist vision model.
+
+    Class attributes say what it is; ``load`` builds the engine; ``perceive`` looks at a batch of images.
+    ``perceive`` should be a library call followed by a pure ``to_perception(raw)``, so that the second can be tested
+    on recorded output without weights.
+    """
+
+    name: ClassVar[str]  # unique, lower case: "shapes"
+    role: ClassVar[str]  # "panoptic", "open_world", "scene_graph", "ocr", or a role of the plugin's own
+    version: ClassVar[str]  # part of the cache key: change it when the output may change
+    requires: ClassVar[tuple[str, ...]] = ()  # roles whose perceptions are passed in, when any expert offers them
+    modules: ClassVar[tuple[str, ...]] = ()  # import names that load() needs; a missing one means "not installed"
+    install: ClassVar[str] = ""  # the command that installs what is missing
+    licence: ClassVar[str] = ""  # of code and weights
+    weights: ClassVar[str] = "none"  # where the weights come from
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, **options: Any) -> None:
+        """Validate ``options`` against ``Options``; nothing is loaded yet.
+
+        Raises:
+            ExpertError: an unknown option or a wrong value, with the nearest known name.
+        """
+        known = type(self).Options.model_fields
+        for name in options:
+            if name not in known:
+                raise ExpertError(f"expert '{self.name}' has no option '{name}'{nearest(name, known)}")
+        try:
+            self.options = type(self).Options(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ExpertError(f"expert '{self.name}', option '{where}': {first['msg']}") from None
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Import names in ``modules`` that are not installed, found without importing them."""
+        return [name for name in cls.modules if importlib.util.find_spec(name) is None]
+
+    def load(self, device: str = "cpu") -> None:
+        """Import the engine and build it on ``device``. Called once, before the first ``perceive``."""
+
+    @abstractmethod
+    def perceive(self, images: Sequence[Image], context: Sequence[Perception]) -> list[Perception]:
+        """Look at a batch.
+
+        Args:
+            images: RGB pictures of any size, EXIF rotation applied.
+            context: per image, what the experts of the roles in ``requires`` saw (empty when there are none).
+
+        Returns:
+            One perception per image, in order; an image with nothing in it gives an empty ``Perception()``.
+            ``sources`` is filled in by the runner.
+        """
+
+    def unload(self) -> None:
+        """Drop the engine and its memory; ``load`` may be called again."""
