@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Options(BaseModel):
     """An expert's settings: typed, frozen, unknown names refused. Subclass it inside the expert as ``Options``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Expert(ABC):
@@ -64,7 +64,7 @@ class Expert(ABC):
     @classmethod
     def missing(cls) -> list[str]:
         """Import names in ``modules`` that are not installed, found without importing them."""
-        return [name for name in cls.modules if importlib.util.find_spec(name) is None]
+        return [name for name in cls.modules if not _importable(name)]
 
     def load(self, device: str = "cpu") -> None:
         """Import the engine and build it on ``device``. Called once, before the first ``perceive``."""
@@ -84,3 +84,10 @@ class Expert(ABC):
 
     def unload(self) -> None:
         """Drop the engine and its memory; ``load`` may be called again."""
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # "a.b" where "a" itself is missing
+        return False
