@@ -219,7 +219,12 @@ def _check_name(text: Any) -> None:
 
 
 def _check_score(score: Any) -> None:
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score) or not 0 <= score <= 1:
+    if (
+        isinstance(score, bool)
+        or not isinstance(score, (int, float))
+        or not math.isfinite(score)
+        or not 0 <= score <= 1
+    ):
         raise ExpertError(f"scores must be finite Python numbers in [0, 1], not {score!r}")
 
 
