@@ -1,0 +1,106 @@
+"""The frozen language model as a Hugging Face folder, whatever it came as.
+
+Knows: that transformers dequantises GGUF slowly (10 to 20 s for 135 M parameters, against about 1 s for safetensors),
+so it is done once and the result is kept. The folder is keyed by the GGUF file's SHA-256.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+from pathlib import Path
+
+from moai.assets.cache import cache_dir, publish, status
+from moai.assets.hashes import sha256_file
+from moai.assets.resolver import resolve
+from moai.errors import AssetError
+
+# What the GGUF reader raises for a damaged file or an architecture it does not know
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, OSError, RuntimeError, struct.error)
+LAYOUT = "bfloat16-1"  # change it when the converted folder should be made anew
+
+
+def resolve_host(reference: str | Path, revision: str | None = None) -> Path:
+    """Return a folder with ``config.json``, ``*.safetensors`` and tokenizer files.
+
+    Args:
+        reference: anything that ``resolve`` takes. A ``.gguf`` file, or a folder whose only model is one, is
+            dequantised to bfloat16 once and kept in the cache.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        AssetError: nothing there that can be loaded, and what would be.
+    """
+    path = resolve(reference, revision)
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return _from_gguf(path)
+    if path.is_file():
+        raise AssetError(f"'{path}' is no language model; give a .gguf file or a folder with config.json")
+    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
+        _check_shards(path)
+        return path
+    ggufs = sorted(path.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return _from_gguf(ggufs[0])
+    if ggufs:
+        raise AssetError(f"{path} holds {len(ggufs)} .gguf files; name one of them, for instance {ggufs[0]}")
+    raise AssetError(
+        f"{path} holds no config.json with *.safetensors beside it and no .gguf file; "
+        "pickled weights (*.bin, *.pt) are not loaded: convert them with save_pretrained"
+    )
+
+
+def _check_shards(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AssetError(f"{index} is damaged ({error}); download the model again") from error
+    for shard in sorted(shards):
+        if not (folder / shard).is_file():
+            raise AssetError(f"{folder} lacks '{shard}', one of {len(shards)} shards; download the model again")
+
+
+def _from_gguf(gguf: Path) -> Path:
+    digest = _digest(gguf)
+    folder = cache_dir() / "hosts" / f"{gguf.stem}-{digest[:12]}"
+    return publish(folder, f"{digest} {LAYOUT}", lambda content: _convert(gguf, content))
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    for module in ("gguf", "accelerate"):
+        if importlib.util.find_spec(module) is None:
+            raise AssetError(f"converting {gguf.name} needs the package '{module}'; install it: pip install {module}")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with status(f"converting {gguf.name} to safetensors, once"):
+        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        try:
+            # dequantize=True drops the quantizer, without which the model can be neither saved nor trained around
+            model = AutoModelForCausalLM.from_pretrained(**where, quantization_config=GgufConfig(dequantize=True))
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+        except UNREADABLE as error:
+            raise AssetError(f"transformers cannot read {gguf}: {error}; give a folder with safetensors") from error
+        model.to(torch.bfloat16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _digest(gguf: Path) -> str:
+    """SHA-256 of the file, remembered for its path, size and time of change: hashing a large model takes seconds."""
+    info = gguf.stat()
+    state = [str(gguf), info.st_size, info.st_mtime_ns]
+    note = cache_dir() / "hosts" / f"{gguf.stem}.sha256.json"
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+        if known["state"] == state:
+            return known["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing remembered yet
+    digest = sha256_file(gguf)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
+    return digest
