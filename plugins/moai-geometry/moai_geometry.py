@@ -1,0 +1,226 @@
+"""Spatial relations between what other experts found: a scene graph without weights.
+
+Knows: boxes, masks and their arrangement in the plane. It says *inside*, *on*, *touching*, *next to*, *left of*,
+*right of*, *above* and *below*; it knows nothing of depth, actions or possession, so never "in front of" or
+"holding". Objects are drawn on a small grid (masks where there are masks, boxes elsewhere) and all pairs are
+compared at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+import moai
+from moai.expert import Expert, Options
+from moai.perception.types import Box, Mask, Perception, Relation, describe
+
+GRID = 160  # cells along the longer side of the picture: contact is decided on it, and finer changes little
+REACH = 2  # cells within which two objects touch, about one part in a hundred of the picture
+SAME = 0.8  # box overlap (IoU) from which two findings are one object, seen by two experts
+ENCLOSED = 0.7  # share of an object's rim that lies in the other: then it is inside
+SUPPORTED = 0.5  # share of the cells just below an object that belong to the other: then it is on it
+FULL_SIDE = 4.0  # share of the rim in contact, times this, is the score: about 1 for a square that shares a side
+NEAR = 0.25  # gap, relative to the mean size of the two, up to which things side by side are "next to"
+PREDICATES = ("inside", "on", "touching", "next to", "left of", "right of", "above", "below")
+
+
+class Thing(NamedTuple):
+    """An object to relate: its name, box, mask if known, and whether it can be a subject (stuff cannot)."""
+
+    name: str
+    box: Box
+    mask: Mask | None = None
+    countable: bool = True
+
+
+class Geometry(Expert):
+    """Relations by geometry; `score` says how clearly the arrangement fits the word (see `relate`)."""
+
+    name = "geometry"
+    role = "scene_graph"
+    version = "1"
+    requires = ("panoptic", "open_world")
+    install = "pip install moai-geometry"
+    licence = "Apache-2.0"
+
+    class Options(Options):
+        per_subject: int = Field(2, ge=1)
+        """At most this many relations with the same subject, the best first."""
+        max_relations: int = Field(20, ge=1)
+        """At most this many relations per picture, the best first."""
+        min_score: float = Field(0.3, ge=0, le=1)
+        """Relations with a lower score are left out."""
+        max_objects: int = Field(60, ge=2)
+        """Only this many objects are compared, those with the largest boxes."""
+
+    def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
+        """Relate what `context` holds; of a picture only the proportions are used."""
+        return [self.to_perception(seen, image.size) for image, seen in zip(images, context, strict=True)]
+
+    def to_perception(self, seen: Perception, size: tuple[int, int]) -> Perception:
+        """Pure: relations between the objects of ``seen``; ``size`` is the picture's (width, height)."""
+        things = collect(seen, self.options.max_objects)
+        if len(things) < 2:
+            return Perception()
+        codes, scores = relate(things, size)
+        chosen = best(scores, self.options.per_subject, self.options.min_score)[: self.options.max_relations]
+        relations = [_relation(things[i], things[j], codes[i, j], scores[i, j]) for i, j in chosen]
+        return Perception(relations=tuple(relations))
+
+
+def collect(seen: Perception, limit: int) -> list[Thing]:
+    """The objects in ``seen``, one entry each: a detection of something that is already a segment is dropped."""
+    things = [Thing(describe(s), s.box, s.mask, s.is_thing) for s in seen.segments]
+    things += [Thing(d.label, d.box) for d in seen.detections]
+    if len(things) > limit:
+        large = sorted(range(len(things)), key=lambda k: -_area(things[k].box))[:limit]
+        things = [things[k] for k in sorted(large)]
+    if not things:
+        return []
+    same = _overlap(np.array([thing.box for thing in things])) >= SAME
+    kept: list[int] = []
+    for index in range(len(things)):
+        if not same[index, kept].any():
+            kept.append(index)
+    return [things[index] for index in kept]
+
+
+def relate(things: Sequence[Thing], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Compare all pairs of N things.
+
+    Returns:
+        ``(N, N)`` indices into `PREDICATES` and ``(N, N)`` scores in [0, 1]; row is subject, column is object. A
+        pair has a score in one direction only: the contained, supported or smaller thing is the subject.
+        *inside*: share of the rim that is enclosed. *on*: share of the lower edge that is supported (of a thing
+        enclosed by stuff: share of the rim). *touching*: length of the contact, about 1 for a full side. *next to* and
+        the four directions: 1 for close and exactly aligned, down to a half on the diagonal, and again down to a half
+        across the picture.
+    """
+    width, height = (round(GRID * side / max(size)) for side in size)
+    grid = _draw(things, max(width, 1), max(height, 1))
+    boxes = np.array([thing.box for thing in things]) * np.tile(np.array(size) / max(size), 2)
+    inside, on, touching = _contacts(grid)
+    area = grid.sum((1, 2))
+    smaller = (area[:, None] < area) | ((area[:, None] == area) & np.triu(np.ones((len(things),) * 2, bool)))
+    enclosed = (inside >= ENCLOSED) & smaller
+    supported = (on >= SUPPORTED) & ~enclosed & ~enclosed.T
+    touches = (touching >= 0.3) & ~enclosed & ~supported
+    side, direction, near = _directions(boxes)
+    codes = np.select([enclosed, supported, touches, near], [0, 1, 2, 3], direction)
+    scores = np.select([enclosed, supported, touches], [inside, on, touching], side)
+
+    countable = np.array([thing.countable for thing in things])
+    stuff = countable[:, None] & ~countable  # a picture is on a wall, not inside it; nothing is left of the sky
+    codes[stuff & enclosed] = PREDICATES.index("on")
+    first = enclosed | supported
+    keep = np.where(first | first.T, first & ~(first.T & ~smaller), np.where(stuff, touches, smaller))
+    keep &= countable[:, None]
+    np.fill_diagonal(keep, False)
+    return codes, np.clip(np.where(keep, scores, 0), 0, 1)
+
+
+def best(scores: np.ndarray, per_subject: int, least: float) -> list[tuple[int, int]]:
+    """``(subject, object)`` of the best pairs, the best first; equal scores keep the order of the objects."""
+    pairs: list[tuple[int, int]] = []
+    for i, row in enumerate(scores):
+        order = np.argsort(-row, kind="stable")[:per_subject]
+        pairs += [(i, int(j)) for j in order if row[j] >= least and row[j] > 0]
+    return sorted(pairs, key=lambda pair: -scores[pair])
+
+
+def _relation(subject: Thing, object_: Thing, code: int, score: float) -> Relation:
+    return Relation(subject.name, PREDICATES[code], object_.name, round(float(score), 4), subject.box, object_.box)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _overlap(boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of all pairs of ``(N, 4)`` boxes."""
+    low = np.maximum(boxes[:, None, :2], boxes[:, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return shared / np.maximum(area[:, None] + area - shared, 1e-9)
+
+
+def _draw(things: Sequence[Thing], width: int, height: int) -> np.ndarray:
+    """``(N, height, width)`` bool: each thing on the grid, at least one cell of it."""
+    grid = np.zeros((len(things), height, width), dtype=bool)
+    for layer, thing in zip(grid, things, strict=True):
+        x0, y0, x1, y1 = np.array(thing.box) * (width, height, width, height)
+        x0, y0 = min(int(x0 + 0.5), width - 1), min(int(y0 + 0.5), height - 1)
+        x1, y1 = max(int(x1 + 0.5), x0 + 1), max(int(y1 + 0.5), y0 + 1)
+        layer[y0:y1, x0:x1] = True if thing.mask is None else _sample(thing.mask, x0, y0, x1, y1, width, height)
+        if not layer.any():
+            layer[(y0 + y1) // 2, (x0 + x1) // 2] = True
+    return grid
+
+
+def _sample(mask: Mask, x0: int, y0: int, x1: int, y1: int, width: int, height: int) -> np.ndarray:
+    """The mask's values at cell centres of a part of the grid, without decoding the whole mask."""
+    column = ((np.arange(x0, x1) + 0.5) / width * mask.width).astype(int)
+    row = ((np.arange(y0, y1) + 0.5) / height * mask.height).astype(int)
+    run = np.searchsorted(np.cumsum(mask.counts), column * mask.height + row[:, None], side="right")
+    return run % 2 == 1  # runs alternate, the first is outside
+
+
+def _contacts(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(N, N)`` shares in [0, 1]: rim of i enclosed by j; lower edge of i supported by j; contact of i and j."""
+    count, height, _ = grid.shape
+    wide = grid.copy()
+    below = np.zeros_like(grid)
+    for step in range(1, REACH + 1):
+        wide[:, step:] |= grid[:, :-step]
+        wide[:, :-step] |= grid[:, step:]
+        below[:, step:] |= grid[:, :-step]
+    tall = wide.copy()
+    for step in range(1, REACH + 1):
+        wide[:, :, step:] |= tall[:, :, :-step]
+        wide[:, :, :-step] |= tall[:, :, step:]
+    rim = wide & ~grid
+    bottom = height - 1 - np.argmax(grid.any(2)[:, ::-1], axis=1)
+    below &= ~grid & (np.arange(height) >= bottom[:, None])[:, :, None]
+    cells = _pack(grid)
+    enclosed = _shared(_pack(rim), cells) / np.maximum(rim.sum((1, 2)), 1)[:, None]
+    supported = _shared(_pack(below), cells) / np.maximum(below.sum((1, 2)), 1)[:, None]
+    return enclosed, supported, np.clip(FULL_SIDE * np.maximum(enclosed, enclosed.T), 0, 1)
+
+
+def _pack(grid: np.ndarray) -> np.ndarray:
+    bits = np.packbits(grid.reshape(len(grid), -1), axis=1)
+    return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)
+
+
+def _shared(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Cells in common, ``(N, N)``. Counting bits is exact and, unlike a matrix product, starts no threads."""
+    return np.stack([np.bitwise_count(columns & row).sum(1, dtype=np.int64) for row in rows])
+
+
+def _directions(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Score, predicate index and "close, side by side" of all pairs of ``(N, 4)`` boxes in square units."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    delta = (boxes[:, None, :2] + boxes[:, None, 2:] - boxes[:, :2] - boxes[:, 2:]) / 2  # centre of i minus j's
+    mean = np.maximum((size[:, None] + size) / 2, 1e-6)
+    gap = np.abs(delta) - mean  # (N, N, 2); negative where the two overlap along the axis
+    horizontal = gap[..., 0] >= gap[..., 1]
+    free = np.clip(gap, 0, None)
+    apart = free.sum(-1)
+    clear = np.where(apart > 0, free.max(-1) / np.maximum(apart, 1e-9), 0.5 * np.abs(delta / mean).max(-1).clip(0, 1))
+    score = clear * (1 - 0.5 * np.minimum(np.hypot(free[..., 0], free[..., 1]) / np.sqrt(2), 1))
+    codes = np.where(horizontal, np.where(delta[..., 0] < 0, 4, 5), np.where(delta[..., 1] < 0, 6, 7))
+    level = -gap[..., 1] >= 0.5 * np.minimum(size[:, None, 1], size[:, 1])  # side by side
+    near = (gap[..., 0] >= 0) & level & (gap[..., 0] <= NEAR * mean.mean(-1))
+    return score, codes, near
+
+
+@moai.hookimpl
+def register_experts(register) -> None:
+    """Hand the class over."""
+    register(Geometry)

@@ -1,0 +1,151 @@
+"""Spatial relations between drawn objects, and that the expert keeps the contract."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from moai_geometry import Geometry, collect
+from PIL import Image
+
+from moai.perception.types import Detection, Mask, Perception, Segment
+from moai.testing import check_expert
+
+PAGE = Image.new("RGB", (320, 240))
+WIDTH, HEIGHT = PAGE.size
+
+
+def segment(name, x0, y0, x1, y1, *, stuff=False, masked=True, holes=()):
+    """A rectangle in pixels of `PAGE`, minus its holes."""
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    for left, top, right, bottom in holes:
+        mask[top:bottom, left:right] = False
+    box = (x0 / WIDTH, y0 / HEIGHT, x1 / WIDTH, y1 / HEIGHT)
+    return Segment(name, 0.9, box, Mask.encode(mask) if masked else None, not stuff)
+
+
+def related(*segments, **options):
+    seen = Geometry(**options).perceive([PAGE], [Perception(segments=segments)])[0]
+    return {(r.subject, r.predicate, r.object): r.score for r in seen.relations}
+
+
+def test_it_keeps_the_contract():
+    check_expert(Geometry)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(
+    ("small", "predicate"),
+    [
+        ((130, 90, 170, 130), "inside"),
+        ((130, 30, 170, 60), "on"),
+        ((130, 171, 170, 200), "touching"),
+        ((208, 90, 240, 130), "next to"),
+        ((250, 90, 290, 130), "right of"),
+        ((10, 90, 50, 130), "left of"),
+        ((130, 5, 170, 35), "above"),
+        ((130, 200, 170, 230), "below"),
+    ],
+)
+def test_each_predicate(small, predicate, masked):
+    ball = segment("ball", *small, masked=masked)
+    crate = segment("crate", 100, 60, 200, 170, masked=masked)
+    for pair in ((ball, crate), (crate, ball)):
+        found = related(*pair)
+        assert list(found) == [("ball", predicate, "crate")]
+        assert 0.6 < found["ball", predicate, "crate"] <= 1
+
+
+def test_the_score_falls_with_the_angle_and_the_distance():
+    crate = segment("crate", 10, 100, 60, 150)
+
+    def score(x, y):
+        return next(iter(related(segment("ball", x, y, x + 30, y + 30), crate, min_score=0).values()))
+
+    assert score(100, 110) > score(250, 110) > 0.5
+    assert score(100, 110) > score(120, 160) > score(130, 200)
+
+
+def test_a_hole_in_the_mask_does_not_hide_what_is_inside():
+    hole = (120, 80, 160, 120)
+    frame = segment("frame", 100, 60, 200, 160, holes=[hole])
+    assert list(related(segment("ball", *hole), frame)) == [("ball", "inside", "frame")]
+
+
+def test_a_corner_of_a_box_is_not_the_object():
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    disc = (columns - 150) ** 2 + (rows - 120) ** 2 <= 80**2
+    plate = Segment("plate", 0.9, (70 / WIDTH, 40 / HEIGHT, 231 / WIDTH, 201 / HEIGHT), Mask.encode(disc))
+    crumb = segment("crumb", 72, 42, 82, 52)
+    assert ("crumb", "inside", "plate") not in related(crumb, plate)
+
+
+def room():
+    cup, table, picture = (100, 90, 120, 110), (60, 110, 180, 180), (200, 20, 260, 60)
+    person = (230, 80, 270, 200)
+    wall = segment("wall", 0, 0, 320, 150, stuff=True, holes=[cup, table, picture, person])
+    floor = segment("floor", 0, 150, 320, 240, stuff=True, holes=[table, person])
+    names = {"cup": cup, "table": table, "picture": picture, "person": person}
+    return [*(segment(name, *box) for name, box in names.items()), wall, floor]
+
+
+def test_a_room_with_stuff():
+    found = related(*room(), per_subject=3)
+    expected = {("cup", "on", "table"), ("table", "on", "floor"), ("person", "on", "floor"), ("picture", "on", "wall")}
+    assert expected <= set(found)
+    assert not any(subject in ("wall", "floor") for subject, _, _ in found)
+
+
+def test_a_pair_is_related_once_and_limits_hold():
+    found = related(*room(), per_subject=9)
+    pairs = [frozenset((subject, object_)) for subject, _, object_ in found]
+    assert len(pairs) == len(set(pairs))
+    assert len(related(*room(), per_subject=1)) == 4
+    assert len(related(*room(), max_relations=2)) == 2
+    scores = list(found.values())
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_names_and_boxes_say_which_instances_are_meant():
+    red = Segment("circle", 0.9, (0.1, 0.4, 0.2, 0.6), None, True, {"color": "red"})
+    blue = Segment("square", 0.9, (0.5, 0.3, 0.9, 0.7), None, True, {"color": "blue"})
+    (relation,) = Geometry().perceive([PAGE], [Perception(segments=(red, blue))])[0].relations
+    assert (relation.subject, relation.predicate, relation.object) == ("red circle", "left of", "blue square")
+    assert (relation.subject_box, relation.object_box) == (red.box, blue.box)
+
+
+def test_an_object_found_by_two_experts_is_one():
+    dog = Segment("dog", 0.9, (0.1, 0.1, 0.5, 0.5))
+    seen = Perception(segments=(dog,), detections=(Detection("puppy", 0.8, (0.1, 0.1, 0.5, 0.49)),))
+    assert [thing.name for thing in collect(seen, 60)] == ["dog"]
+    assert Geometry().perceive([PAGE], [seen])[0] == Perception()
+
+
+def test_no_object_and_odd_pictures_give_nothing_or_something_valid():
+    assert Geometry().perceive([PAGE], [Perception()])[0] == Perception()
+    flat = Perception(detections=(Detection("a", 1.0, (0.0, 0.0, 0.0, 0.0)), Detection("b", 1.0, (1.0, 1.0, 1.0, 1.0))))
+    for size in ((1, 1), (2000, 3), (3, 2000)):
+        (relation,) = Geometry(min_score=0).perceive([Image.new("RGB", size)], [flat])[0].relations
+        assert 0 <= relation.score <= 1
+
+
+def test_proportions_of_the_picture_count():
+    tall = Image.new("RGB", (100, 800))
+    a, b = Detection("a", 1.0, (0.1, 0.4, 0.2, 0.42)), Detection("b", 1.0, (0.6, 0.6, 0.7, 0.63))
+    (relation,) = Geometry().perceive([tall], [Perception(detections=(a, b))])[0].relations
+    assert relation.predicate == "above"  # 40 pixels to the left, but 144 higher
+
+
+def test_thirty_objects_take_milliseconds():
+    random = np.random.default_rng(0)
+    corners = [(int(x), int(y)) for x, y in zip(random.integers(0, 260, 30), random.integers(0, 180, 30), strict=True)]
+    seen = Perception(segments=tuple(segment(f"s{k}", x, y, x + 60, y + 60) for k, (x, y) in enumerate(corners)))
+    geometry = Geometry()
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        geometry.perceive([PAGE], [seen])
+        times.append(time.process_time() - start)
+    assert min(times) < 0.05  # about 6 ms; the slack is for slow machines

@@ -1,0 +1,155 @@
+"""What the shapes expert sees in drawings, and that it keeps the contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from moai_shapes import COLORS, Patch, Shapes, box_of, name_color
+from PIL import Image, ImageDraw
+
+from moai.perception.types import check_perception
+from moai.testing import check_expert
+
+PAPER = (238, 244, 236)
+
+
+def draw(size=(64, 64), paper=PAPER):
+    """A picture four times as large to draw on; ``see`` shrinks it, so that edges are smooth."""
+    image = Image.new("RGB", (size[0] * 4, size[1] * 4), paper)
+    return image, ImageDraw.Draw(image)
+
+
+def see(image, **options):
+    small = image.resize((max(image.width // 4, 1), max(image.height // 4, 1)), Image.Resampling.BOX)
+    return Shapes(**options).perceive([small], [])[0].segments
+
+
+def named(segments):
+    return {f"{s.attributes['color']} {s.label}" for s in segments}
+
+
+def test_it_keeps_the_contract():
+    check_expert(Shapes)
+
+
+@pytest.mark.parametrize("side", [8, 12, 20, 40])
+@pytest.mark.parametrize("label", ["circle", "rectangle", "triangle"])
+def test_a_shape_of_any_size_is_named(label, side):
+    image, pen = draw()
+    x0, y0, x1, y1 = 5 * 4, 7 * 4, (5 + side) * 4, (7 + side) * 4
+    if label == "circle":
+        pen.ellipse((x0, y0, x1, y1), fill="red")
+    elif label == "rectangle":
+        pen.rectangle((x0, y0, x1, y1), fill="red")
+    else:
+        pen.polygon(((x0 + x1) / 2, y0, x1, y1, x0, y1), fill="red")
+    (segment,) = see(image)
+    assert (segment.label, segment.attributes) == (label, {"color": "red"})
+    assert np.allclose(segment.box, np.array([5, 7, 5 + side, 7 + side]) / 64, atol=1.5 / 64)
+    assert segment.score > 0.86 and segment.is_thing
+    assert box_of(segment.mask.decode()) == segment.box
+
+
+@pytest.mark.parametrize(
+    ("name", "rgb"),
+    {
+        "black": (0, 0, 0),
+        "gray": (128, 128, 128),
+        "red": (255, 0, 0),
+        "teal": (0, 128, 128),
+        "green": (0, 255, 0),
+        "brown": (165, 42, 42),
+        "blue": (0, 0, 255),
+        "yellow": (255, 255, 0),
+    }.items(),
+)
+def test_the_colours_of_easy_vqa(name, rgb):
+    image, pen = draw()
+    pen.rectangle((40, 40, 140, 180), fill=rgb)
+    assert named(see(image)) == {f"{name} rectangle"}
+
+
+def test_colours_near_an_anchor_keep_its_name():
+    for name, anchors in COLORS.items():
+        for anchor in anchors:
+            assert name_color(anchor) == name
+            assert name_color(np.clip(np.array(anchor) + (4, -4, 4), 0, 255)) == name
+
+
+def crowded():
+    image, pen = draw((320, 240), (240, 240, 235))
+    pen.rectangle((80, 80, 480, 400), fill="blue")
+    pen.ellipse((180, 140, 360, 320), fill="yellow")
+    pen.polygon((700, 80, 900, 400, 560, 400), fill="red")
+    pen.polygon((200, 600, 400, 520, 480, 720, 280, 800), fill="orange")
+    pen.ellipse((560, 560, 900, 720), fill="green")
+    pen.regular_polygon((1100, 700, 120), 6, fill="black")
+    return image
+
+
+CROWD = {"blue rectangle", "yellow circle", "red triangle", "orange rectangle", "green shape", "black shape"}
+
+
+def test_several_shapes_nested_turned_and_unsure():
+    segments = see(crowded())
+    assert named(segments) == CROWD
+    assert all(s.score < 0.86 for s in segments if s.label == "shape")
+
+
+def test_noise_and_a_gradient_change_nothing():
+    pixels = np.asarray(crowded().resize((320, 240), Image.Resampling.BOX)).astype(float)
+    noise = np.random.default_rng(0).normal(0, 4, pixels.shape)
+    slope = np.linspace(0, 40, 320)[None, :, None]
+    for changed in (pixels + noise, pixels - slope):
+        image = Image.fromarray(np.clip(changed, 0, 255).astype(np.uint8))
+        assert named(Shapes().perceive([image], [])[0].segments) == CROWD
+
+
+def test_nothing_to_see_is_an_empty_perception():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    speck = Image.new("RGB", (64, 64), "white")
+    speck.putpixel((30, 30), (0, 0, 0))
+    for image in (Image.new("RGB", (1, 1)), Image.new("RGB", (64, 64), "red"), Image.fromarray(noise), speck):
+        assert Shapes().perceive([image], [])[0].segments == ()
+
+
+def test_touching_shapes_of_two_colours_are_two():
+    image, pen = draw((200, 100), (255, 255, 255))
+    pen.rectangle((80, 80, 319, 319), fill="red")
+    pen.rectangle((320, 80, 560, 319), fill="blue")
+    assert named(see(image)) == {"red rectangle", "blue rectangle"}
+
+
+def test_a_large_picture_is_shrunk_and_boxes_stay_normalised():
+    image = Image.new("RGB", (3000, 1500), "white")
+    ImageDraw.Draw(image).rectangle((1500, 0, 2999, 749), fill="blue")
+    (segment,) = Shapes().perceive([image], [])[0].segments
+    assert np.allclose(segment.box, (0.5, 0.0, 1.0, 0.5), atol=0.01)
+    assert max(segment.mask.width, segment.mask.height) == 640
+
+
+def test_hairlines_and_scribbles_break_nothing():
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        width, height = (int(side) for side in random.integers(1, 90, 2))
+        image = Image.new("RGB", (width, height), tuple(random.integers(0, 256, 3).tolist()))
+        pen = ImageDraw.Draw(image)
+        for thickness in (1, 1, 3):
+            pen.line(random.integers(-9, 99, 4).tolist(), tuple(random.integers(0, 256, 3).tolist()), thickness)
+        check_perception(Shapes(min_size=0.01, min_score=0).perceive([image], [])[0])
+
+
+def test_to_perception_needs_no_engine():
+    mask = np.zeros((10, 20), dtype=bool)
+    mask[2:6, 5:15] = True
+    fits = {"circle": 0.2, "rectangle": 0.99, "triangle": 0.5}
+    patches = [
+        Patch(mask, fits, np.array([0, 0, 255])),
+        Patch(mask, {**fits, "rectangle": 0.7}, np.zeros(3)),
+        Patch(mask, {**fits, "rectangle": 0.4}, np.zeros(3)),
+    ]
+    sure, unsure, doubtful = Shapes().to_perception(patches).segments
+    assert (sure.label, sure.score, sure.box) == ("rectangle", 0.99, (0.25, 0.2, 0.75, 0.6))
+    assert (unsure.label, unsure.score, unsure.attributes) == ("shape", 0.7, {"color": "black"})
+    assert doubtful.score == 0.5  # the triangle fits better than the rectangle now
+    assert Shapes(min_score=0.6).to_perception(patches).segments == (sure, unsure)
