@@ -1,0 +1,73 @@
+"""From samples and their perceptions to one batch of tensors.
+
+Knows: samples, perceptions and the processor; this is where the perception half meets the model half. Training batches
+are padded on the right: with causal attention no row is then fully masked, and a fully masked row has no gradient in
+some attention kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from moai.data.samples import Sample
+from moai.perception.types import Perception
+
+IGNORED = -100  # label of positions without a loss
+
+
+class Collator:
+    """Builds batches with one image per sample.
+
+    Args:
+        processor: a ``MoaiProcessor``.
+        max_cached: how many tokenised questions and how many decoded images are kept.
+    """
+
+    def __init__(self, processor, max_cached: int = 65536) -> None:
+        self.processor = processor
+        self._prompt = lru_cache(max_cached)(processor.prompt_ids)
+        self._answer = lru_cache(max_cached)(processor.answer_ids)
+
+    def __call__(
+        self, samples: Sequence[Sample], perceptions: Sequence[Perception | None], answers: bool = True
+    ) -> dict[str, Any]:
+        """Return model inputs.
+
+        Args:
+            samples: one question each.
+            perceptions: what was seen in each sample's image, or None.
+            answers: append the answers and add ``labels``, which are -100 everywhere else.
+
+        Returns:
+            ``input_ids, attention_mask, prompt_mask (B, S)``, ``labels`` with answers, ``pixel_values``, and the
+            auxiliary tensors of ``MoaiProcessor.aux_inputs``.
+        """
+        prompts = [self._prompt(sample.question) for sample in samples]
+        ends = [self._answer(s.question, s.answer) if answers else [] for s in samples]
+        rows = [prompt + end for prompt, end in zip(prompts, ends, strict=True)]
+        masks = [[True] * len(prompt) + [False] * len(end) for prompt, end in zip(prompts, ends, strict=True)]
+        left = not answers
+        batch = {
+            "input_ids": _pad(rows, self.processor.tokenizer.pad_token_id or 0, left),
+            "attention_mask": _pad([[1] * len(row) for row in rows], 0, left),
+            "prompt_mask": _pad(masks, False, left),
+            "pixel_values": self.processor.pixels([sample.image for sample in samples]),
+        }
+        if answers:
+            labels = [[IGNORED] * len(p) + end for p, end in zip(prompts, ends, strict=True)]
+            batch["labels"] = _pad(labels, IGNORED, left)
+        batch.update(self.processor.aux_inputs([[] if p is None else [p] for p in perceptions]))
+        return batch
+
+    def lengths(self, samples: Sequence[Sample]) -> list[int]:
+        """Number of tokens of each sample, for grouping samples of equal length."""
+        return [len(self._prompt(s.question)) + len(self._answer(s.question, s.answer)) for s in samples]
+
+
+def _pad(rows: list[list], value, left: bool) -> torch.Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[value] * (width - len(r)) + r if left else r + [value] * (width - len(r)) for r in rows])

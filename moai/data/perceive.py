@@ -1,0 +1,49 @@
+"""Perceiving a data set: every image once, through the cache, with failures counted and named.
+
+Knows: samples and the perceiver.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from PIL.Image import Image
+
+from moai.data.samples import Sample
+from moai.images import read_image
+from moai.perception.run import Perceiver
+from moai.perception.types import Perception
+
+log = logging.getLogger("moai")
+
+
+class Pictures(Sequence):
+    """Images that are read when they are asked for, so that a data set need not fit into memory."""
+
+    def __init__(self, sources: dict[str, Any]) -> None:
+        self.sources = sources
+        self._listed = list(sources.values())
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def __getitem__(self, index: int) -> Image:
+        return read_image(self._listed[index])
+
+
+def perceive_samples(
+    perceiver: Perceiver, samples: Iterable[Sample], progress: Callable[[int], None] | None = None
+) -> dict[str, Perception]:
+    """Return image id -> perception, looking at each image once.
+
+    An expert that gave nothing for some images is logged as a warning with its reason and count.
+    """
+    pictures = Pictures({sample.image_id: sample.image for sample in samples})
+    found = perceiver.perceive(pictures, progress=progress)
+    failed = Counter((failure.expert, failure.reason) for perception in found for failure in perception.failures)
+    for (expert, reason), count in failed.items():
+        log.warning("expert '%s' gave nothing for %d of %d images: %s", expert, count, len(pictures), reason)
+    return dict(zip(pictures.sources, found, strict=True))
