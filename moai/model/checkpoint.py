@@ -1,0 +1,158 @@
+"""Run folders: only what was trained, plus the names and hashes of everything that was not.
+
+Knows: files. ``moai.safetensors`` holds the adapters; ``config.json`` says where host and vision encoder come from and
+what their files hash to; ``manifest.json`` holds the hashes of the folder's own files.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import GenerationConfig
+
+from moai.assets.hashes import folder_hashes, sha256_file, verify
+from moai.assets.host import resolve_host
+from moai.assets.resolver import resolve
+from moai.errors import CheckpointError
+
+WEIGHTS = "moai.safetensors"
+MANIFEST = "manifest.json"
+OWN_FILES = (
+    "config.json", "generation_config.json", WEIGHTS, "processor_config.json", "preprocessor_config.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+)  # fmt: skip
+# What the Auto classes and pipelines pass along, and what means nothing here.
+IGNORED = {"_from_auto", "adapter_kwargs", "trust_remote_code", "subfolder", "_commit_hash", "local_files_only",
+           "cache_dir", "force_download", "token", "proxies", "use_safetensors", "low_cpu_mem_usage"}  # fmt: skip
+
+
+def load_host(reference: str, revision: str | None, dtype: torch.dtype, **kwargs):
+    """Load the frozen host; see :func:`moai.assets.host.resolve_host` for what ``reference`` may be."""
+    # Imported here: the import runs our own registration, which needs this module whole.
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(resolve_host(reference, revision), dtype=dtype, **kwargs)
+
+
+def host_hashes(reference: str, revision: str | None) -> dict[str, str]:
+    """SHA-256 of the host's weight files; config.json is left out, since it names the version that converted it."""
+    return folder_hashes(resolve_host(reference, revision), ("*.safetensors",))
+
+
+def save_run(model, folder: str | Path) -> None:
+    """Write configuration, adapters and manifest into ``folder``; each file is replaced in one step."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    save_tensors({name: p.detach() for name, p in model.adapter_parameters().items()}, folder / WEIGHTS)
+    write_manifest(folder)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file so that a reader sees the old one or the new one, never half of one."""
+    part = path.with_name(path.name + ".part")
+    save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, part, metadata={"format": "pt"})
+    part.chmod(0o644)  # safetensors makes files that only their owner can read
+    part.replace(path)
+
+
+def write_manifest(folder: str | Path) -> None:
+    """Hash the run folder's own files into ``manifest.json``."""
+    folder = Path(folder)
+    hashes = {name: sha256_file(folder / name) for name in OWN_FILES if (folder / name).is_file()}
+    part = folder / f"{MANIFEST}.part"
+    part.write_text(json.dumps(hashes, indent=2) + "\n")
+    part.replace(folder / MANIFEST)
+
+
+def check_manifest(folder: str | Path) -> None:
+    """Verify the run folder's own files.
+
+    Raises:
+        CheckpointError: the manifest or a file is missing, or a file was altered after it was saved.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no {MANIFEST}; it is no finished run: train it, or copy the whole folder")
+    try:
+        hashes = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        raise CheckpointError(f"{path} is damaged; copy the run folder again, or save the model anew") from None
+    for name in ("config.json", WEIGHTS):
+        if name not in hashes:
+            raise CheckpointError(f"{path} does not list {name}; save the model anew")
+    verify(folder, hashes)
+
+
+def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_map=None, revision=None, **kwargs):
+    """Load a run folder into a model of class ``cls``; see ``MoaiForConditionalGeneration.from_pretrained``."""
+    folder = resolve(str(folder), revision)
+    check_manifest(folder)
+    config = config or cls.config_class.from_pretrained(folder)
+    dtype = dtype or torch_dtype
+    if dtype in (None, "auto"):
+        dtype = config.host.get("dtype") or "float32"
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    host_kwargs = {name: value for name, value in kwargs.items() if name not in IGNORED}
+    reference, host_revision = config.host["reference"], config.host.get("revision")
+    if config.vision.get("reference") is None:
+        raise CheckpointError(
+            f"{folder} was trained around a vision encoder with random weights, which are not kept; "
+            "train it with vision.reference set"
+        )
+    _check_frozen(config)
+    model = cls(config, host=load_host(reference, host_revision, dtype, **host_kwargs))
+    _load_adapters(model, folder / WEIGHTS)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    model.name_or_path = str(folder)
+    model.eval()
+    return model if device_map is None else model.to(_one_device(device_map))
+
+
+def _check_frozen(config) -> None:
+    expected = config.host.get("sha256") or {}
+    verify(resolve_host(config.host["reference"], config.host.get("revision")), expected)
+    vision = config.vision
+    if vision.get("sha256"):
+        path = resolve(vision["reference"], vision.get("revision"))
+        if sha256_file(path) != vision["sha256"]:
+            raise CheckpointError(
+                f"{path} is not the vision encoder this run was trained with; "
+                f"delete the cached copy of {vision['reference']} so that it is fetched again"
+            )
+
+
+def _load_adapters(model, path: Path) -> None:
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); copy the run folder again") from None
+    own = model.adapter_parameters()
+    if set(own) != set(state):
+        missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+        raise CheckpointError(f"{path} does not fit its config.json: missing {missing[:3]}, unknown {extra[:3]}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if parameter.shape != state[name].shape:
+                raise CheckpointError(
+                    f"{path}: {name} is {tuple(state[name].shape)}, config.json says {tuple(parameter.shape)}"
+                )
+            parameter.copy_(state[name])
+
+
+def _one_device(device_map):
+    if isinstance(device_map, dict):
+        if len(device_map) == 1:
+            return next(iter(device_map.values()))
+        raise CheckpointError("moai loads onto one device; pass device_map='cuda:0' or leave it out")
+    if device_map == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device_map

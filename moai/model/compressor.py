@@ -1,0 +1,125 @@
+"""The compressor: a Perceiver resampler that condenses auxiliary tokens of any length to 64.
+
+Knows: tensors. Source: MoAI (arXiv 2403.07508) section 3.2; Flamingo (arXiv 2204.14198) appendix A.1.1. The published
+form has neither positions nor a padding mask, which makes it a bag of words whose result depends on its neighbours in
+the batch; ours has both, and starts each latent from one of the auxiliary tokens. ``positions``, ``masked`` and
+``slots`` switch each of the three.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PerceiverLayer(nn.Module):
+    """Latents read the input and each other, then a feed-forward; both pre-normalised and residual."""
+
+    def __init__(self, width: int, heads: int, head_width: int, feedforward: int, identity_init: bool) -> None:
+        super().__init__()
+        inner = heads * head_width
+        self.heads = heads
+        self.norm_input = nn.LayerNorm(width)
+        self.norm_latents = nn.LayerNorm(width)
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key_value = nn.Linear(width, 2 * inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
+        self.feedforward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, width * feedforward, bias=False),
+            nn.GELU(),
+            nn.Linear(width * feedforward, width, bias=False),
+        )
+        if identity_init:
+            nn.init.zeros_(self.output.weight)
+            nn.init.zeros_(self.feedforward[-1].weight)
+
+    def forward(self, latents: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """``latents (B, C, D), x (B, A, D), mask (B, A) -> (B, C, D)``."""
+        normed = self.norm_latents(latents)
+        q = self._split(self.query(normed))  # (B, H, C, head_width)
+        context = torch.cat([self.norm_input(x), normed], dim=1)  # (B, A + C, D)
+        k, v = (self._split(part) for part in self.key_value(context).chunk(2, dim=-1))
+        attention_mask = None
+        if mask is not None:
+            attention_mask = F.pad(mask, (0, latents.shape[1]), value=True)[:, None, None, :]  # (B, 1, 1, A + C)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
+        latents = latents + self.output(out.transpose(1, 2).flatten(2))
+        return latents + self.feedforward(latents)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Compressor(nn.Module):
+    """Perceiver resampler ``(B, A, D) -> (B, C, D)``.
+
+    Args:
+        width: decoder width ``D``.
+        latents: compressed tokens ``C``.
+        depth, heads, head_width, feedforward: of the resampler; the published form is 4, 4, 64, 1.
+        positions: add sinusoidal positions to the auxiliary tokens, so that order counts.
+        masked: keep padding out of the attention.
+        slots: latent ``i`` starts from the auxiliary token at ``i * length / C`` plus a small learned part, instead of
+            from a learned vector alone; an untrained compressor then hands on what it was given.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        latents: int = 64,
+        depth: int = 4,
+        heads: int = 4,
+        head_width: int = 64,
+        feedforward: int = 1,
+        positions: bool = True,
+        masked: bool = True,
+        slots: bool = True,
+    ) -> None:
+        super().__init__()
+        self.positions, self.masked, self.slots = positions, masked, slots
+        self.latents = nn.Parameter(torch.randn(latents, width) * (0.02 if slots else 1.0))
+        self.layers = nn.ModuleList(
+            PerceiverLayer(width, heads, head_width, feedforward, identity_init=slots) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Condense ``x (B, A, D)`` with its bool ``mask (B, A)`` to ``(B, C, D)``.
+
+        A row without auxiliary tokens gets latents too; whoever reads them must mask that row.
+        """
+        if self.masked:
+            # Padding may stand on either side: move it behind the real tokens, so that positions do not depend on it.
+            order = mask.long().argsort(dim=1, descending=True, stable=True)
+            x = x.gather(1, order[..., None].expand_as(x))
+            mask = mask.gather(1, order)
+        if self.positions:
+            x = x + 0.5 * sinusoids(x.shape[1], x.shape[2], x.device, x.dtype)
+        latents = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
+        if self.slots and x.shape[1]:
+            latents = latents + self._slots(x, mask)
+        for layer in self.layers:
+            latents = layer(latents, x, mask if self.masked else None)
+        return self.norm(latents)
+
+    def _slots(self, x: Tensor, mask: Tensor) -> Tensor:
+        count = len(self.latents)
+        length = (
+            mask.sum(dim=1, keepdim=True) if self.masked else torch.full_like(mask[:, :1], x.shape[1], dtype=torch.long)
+        )
+        index = torch.arange(count, device=x.device) * length // count  # (B, C)
+        taken = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
+        return taken * (length > 0)[..., None].to(x.dtype)
+
+
+def sinusoids(length: int, width: int, device=None, dtype=torch.float32) -> Tensor:
+    """Sinusoidal positions ``(length, width)`` as in Vaswani et al. 2017, values in [-1, 1]."""
+    half = (width + 1) // 2
+    rates = torch.exp(torch.arange(half, device=device) * (-math.log(10000.0) / half))
+    angles = torch.arange(length, device=device)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width].to(dtype)

@@ -1,0 +1,52 @@
+"""The model's configuration, as Hugging Face stores it in ``config.json``.
+
+Knows: which parts there are and where the frozen ones come from; never their weights. Plain dictionaries hold keyword
+arguments of the builders, so that no module below sees a configuration object.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+@strict
+class MoaiConfig(PreTrainedConfig):
+    """A frozen host, a frozen vision encoder, and what is grafted on them.
+
+    Attributes:
+        text_config: the host's own configuration.
+        host: ``reference``, ``revision``, ``dtype`` and ``sha256`` (file name -> hash) of the frozen host.
+        vision: arguments of ``build_vision``, and ``sha256`` of the weights file, if there is one.
+        connector: ``kind`` and ``options``.
+        compressor: arguments of ``Compressor``.
+        mixer: ``layers`` (numbers), ``placement``, and arguments of ``Mixer``.
+        center_aux: bring auxiliary word embeddings to zero mean over the vocabulary and unit variance.
+        image_token_id: the placeholder's id; ``image_tokens``: placeholders per image.
+    """
+
+    model_type = "moai"
+    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
+
+    text_config: dict | PreTrainedConfig | None = None
+    host: dict[str, Any] | None = None
+    vision: dict[str, Any] | None = None
+    connector: dict[str, Any] | None = None
+    compressor: dict[str, Any] | None = None
+    mixer: dict[str, Any] | None = None
+    center_aux: bool = True
+    image_token_id: int = 0
+    image_tokens: int = 9
+
+
+def mixer_layers(count: int, layers: list[int] | None, every: int | None) -> list[int]:
+    """Decoder layers with a mixer: ``layers`` as given, or every ``every``-th as the paper counts (7, 15, 23, ..)."""
+    if layers is not None:
+        return sorted(set(layers))
+    return [index for index in range(count) if (index + 1) % (every or 8) == 0]
+
+
+AutoConfig.register(MoaiConfig.model_type, MoaiConfig, exist_ok=True)

@@ -1,0 +1,153 @@
+"""Grafting: putting mixers on the decoder layers of a frozen host, and taking them off again.
+
+Knows: module trees. Mixers sit in forward pre-hooks, so the host's ``state_dict`` keys stay as they were, and taking
+the hooks off gives the host back exactly. The conditioning is set once per forward and overwritten by the next one; it
+is never cleared in between, because activation checkpointing runs the hooks again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moai.errors import HostError
+from moai.model.mixer import Mixer, Streams
+
+LAYER_LISTS = ("layers", "h", "blocks", "block")
+ATTENTIONS = ("self_attn", "attention", "attn", "self_attention")
+
+
+@dataclass
+class Conditioning:
+    """What the mixers of one forward need; all tensors have the batch in front."""
+
+    image_index: Tensor  # (B, I) positions of image tokens in the sequence; 0 where padded
+    image_mask: Tensor  # (B, I) bool
+    language_index: Tensor  # (B, P) positions of prompt text
+    language_mask: Tensor  # (B, P) bool
+    aux: Tensor  # (B, C, D)
+    aux_mask: Tensor  # (B, C) bool
+    choices: list[tuple[int, int]] | None = None  # step 1's draw, one pair per mixer
+    gates: list[tuple[Tensor, Tensor]] | None = None  # set to [] to collect the gates' weights
+    calls: int = 0
+
+
+@dataclass
+class Holder:
+    """The one place where the conditioning of the running forward lies; shared by all hooks of one graft."""
+
+    conditioning: Conditioning | None = None
+
+
+def decoder_layers(host: nn.Module) -> nn.ModuleList:
+    """The host's stack of decoder layers.
+
+    Raises:
+        HostError: no known layout; names the class.
+    """
+    decoder = host.get_decoder() if hasattr(host, "get_decoder") else host
+    for candidate in (decoder, getattr(decoder, "decoder", None), getattr(decoder, "model", None)):
+        for name in LAYER_LISTS:
+            layers = getattr(candidate, name, None)
+            if isinstance(layers, nn.ModuleList):
+                return layers
+    raise HostError(
+        f"{type(host).__name__} has no list of decoder layers named {', '.join(LAYER_LISTS)}; "
+        "use a decoder-only language model of transformers as the host"
+    )
+
+
+class MixerHook:
+    """Forward pre-hook that adds a mixer's updates to the hidden states it is handed.
+
+    An object and not a closure, so that ``copy.deepcopy`` of a model copies it together with its mixer.
+    """
+
+    def __init__(self, mixer: Mixer, index: int, holder: Holder) -> None:
+        self.mixer, self.index, self.holder = mixer, index, holder
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict):
+        """Replace ``hidden_states`` where a conditioning is set; otherwise change nothing."""
+        conditioning = self.holder.conditioning
+        if conditioning is None:
+            return None
+        conditioning.calls += 1
+        if args:
+            return (self.mix(args[0], conditioning), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self.mix(kwargs["hidden_states"], conditioning)}
+
+    def mix(self, hidden: Tensor, c: Conditioning) -> Tensor:
+        """``(B, S, D) -> (B, S, D)``: prompt positions get their updates, all others stay as they are."""
+        image, language = _take(hidden, c.image_index), _take(hidden, c.language_index)
+        streams = Streams(image, c.image_mask, language, c.language_mask, c.aux.to(hidden.dtype), c.aux_mask)
+        with half_precision(hidden):
+            if c.gates is not None:
+                c.gates.append(self.mixer.gate_weights(streams))
+            image_update, language_update = self.mixer(streams, None if c.choices is None else c.choices[self.index])
+        hidden = _add(hidden, c.image_index, image_update * c.image_mask[..., None])
+        return _add(hidden, c.language_index, language_update * c.language_mask[..., None])
+
+
+def graft(host: nn.Module, mixers: nn.ModuleDict, holder: Holder, placement: str) -> None:
+    """Put ``mixers`` (keyed by layer number) on ``host``.
+
+    Args:
+        host: a causal language model.
+        mixers: layer number as a string -> mixer.
+        holder: where the model will set the conditioning.
+        placement: ``"block_input"`` (paper: the residual stream before the layer) or ``"attention_input"`` (published
+            code: the normed input of self-attention).
+
+    Raises:
+        HostError: a layer that does not exist, or no attention module to hook.
+    """
+    layers = decoder_layers(host)
+    for order, (name, mixer) in enumerate(mixers.items()):
+        if int(name) >= len(layers):
+            raise HostError(
+                f"mixer in layer {name}, but the host has layers 0 to {len(layers) - 1}; change mixer.layers"
+            )
+        target = layers[int(name)]
+        if placement == "attention_input":
+            target = next(
+                (getattr(target, n) for n in ATTENTIONS if isinstance(getattr(target, n, None), nn.Module)), None
+            )
+            if target is None:
+                raise HostError(
+                    f"no attention module found in layers of {type(host).__name__}; use mixer.placement=block_input"
+                )
+        target.register_forward_pre_hook(MixerHook(mixer, order, holder), with_kwargs=True)
+
+
+def ungraft(host: nn.Module) -> None:
+    """Take the mixers off: the host is again what it was. Found by structure, so it works on copied models too."""
+    for module in host.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, MixerHook):
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
+def locate(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn a bool mask ``(B, S)`` into padded positions ``(B, n)`` and their mask, ``n`` the largest row count."""
+    counts = mask.sum(dim=1)
+    width = int(counts.max()) if counts.numel() else 0
+    index = mask.long().argsort(dim=1, descending=True, stable=True)[:, :width]
+    valid = torch.arange(width, device=mask.device) < counts[:, None]
+    return index.masked_fill(~valid, 0), valid
+
+
+def half_precision(like: Tensor):
+    """Autocast to ``like``'s dtype when that is bf16 or fp16; otherwise full precision, nothing cast."""
+    half = like.dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(like.device.type, dtype=like.dtype if half else None, enabled=half)
+
+
+def _take(hidden: Tensor, index: Tensor) -> Tensor:
+    return hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[2]))
+
+
+def _add(hidden: Tensor, index: Tensor, update: Tensor) -> Tensor:
+    return hidden.scatter_add(1, index[..., None].expand(-1, -1, hidden.shape[2]), update.to(hidden.dtype))

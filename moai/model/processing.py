@@ -1,0 +1,251 @@
+"""The processor: images, prompts and perceptions in; tensors out.
+
+Knows: tokenizers, image processors, and, unlike the rest of this folder, perceptions: here the two halves meet.
+Text from images, questions and answers is never read as control tokens; it is tokenised by a tokenizer of its own that
+splits them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+
+from moai.errors import PromptError
+from moai.images import read_image
+from moai.model.checkpoint import write_manifest
+from moai.perception.panoptic_map import render_map
+from moai.perception.types import Perception, merge
+from moai.perception.verbalize import verbalize
+
+
+class MoaiProcessor(ProcessorMixin):
+    """Tokenizer and image processor of one run, with the experts that look at its images.
+
+    Args:
+        image_processor, tokenizer: of transformers.
+        image_token: the placeholder's text; ``image_tokens`` of them stand for one image.
+        experts, expert_options: names and options of the experts that ``__call__`` runs when no perceptions are given.
+        language: of the verbalization.
+        panoptic_map: hand over the panoptic map when a panoptic expert answered.
+        max_aux_tokens: cut the verbalized perception here.
+        max_length: the host's context; a longer prompt is a :class:`PromptError`.
+    """
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        chat_template=None,
+        image_token: str = "<image>",
+        image_tokens: int = 9,
+        experts: Sequence[str] = (),
+        expert_options: dict | None = None,
+        language: str = "en",
+        panoptic_map: bool = True,
+        max_aux_tokens: int = 512,
+        max_length: int | None = None,
+        **kwargs,
+    ) -> None:
+        self.image_token, self.image_tokens = image_token, image_tokens
+        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        self.experts, self.expert_options = list(experts), dict(expert_options or {})
+        self.language, self.panoptic_map, self.max_aux_tokens = language, panoptic_map, max_aux_tokens
+        self.max_length = max_length
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
+        # A tokenizer of its own: the flag is a state of the shared Rust object, and another thread would see it change.
+        self._plain = copy.deepcopy(tokenizer)
+        self._plain.split_special_tokens = True
+        self._running = _Running()
+
+    @property
+    def perceiver(self):
+        """The experts that look at images; built on first use, set it to share a cache or other experts."""
+        if self._running.perceiver is None:
+            from moai.perception.run import Perceiver
+
+            self._running.perceiver = Perceiver(self.experts, options=self.expert_options)
+        return self._running.perceiver
+
+    @perceiver.setter
+    def perceiver(self, perceiver) -> None:
+        self._running.perceiver = perceiver
+
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of untrusted text: control tokens and the placeholder come out as the characters they are."""
+        return self._plain(text, add_special_tokens=False)["input_ids"]
+
+    def prompt_ids(self, question: str, images: int = 1) -> list[int]:
+        """Token ids of one question about ``images`` images, up to where the answer begins.
+
+        Raises:
+            PromptError: longer than the host's context.
+        """
+        ids = self._conversation_ids(self._user_turn(question, images), add_generation_prompt=True)
+        self._check_length(len(ids))
+        return ids
+
+    def answer_ids(self, question: str, answer: str, images: int = 1) -> list[int]:
+        """Token ids of the answer to ``prompt_ids(question)``, with the token that ends it."""
+        prompt = self.prompt_ids(question, images)
+        turns = [
+            *self._user_turn(question, images),
+            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+        ]
+        whole, eos = self._conversation_ids(turns), self.tokenizer.eos_token_id
+        if whole[: len(prompt)] != prompt or eos not in whole[len(prompt) :]:
+            return [*self.plain_ids(answer), eos]  # the template does not continue its own prompt
+        return whole[len(prompt) : whole.index(eos, len(prompt)) + 1]
+
+    def _user_turn(self, question: str, images: int) -> list[dict]:
+        return [{"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": question}]}]
+
+    def _conversation_ids(self, turns: list[dict], **kwargs) -> list[int]:
+        ids = self.tokenizer.apply_chat_template(
+            turns,
+            chat_template=self.chat_template,
+            tokenize=True,
+            return_dict=False,
+            sanitize_control_tokens=True,
+            **kwargs,
+        )
+        expanded: list[int] = []
+        for token in ids:
+            expanded += [token] * (self.image_tokens if token == self.image_token_id else 1)
+        return expanded
+
+    def pixels(self, images: Sequence) -> torch.Tensor:
+        """Read images (paths, bytes, arrays, pictures) into ``(N, 3, h, w)``."""
+        return self.image_processor([read_image(image) for image in images], return_tensors="pt")["pixel_values"]
+
+    def __call__(
+        self, images=None, text=None, perceptions: Sequence[Perception | None] | None = None, **kwargs
+    ) -> BatchFeature:
+        """Turn prompts into model inputs.
+
+        Args:
+            images: all images, in the order of their placeholders (nested lists are flattened).
+            text: one prompt or several, with one placeholder per image.
+            perceptions: one per image; ``None`` entries switch perception off. Left out, the experts look.
+
+        Returns:
+            ``input_ids``, ``attention_mask``, ``prompt_mask`` ``(B, S)``, padded on the left; ``pixel_values``
+            ``(N, 3, h, w)``; ``aux_input_ids`` and ``aux_attention_mask`` ``(B, A)``; with a panoptic expert
+            ``aux_pixel_values (B, M, 3, h, w)`` and ``aux_pixel_mask (B, M)``.
+
+        Raises:
+            PromptError: a prompt longer than the host's context, or perceptions that do not match the images.
+            ImageError: an image that cannot be read.
+        """
+        images = None if images is None else [read_image(image) for image in _flatten(images)]
+        kwargs.setdefault("padding", not isinstance(text, str))
+        kwargs["return_tensors"] = "pt" if kwargs.get("return_tensors") is None else kwargs["return_tensors"]
+        data = super().__call__(images=images, text=text, **kwargs)
+        if "input_ids" not in data:
+            return data
+        self._check_length(data["input_ids"].shape[1])
+        data["prompt_mask"] = data["attention_mask"].bool()
+        if images:
+            if perceptions is None and self.experts:
+                perceptions = self.perceiver.perceive(images)
+            counts = ((data["input_ids"] == self.image_token_id).sum(dim=1) // self.image_tokens).tolist()
+            data.update(self.aux_inputs(_per_row(perceptions, counts)))
+        return data
+
+    def aux_inputs(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
+        """Auxiliary tensors for the perceptions of each row's images; rows without any are masked out.
+
+        Returns nothing at all when no row has a perception.
+        """
+        if not any(perceptions):
+            return {}
+        texts = [verbalize(merge(row), language=self.language) if row else "" for row in perceptions]
+        ids = [self.plain_ids(text)[: self.max_aux_tokens] for text in texts]
+        width = max(1, max(len(row) for row in ids))
+        tokens = torch.zeros(len(ids), width, dtype=torch.long)
+        mask = torch.zeros(len(ids), width, dtype=torch.long)
+        for index, row in enumerate(ids):
+            tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[index, : len(row)] = 1
+        return {"aux_input_ids": tokens, "aux_attention_mask": mask, **self._maps(perceptions)}
+
+    def _maps(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
+        shown = [[p for p in row if p.has_panoptic] if self.panoptic_map else [] for row in perceptions]
+        most = max(len(row) for row in shown)
+        if most == 0:
+            return {}
+        height, width = self.image_processor.size["height"], self.image_processor.size["width"]
+        blank = np.zeros((height, width, 3), dtype=np.uint8)
+        pictures = [[render_map(p, height, width) for p in row] + [blank] * (most - len(row)) for row in shown]
+        pixels = self.image_processor([picture for row in pictures for picture in row], return_tensors="pt")[
+            "pixel_values"
+        ]
+        mask = torch.tensor([[index < len(row) for index in range(most)] for row in shown])
+        return {"aux_pixel_values": pixels.unflatten(0, (len(shown), most)), "aux_pixel_mask": mask}
+
+    def _check_length(self, length: int) -> None:
+        if self.max_length is not None and length >= self.max_length:
+            raise PromptError(
+                f"the prompt has {length} tokens and the host's context holds {self.max_length}; "
+                "shorten the question or use fewer images"
+            )
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+        """One placeholder in a prompt becomes ``image_tokens`` of them."""
+        return self.image_token * self.image_tokens
+
+    def apply_chat_template(self, conversation, *args, tokenize: bool = False, **kwargs):
+        """As in transformers, but user text never becomes control tokens (``sanitize_control_tokens``)."""
+        if tokenize:
+            kwargs.setdefault("sanitize_control_tokens", not kwargs.get("return_assistant_tokens_mask"))
+        return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Everything that ``__call__`` may return."""
+        return ["input_ids", "attention_mask", "prompt_mask", "pixel_values", "aux_input_ids", "aux_attention_mask",
+                "aux_pixel_values", "aux_pixel_mask"]  # fmt: skip
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Save beside the model, and bring the folder's manifest up to date."""
+        files = super().save_pretrained(save_directory, **kwargs)
+        write_manifest(save_directory)
+        return files
+
+
+class _Running:
+    """The loaded experts. A copied or pickled processor loads its own: engines and threads cannot be copied."""
+
+    def __init__(self) -> None:
+        self.perceiver = None
+
+    def __reduce__(self) -> tuple:
+        return _Running, ()
+
+
+def _flatten(images) -> list:
+    if isinstance(images, (list, tuple)):
+        return [image for item in images for image in _flatten(item)]
+    return [images]
+
+
+def _per_row(perceptions, counts: list[int]) -> list[list[Perception]]:
+    """Deal out one perception per image to the rows, by their number of images."""
+    if perceptions is None:
+        return [[] for _ in counts]
+    if len(perceptions) != sum(counts):
+        raise PromptError(f"{len(perceptions)} perceptions for {sum(counts)} images; give one per image, or None")
+    rows, start = [], 0
+    for count in counts:
+        rows.append([p for p in perceptions[start : start + count] if p is not None])
+        start += count
+    return rows
+
+
+from moai.model.config import MoaiConfig  # noqa: E402  (registration needs the configuration class)
+
+AutoProcessor.register(MoaiConfig, MoaiProcessor, exist_ok=True)

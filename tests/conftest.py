@@ -1,0 +1,45 @@
+"""What every test relies on: no hub, two threads, and a few fixtures. The asset cache is the user's own on purpose."""
+
+from __future__ import annotations
+
+import os
+
+# Set before torch or huggingface_hub is imported by any test.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "2"  # torch reads its number of threads from here
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+for _name in ("MOAI_PLUGINS", "MOAI_DEBUG"):
+    os.environ.pop(_name, None)
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture
+def picture():
+    """A 64 x 64 RGB picture of a red disc on white."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(image).ellipse((12, 12, 52, 52), fill="red")
+    return image
+
+
+@pytest.fixture
+def picture_file(picture, tmp_path):
+    """The same picture as a PNG file."""
+    path = tmp_path / "picture.png"
+    picture.save(path)
+    return path
+
+
+@pytest.fixture
+def run_cli():
+    """Call ``run_cli("train", "recipe.yaml")``; the result has stdout, stderr and exit_code."""
+    from click.testing import CliRunner
+
+    from moai.cli.main import cli
+
+    def run(*arguments: object):
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="moai")
+
+    return run

@@ -1,0 +1,103 @@
+"""The mixer: six modules, two gates, and the blend of the two training steps."""
+
+import pytest
+import torch
+
+from moai.model.mixer import IMAGE_MODULES, LANGUAGE_MODULES, Mixer, Streams
+
+WIDTH = 32
+
+
+@pytest.fixture
+def mixer():
+    torch.manual_seed(0)
+    made = Mixer(WIDTH, rank=8, heads=2, identity_init=False)
+    for gate in (made.gate_image, made.gate_language):
+        torch.nn.init.normal_(gate.weight)
+        torch.nn.init.normal_(gate.bias)
+    return made
+
+
+@pytest.fixture
+def streams():
+    generator = torch.Generator().manual_seed(1)
+    image, language, aux = (torch.randn(2, n, WIDTH, generator=generator) for n in (4, 6, 8))
+    masks = [torch.ones(2, n, dtype=torch.bool) for n in (4, 6, 8)]
+    masks[1][1, 3:] = False
+    return Streams(image, masks[0], language, masks[1], aux, masks[2])
+
+
+def test_the_names_are_the_papers():
+    assert IMAGE_MODULES == ("image_aux", "image_language", "image_self")
+    assert LANGUAGE_MODULES == ("language_aux", "language_image", "language_self")
+    assert set(Mixer(WIDTH, rank=8).attention) == {*IMAGE_MODULES, *LANGUAGE_MODULES}
+
+
+def test_gates_sum_to_one_and_differ_by_token(mixer, streams):
+    for weights, tokens in zip(mixer.gate_weights(streams), (streams.image, streams.language)):
+        assert weights.shape == (*tokens.shape[:2], 3)
+        assert torch.allclose(weights.sum(dim=-1), torch.ones(tokens.shape[:2]), atol=1e-6)
+        assert (weights > 0).all() and weights.std(dim=1).max() > 0.05
+
+
+def test_gates_start_equal(streams):
+    for weights in Mixer(WIDTH, rank=8).gate_weights(streams):
+        assert torch.allclose(weights, torch.full_like(weights, 1 / 3))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_gates_blend_the_single_modules(mixer, streams, normalize):
+    mixer.normalize = normalize
+    gates = mixer.gate_weights(streams)
+    for stream in (0, 1):
+        single = torch.stack([mixer(streams, (pick, pick))[stream] for pick in range(3)], dim=-1)
+        assert all((single[..., a] - single[..., b]).abs().max() > 0.1 for a, b in ((0, 1), (0, 2), (1, 2)))
+        blended = (single * gates[stream][..., None, :]).sum(dim=-1)
+        assert torch.allclose(mixer(streams)[stream], blended, atol=1e-5)
+
+
+@pytest.mark.parametrize("pick", range(3))
+def test_step_one_reads_exactly_what_the_drawn_module_is_named_after(mixer, streams, pick):
+    before = mixer(streams, (pick, pick))
+    for stream, (own, names) in enumerate((("image", IMAGE_MODULES), ("language", LANGUAGE_MODULES))):
+        read = names[pick].split("_")[1]
+        for changed in {"image", "language", "aux"} - {own}:
+            moved = mixer(streams._replace(**{changed: getattr(streams, changed).flip(-1)}), (pick, pick))[stream]
+            assert torch.equal(moved, before[stream]) == (changed != read), (own, read, changed)
+
+
+def test_step_one_trains_only_the_drawn_modules(mixer, streams):
+    image, language = mixer(streams, (0, 2))
+    (image.sum() + language.sum()).backward()
+    reached = {name.split(".")[1] for name, p in mixer.named_parameters() if p.grad is not None}
+    assert reached == {"image_aux", "language_self"}
+
+
+def test_updates_plus_tokens_are_the_papers_weighted_sum(mixer, streams):
+    """The sum of gate weight times (query + attention), with the query inside each module."""
+    mixer.normalize = False
+    gates = mixer.gate_weights(streams)
+    for stream, x in enumerate((streams.image, streams.language)):
+        inside = [x + mixer(streams, (pick, pick))[stream] for pick in range(3)]
+        paper = sum(gates[stream][..., pick, None] * inside[pick] for pick in range(3))
+        assert torch.allclose(x + mixer(streams)[stream], paper, atol=1e-5)
+
+
+def test_padding_in_a_stream_is_not_read(mixer, streams):
+    dirty = streams._replace(language=torch.where(streams.language_mask[..., None], streams.language, 50.0))
+    for pick in (None, (0, 0), (1, 1), (2, 2)):
+        image, language = mixer(streams, pick)
+        dirty_image, dirty_language = mixer(dirty, pick)
+        assert torch.allclose(image, dirty_image, atol=1e-5)
+        real = streams.language_mask
+        assert torch.allclose(language[real], dirty_language[real], atol=1e-5)
+
+
+def test_the_official_width_counts_as_published():
+    """2.10 M per module, and 50.4 M over four layers, at width 4096."""
+    with torch.device("meta"):
+        layer = Mixer(4096, rank=64, heads=4, activation="gelu", identity_init=False, normalize=False)
+    for module in layer.attention.values():
+        assert sum(p.numel() for p in module.parameters()) == 4 * 2 * 64 * 4096 == 2_097_152
+    assert sum(p.numel() for p in layer.parameters()) == 6 * 2_097_152 + 2 * (3 * 4096 + 3)
+    assert round(4 * sum(p.numel() for p in layer.parameters()) / 1e6, 1) == 50.4
