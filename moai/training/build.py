@@ -1,0 +1,121 @@
+"""From a recipe to a fresh model and its processor.
+
+Knows: both halves' builders. No module below this file ever sees a recipe.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from transformers import AutoTokenizer, ViTImageProcessor
+
+from moai.assets.hashes import sha256_file
+from moai.assets.host import resolve_host
+from moai.assets.resolver import resolve
+from moai.errors import RecipeError
+from moai.model.checkpoint import host_hashes, load_host
+from moai.model.config import MoaiConfig
+from moai.model.graft import decoder_layers
+from moai.model.modeling import MoaiForConditionalGeneration
+from moai.model.processing import MoaiProcessor
+from moai.model.templates import chat_template, find_image_token
+from moai.model.vision import VisionEncoder, build_vision
+from moai.plugins import registry
+from moai.training.recipe import Recipe
+
+
+def build(recipe: Recipe) -> tuple[MoaiForConditionalGeneration, MoaiProcessor]:
+    """Load the frozen parts and initialise the adapters from ``recipe.seed``.
+
+    Raises:
+        MoaiError: whatever of the recipe does not fit together; the message names the key.
+    """
+    for name in recipe.perception.experts:
+        registry().get_expert(name)
+    registry().get_dataset(recipe.data.name)
+    host = load_host(
+        recipe.host.reference,
+        recipe.host.revision,
+        getattr(torch, recipe.host.dtype),
+        attn_implementation=recipe.host.attention,
+    )
+    vision = build_vision(**vision_arguments(recipe))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        tokens = image_tokens(recipe, vision)
+        processor = build_processor(recipe, host, tokens)
+        model = MoaiForConditionalGeneration(build_config(recipe, host, processor, tokens), host=host, vision=vision)
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    return model, processor
+
+
+def vision_arguments(recipe: Recipe) -> dict:
+    """Keyword arguments of ``build_vision``."""
+    v = recipe.vision
+    return {"architecture": v.architecture, "reference": v.reference, "revision": v.revision, "layer": v.layer,
+            "drop_first": v.drop_first}  # fmt: skip
+
+
+def image_tokens(recipe: Recipe, vision: VisionEncoder) -> int:
+    """How many tokens the connector makes of one image, found by running one blank image."""
+    options = recipe.connector.options
+    try:
+        connector = registry().get_connector(recipe.connector.kind)(vision.width, 8, **options)
+    except TypeError as error:
+        raise RecipeError(f"connector.options does not fit connector '{recipe.connector.kind}': {error}") from None
+    size = recipe.vision.image_size
+    with torch.no_grad():
+        return connector(vision(torch.zeros(1, 3, size, size)).float()).shape[1]
+
+
+def build_processor(recipe: Recipe, host, tokens: int) -> MoaiProcessor:
+    """Tokenizer, image processor, chat template and experts of the recipe."""
+    tokenizer = AutoTokenizer.from_pretrained(resolve_host(recipe.host.reference, recipe.host.revision))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    token = find_image_token(recipe.host.image_token, tokenizer)
+    size = {"height": recipe.vision.image_size, "width": recipe.vision.image_size}
+    p = recipe.perception
+    return MoaiProcessor(
+        image_processor=ViTImageProcessor(size=size, image_mean=recipe.vision.mean, image_std=recipe.vision.std),
+        tokenizer=tokenizer,
+        chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, token),
+        image_token=token,
+        image_tokens=tokens,
+        experts=list(p.experts),
+        expert_options=copy.deepcopy(p.options),
+        language=p.language,
+        panoptic_map=p.panoptic_map,
+        max_aux_tokens=p.max_tokens,
+        max_length=getattr(host.config.get_text_config(), "max_position_embeddings", None),
+    )
+
+
+def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) -> MoaiConfig:
+    """Everything that ``from_pretrained`` will need, with the hashes of the frozen parts."""
+    h, mixer = recipe.host, recipe.mixer.model_dump()
+    mixer["layers"] = list(mixer["layers"]) if mixer["layers"] is not None else None
+    vision = vision_arguments(recipe)
+    if recipe.vision.reference is not None:
+        path = resolve(recipe.vision.reference, recipe.vision.revision)
+        vision["sha256"] = sha256_file(path) if path.is_file() else None
+    if (
+        not recipe.mixer.layers
+        and recipe.mixer.every is None
+        and len(decoder_layers(host)) < 8
+        and mixer["layers"] is None
+    ):
+        raise RecipeError("the host has fewer than 8 layers; name mixer.layers or mixer.every")
+    return MoaiConfig(
+        text_config=copy.deepcopy(host.config),
+        host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype,
+              "sha256": host_hashes(h.reference, h.revision)},
+        vision=vision,
+        connector={"kind": recipe.connector.kind, "options": dict(recipe.connector.options)},
+        compressor=recipe.compressor.model_dump(),
+        mixer=mixer,
+        center_aux=recipe.preset != "official",
+        image_token_id=processor.image_token_id,
+        image_tokens=tokens,
+    )  # fmt: skip

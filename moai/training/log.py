@@ -1,0 +1,84 @@
+"""The training log: one JSON line per step, and its picture.
+
+Knows: files. On resume, lines behind the checkpoint are dropped, because those steps are run again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+NAME = "training.jsonl"
+
+
+class TrainingLog:
+    """Appends lines to ``training.jsonl`` in a run folder."""
+
+    def __init__(self, run_dir: Path, keep_until: int) -> None:
+        """Open the log and keep only the lines of steps up to ``keep_until``."""
+        self.path = run_dir / NAME
+        kept = [line for line in read_log(run_dir) if line["step"] <= keep_until]
+        part = self.path.with_suffix(".part")
+        part.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        part.replace(self.path)
+
+    def write(self, **values: Any) -> None:
+        """Append one line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def read_log(run_dir: Path) -> list[dict[str, Any]]:
+    """All whole lines of a run's log; a line cut off by a kill is left out."""
+    path = run_dir / NAME
+    lines = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:  # the line that was being written when the run was killed
+            break
+    return lines
+
+
+def draw_curves(run_dir: Path, first_steps: int) -> Path:
+    """Draw the loss, the on-minus-shuffled loss and the compressor's spread to ``curves.png``.
+
+    Args:
+        run_dir: the run.
+        first_steps: where step 2 begins; marked in the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = read_log(run_dir)
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    seen = [line for line in lines if "spread" in line]
+    figure = Figure(figsize=(8, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    if losses:
+        steps, values = zip(*losses, strict=True)
+        top.plot(steps, values, color="0.8", linewidth=0.8, label="each step")
+        top.plot(steps, _smooth(values), color="C0", label="moving average")
+        top.legend()
+    top.set(title=f"{run_dir.name}: training loss", ylabel="cross-entropy (nats per answer token)")
+    at = [line["step"] for line in seen]
+    for name, color in (("on", "C0"), ("shuffled", "C3"), ("off", "C7")):
+        middle.plot(at, [line[f"loss_{name}"] for line in seen], "o-", color=color, label=f"perception {name}")
+    middle.legend()
+    middle.set(title="validation loss: only the distance from 'shuffled' shows that perception is read", ylabel="nats")
+    bottom.plot(at, [line["spread"] for line in seen], "o-", color="C2")
+    bottom.set(
+        title="compressor: spread across samples / overall spread (0 = a constant)", xlabel="step", ylim=(0, None)
+    )
+    for axis in (top, middle, bottom):
+        axis.axvline(first_steps, color="0.5", linestyle="--", linewidth=0.8)
+        axis.grid(alpha=0.3)
+    path = run_dir / "curves.png"
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _smooth(values, window: int = 15) -> list[float]:
+    return [sum(values[max(0, i - window + 1) : i + 1]) / min(window, i + 1) for i in range(len(values))]

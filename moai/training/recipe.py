@@ -1,0 +1,190 @@
+"""The recipe's schema: every key that a YAML file may hold, with its default; unknown keys are refused.
+
+Knows: pydantic only, so that a recipe can be checked without loading torch. ``recipe_file`` reads the YAML.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of a recipe: no unknown keys, no changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Host(Section):
+    """The frozen language model."""
+
+    reference: str  # hub id, local path, or wheel:<distribution>
+    revision: str | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    attention: str = "sdpa"  # of transformers; "eager" is faster for short prompts on CPU
+    chat_template: str = "host"  # "host", "question_answer", or a Jinja template
+    image_token: str | None = None  # a special token of the host that its prompts never use; found when left out
+
+
+class Vision(Section):
+    """The frozen vision encoder."""
+
+    reference: str | None = None
+    revision: str | None = None
+    architecture: str | None = None  # a timm model name; left out, reference is loaded through transformers
+    image_size: int = Field(224, ge=8)
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    layer: int | None = None
+    drop_first: int = Field(0, ge=0)
+
+
+class Connector(Section):
+    """Vision width to decoder width."""
+
+    kind: str = "mlp"
+    options: dict[str, Any] = {}
+
+
+class PerceptionSection(Section):
+    """Which experts look at every image, and how their words reach the model."""
+
+    experts: tuple[str, ...] = ()
+    options: dict[str, dict[str, Any]] = {}  # expert name -> its options
+    language: str = "en"
+    panoptic_map: bool = True  # the map's own tokens, when a panoptic expert answered
+    max_tokens: int = Field(512, ge=1)  # of the verbalized perception; what is beyond is cut
+
+
+class CompressorSection(Section):
+    """See ``moai.model.compressor.Compressor``."""
+
+    latents: int = Field(64, ge=1)
+    depth: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    head_width: int = Field(64, ge=1)
+    feedforward: int = Field(1, ge=1)
+    positions: bool = True
+    masked: bool = True
+    slots: bool = True
+
+
+class MixerSection(Section):
+    """See ``moai.model.mixer.Mixer``; ``layers`` are numbers, ``every`` counts as the paper does (7, 15, 23, ..)."""
+
+    layers: tuple[int, ...] | None = None
+    every: int | None = Field(None, ge=1)
+    placement: Literal["block_input", "attention_input"] = "block_input"
+    rank: int = Field(64, ge=1)
+    heads: int = Field(4, ge=1)
+    activation: Literal["none", "gelu"] = "none"
+    identity_init: bool = True
+    sharpness: float | None = Field(4.0, gt=0)
+    normalize: bool = True
+
+
+class Data(Section):
+    """The training data: a registered data set and its options."""
+
+    name: str = "easy-vqa"
+    train_split: str = "train"
+    validation_split: str = "validation"
+    options: dict[str, Any] = {}
+    validation_limit: int = Field(96, ge=2)  # samples for the on-minus-shuffled loss during training
+
+
+def _usable_share(share: float) -> float:
+    if share and not 0.001 <= share <= 1:
+        raise ValueError("a share is 0, or between 0.001 and 1")
+    return share
+
+
+Share = Annotated[float, AfterValidator(_usable_share)]
+
+
+class Step(Section):
+    """One training step: how long, and whether one module is drawn at random or the gates blend."""
+
+    steps: int = Field(ge=0)
+    routing: Literal["random_module", "gates"]
+    image_dropout: float = Field(0.5, ge=0, le=1)  # share of samples whose image features are zeroed
+    kinds: dict[str, Share] = {}  # answer type -> share of its samples that an epoch uses, in [0, 1]; others use all
+
+
+class Training(Section):
+    """Optimisation; rates are those of the mixers and the connector."""
+
+    step1: Step = Step(steps=100, routing="random_module")
+    step2: Step = Step(steps=160, routing="gates")
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    compressor_rate: float = Field(0.1, gt=0)  # times learning_rate
+    warmup: int = Field(20, ge=0)
+    final_rate: float = Field(0.05, ge=0)  # times learning_rate, at the end of the cosine
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    perception_dropout: float = Field(0.1, ge=0, le=1)  # share of samples without any perception: makes "off" fair
+    checkpoint_every: int = Field(50, ge=1)
+    monitor_every: int = Field(40, ge=1)
+    threads: int | None = Field(None, ge=1)  # CPU threads; part of what makes a run repeatable
+
+
+class Evaluation(Section):
+    """The paired evaluation after training."""
+
+    split: str = "test"
+    limit: int | None = Field(1000, ge=1)
+    conditions: tuple[str, ...] = ("on", "off", "shuffled")
+    batch_size: int = Field(32, ge=1)
+    max_new_tokens: int = Field(6, ge=1)
+
+
+class Recipe(Section):
+    """Everything that makes a run."""
+
+    version: Literal[1]
+    name: str
+    seed: int = 0
+    preset: Literal["moai", "official"] = "moai"
+    host: Host
+    vision: Vision
+    connector: Connector = Connector()
+    perception: PerceptionSection = PerceptionSection()
+    compressor: CompressorSection = CompressorSection()
+    mixer: MixerSection = MixerSection()
+    data: Data = Data()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, data: Any) -> Any:
+        """``preset: official`` fills in the published arithmetic; keys that the recipe names itself win."""
+        if not isinstance(data, dict) or data.get("preset") != "official":
+            return data
+        data = dict(data)
+        for part in ("mixer", "compressor"):
+            given = data.get(part) or {}
+            if isinstance(given, dict):
+                data[part] = {**OFFICIAL[part], **given}
+        return data
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, as it is kept in the run folder."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+# The published modules' arithmetic: GELU behind every projection, the normed input of self-attention, no positions, no
+# padding mask, latents of their own. (github.com/ByungKwanLee/MoAI at a7728a8)
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "mixer": {
+        "every": 8, "rank": 64, "heads": 4, "placement": "attention_input", "activation": "gelu",
+        "identity_init": False, "sharpness": None, "normalize": False,
+    },
+    "compressor": {
+        "latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1,
+        "positions": False, "masked": False, "slots": False,
+    },
+}  # fmt: skip

@@ -1,0 +1,204 @@
+"""One training run, from a recipe to a run folder.
+
+Knows: recipes, data, the model and accelerate. The loop is here and nowhere else; what trains when is in ``steps``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from moai.data.collate import Collator
+from moai.data.perceive import perceive_samples
+from moai.data.samples import Sample
+from moai.errors import CheckpointError, RecipeError, nearest
+from moai.model.checkpoint import MANIFEST
+from moai.plugins import registry
+from moai.training import steps
+from moai.training.build import build
+from moai.training.checkpoint import load_checkpoint, save_checkpoint
+from moai.training.log import TrainingLog, draw_curves
+from moai.training.monitor import Monitor
+from moai.training.progress import Progress
+from moai.training.recipe import Recipe
+
+ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
+
+
+def train(recipe: Recipe, run_dir: str | Path, *, resume: bool = False, progress: Progress | None = None) -> Path:
+    """Train and return the run folder, which ``moai.load`` opens.
+
+    Started by ``torchrun`` or ``accelerate launch``, every process takes its share of each batch and the gradients are
+    averaged; the first process writes the folder.
+
+    Args:
+        recipe: what to train.
+        run_dir: where everything goes: ``recipe.yaml``, checkpoints, the log, and at the end the model.
+        resume: go on from the last checkpoint; losses and weights then equal those of an uninterrupted run on CPU.
+        progress: where progress is shown; a bar on a terminal by default.
+
+    Raises:
+        MoaiError: a recipe that does not fit together, or a run folder that is taken or of another recipe.
+    """
+    run_dir = Path(run_dir)
+    _check_free(recipe, run_dir, resume)
+    if recipe.training.threads:
+        torch.set_num_threads(recipe.training.threads)
+    run = _Run(recipe, run_dir, progress or Progress())
+    if run.accelerator.is_main_process:
+        _claim(recipe, run_dir)  # after everything has been found: a recipe to be mended must not block its folder
+    return run.train()
+
+
+def _check_free(recipe: Recipe, run_dir: Path, resume: bool) -> None:
+    """Refuse a folder that is taken, or, with ``resume``, one of another recipe."""
+    path = run_dir / "recipe.yaml"
+    if not path.is_file():
+        return
+    if not resume:
+        raise RecipeError(f"{run_dir} holds a run already; go on with --resume, or name another folder with --run")
+    if path.read_text() != recipe.to_yaml():
+        raise CheckpointError(f"{path} differs from the recipe given; resume with the same recipe and overrides")
+
+
+def _claim(recipe: Recipe, run_dir: Path) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    part = run_dir / "recipe.yaml.part"
+    part.write_text(recipe.to_yaml())
+    part.replace(run_dir / "recipe.yaml")
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, run_dir: Path, progress: Progress) -> None:
+        self.recipe, self.run_dir, self.progress = recipe, run_dir, progress
+        self.training = recipe.training
+        # Step 1 leaves two modules of three without a gradient, which plain data-parallel training refuses.
+        handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(kwargs_handlers=[handler])
+        self.progress.shown = self.accelerator.is_main_process
+        self.model, self.processor = build(recipe)
+        self.collator = Collator(self.processor)
+        self.samples = self._dataset(recipe.data.train_split)
+        self._check_kinds()
+        kinds = [sample.kind for sample in self.samples]
+        lengths = self.collator.lengths(self.samples)
+        self.batches = steps.draw_batches(recipe.seed, lengths, kinds, self.training)
+        self.perceptions: dict = {}
+
+    def train(self) -> Path:
+        validation = self._dataset(self.recipe.data.validation_split, self.recipe.data.validation_limit)
+        used = {index for batch in self.batches for index in batch}
+        self._perceive([self.samples[index] for index in sorted(used)] + validation)
+        monitor = Monitor(validation, self.perceptions, self.collator, self.training.batch_size)
+        self.model.to(self.accelerator.device)
+        optimizer = torch.optim.AdamW(
+            steps.parameter_groups(self.model, self.training),
+            weight_decay=self.training.weight_decay,
+            fused=True,
+            **ADAM,
+        )
+        count = sum(p.numel() for p in self.model.adapter_parameters().values())
+        frozen = sum(p.numel() for p in self.model.parameters()) - count
+        self.progress.note(f"training {count / 1e6:.1f} M parameters around {frozen / 1e6:.1f} M frozen ones")
+        done = load_checkpoint(self.run_dir, self.model.adapter_parameters(), optimizer)
+        self._loop(optimizer, monitor, done)
+        return self._finish()
+
+    def _loop(self, optimizer, monitor: Monitor, done: int) -> None:
+        log = TrainingLog(self.run_dir, done) if self.accelerator.is_main_process else None
+        parameters = self.model.adapter_parameters()
+        wrapped, optimizer = self.accelerator.prepare(self.model, optimizer)
+        wrapped.train()
+        total = len(self.batches)
+        with self.progress.bar("training", total, done) as advance:
+            for step in range(done, total):
+                started = time.monotonic()
+                values = self._step(step, wrapped, optimizer, parameters)
+                if log is not None:
+                    ended = step + 1 == total
+                    if ended or (step + 1) % self.training.monitor_every == 0:
+                        values.update(monitor.measure(self.model))
+                    log.write(step=step + 1, **values, seconds=round(time.monotonic() - started, 3))
+                    if ended or (step + 1) % self.training.checkpoint_every == 0:
+                        save_checkpoint(self.run_dir, step + 1, parameters, getattr(optimizer, "optimizer", optimizer))
+                advance(1, _headline(values))
+
+    def _step(self, step: int, model, optimizer, parameters) -> dict[str, float]:
+        batch = self._batch(step)
+        factor = steps.rate_at(self.training, step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        loss = model(**batch).loss
+        self.accelerator.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), self.training.clip, error_if_nonfinite=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {"loss": float(loss.detach()), "gradient_norm": float(norm), "rate": factor}
+
+    def _batch(self, step: int) -> dict:
+        """This process's share of the step's batch, with the step's draws."""
+        seed, training = self.recipe.seed, self.training
+        indices = self.batches[step]
+        part = steps.step_at(training, step)
+        keep = ~steps.draw_rows(seed, step, len(indices), part.image_dropout, "image")
+        blind = steps.draw_rows(seed, step, len(indices), training.perception_dropout, "perception")
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        mine = list(range(len(indices)))[rank::world] or [0]  # a last short batch still gives every process a row
+        samples = [self.samples[indices[i]] for i in mine]
+        seen = [None if blind[i] else self.perceptions.get(s.image_id) for i, s in zip(mine, samples, strict=True)]
+        batch = self.collator(samples, seen)
+        batch["image_keep"] = keep[mine]
+        if part.routing == "random_module":
+            batch["module_choices"] = steps.draw_modules(seed, step, len(self.model.mixers))
+        return {key: value.to(self.accelerator.device) for key, value in batch.items()}
+
+    def _check_kinds(self) -> None:
+        known = {sample.kind for sample in self.samples}
+        for part in (self.training.step1, self.training.step2):
+            for kind in part.kinds:
+                if kind not in known:
+                    raise RecipeError(f"training.step1/2.kinds: no sample is of kind '{kind}'{nearest(kind, known)}")
+            if part.steps and all(part.kinds.get(kind, 1.0) <= 0 for kind in known):
+                raise RecipeError("training.step1/2.kinds leaves no samples; give at least one kind a share above 0")
+
+    def _dataset(self, split: str, limit: int | None = None) -> Sequence[Sample]:
+        data = self.recipe.data
+        options = {**data.options, **({} if limit is None else {"limit": limit})}
+        try:
+            samples = registry().get_dataset(data.name)(split, **options)
+        except TypeError as error:
+            raise RecipeError(f"data.options does not fit data set '{data.name}': {error}") from None
+        if not len(samples):
+            raise RecipeError(f"the split '{split}' of {data.name} is empty; choose another in data")
+        return samples
+
+    def _perceive(self, samples: Sequence[Sample]) -> None:
+        if not self.recipe.perception.experts:
+            return
+        from moai.perception.run import Perceiver
+        from moai.perception.store import default_store
+
+        perceiver = Perceiver(self.processor.experts, options=self.processor.expert_options, store=default_store())
+        with self.progress.bar("perceiving", len({sample.image_id for sample in samples})) as advance:
+            self.perceptions = perceive_samples(perceiver, samples, advance)
+
+    def _finish(self) -> Path:
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            (self.run_dir / MANIFEST).unlink(missing_ok=True)  # it comes back last: a run with a manifest is whole
+            draw_curves(self.run_dir, self.training.step1.steps)
+            self.processor.save_pretrained(self.run_dir)
+            self.model.save_pretrained(self.run_dir)
+        return self.run_dir
+
+
+def _headline(values: dict[str, float]) -> str:
+    text = f"loss {values['loss']:.3f}"
+    if "loss_on" in values:
+        text += f", on {values['loss_on']:.3f} / shuffled {values['loss_shuffled']:.3f}, spread {values['spread']:.2f}"
+    return text

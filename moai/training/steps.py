@@ -1,0 +1,94 @@
+"""What trains when, and every random draw of a training run as a function of (seed, step).
+
+Knows: nothing of files. Because no draw depends on an earlier one, a resumed run repeats an uninterrupted one exactly.
+Source: MoAI (arXiv 2403.07508) section 3.4: step 1 trains one random module per modality, step 2 adds the gates.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+import torch
+from torch import nn
+
+from moai.training.recipe import Step, Training
+
+POOL = 8  # batches that are sorted by length together: little padding, and still a mixture
+
+
+def step_at(training: Training, step: int) -> Step:
+    """The training step that optimisation step ``step`` (from 0) belongs to."""
+    return training.step1 if step < training.step1.steps else training.step2
+
+
+def total_steps(training: Training) -> int:
+    """Optimisation steps of both training steps together."""
+    return training.step1.steps + training.step2.steps
+
+
+def draw_modules(seed: int, step: int, mixers: int) -> torch.Tensor:
+    """Step 1's draw: for each mixer one of three modules per modality, ``(mixers, 2)``, each equally likely."""
+    generator = torch.Generator().manual_seed(_mix(seed, step, "modules"))
+    return torch.randint(0, 3, (mixers, 2), generator=generator)
+
+
+def draw_rows(seed: int, step: int, rows: int, share: float, what: str) -> torch.Tensor:
+    """``(rows,)`` bool, each true with probability ``share``; ``what`` keeps different draws apart."""
+    generator = torch.Generator().manual_seed(_mix(seed, step, what))
+    return torch.rand(rows, generator=generator) < share
+
+
+def draw_batches(seed: int, lengths: list[int], kinds: list[str], training: Training) -> list[list[int]]:
+    """Indices of the samples of each optimisation step.
+
+    Both training steps walk through epochs of fresh shuffles, grouped by length within pools; ``Step.kinds`` says which
+    share of a kind's samples an epoch uses. A different share each epoch, so that all are seen in time.
+    """
+    batches: list[list[int]] = []
+    for number, part in enumerate((training.step1, training.step2), 1):
+        drawn: list[list[int]] = []
+        epoch = 0
+        while len(drawn) < part.steps:
+            rng = random.Random(_mix(seed, epoch, f"order {number}"))
+            used = [i for i, kind in enumerate(kinds) if rng.random() < part.kinds.get(kind, 1.0)]
+            drawn += _epoch(rng, used, lengths, training.batch_size)
+            epoch += 1
+        batches += drawn[: part.steps]
+    return batches
+
+
+def _epoch(rng: random.Random, order: list[int], lengths: list[int], batch_size: int) -> list[list[int]]:
+    rng.shuffle(order)
+    batches: list[list[int]] = []
+    for start in range(0, len(order), batch_size * POOL):
+        pool = sorted(order[start : start + batch_size * POOL], key=lengths.__getitem__)
+        cut = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+        rng.shuffle(cut)
+        batches += cut
+    return batches
+
+
+def rate_at(training: Training, step: int) -> float:
+    """Factor on the learning rates: linear warm-up, then a cosine to ``final_rate``."""
+    warm = min(1.0, (step + 1) / max(1, training.warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total_steps(training)))))
+    return warm * (training.final_rate + (1 - training.final_rate) * cosine)
+
+
+def parameter_groups(model: nn.Module, training: Training) -> list[dict]:
+    """The adapters in two groups: the compressor learns more slowly, or it turns into a constant soft prompt."""
+    parts = model.adapters()
+    fast = [*parts["connector"].parameters(), *parts["mixers"].parameters()]
+    return [
+        {"params": fast, "lr": training.learning_rate, "base": training.learning_rate},
+        {
+            "params": list(parts["compressor"].parameters()),
+            "lr": training.learning_rate * training.compressor_rate,
+            "base": training.learning_rate * training.compressor_rate,
+        },
+    ]
+
+
+def _mix(seed: int, index: int, what: str) -> int:
+    return random.Random(f"{seed}/{index}/{what}").getrandbits(63)

@@ -1,0 +1,116 @@
+"""From a recipe to a model: presets, counts at the published width, and the parts that are found by themselves."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+import moai
+from moai.errors import AssetError
+from moai.model.config import mixer_layers
+from moai.model.modeling import MoaiForConditionalGeneration
+from moai.training.build import build
+from moai.training.recipe import OFFICIAL, Recipe
+from moai.training.run import train
+
+
+def official(**changes):
+    """The tiny recipe with the published arithmetic, in layers that the tiny host has."""
+    sections = tiny.recipe().model_dump(mode="json")
+    for part in ("mixer", "compressor"):
+        sections[part] = {}
+    sections["mixer"] = {"layers": [1, 3]}
+    return Recipe(**{**sections, "preset": "official", **changes})
+
+
+def test_the_official_preset_fills_in_the_published_arithmetic():
+    recipe = official()
+    expected = {**OFFICIAL["mixer"], "layers": (1, 3)}
+    assert recipe.mixer.model_dump() == expected
+    assert recipe.compressor.model_dump() == OFFICIAL["compressor"]
+    assert expected["activation"] == "gelu" and expected["placement"] == "attention_input"
+    assert not OFFICIAL["compressor"]["positions"] and not OFFICIAL["compressor"]["masked"]
+
+
+def test_keys_that_the_recipe_names_win_over_the_preset():
+    assert official(mixer={"layers": [0], "rank": 4}).mixer.rank == 4
+
+
+def test_the_official_preset_builds_trains_and_answers(tmp_path):
+    run = train(official(), tmp_path / "run")
+    augmented = moai.load(run, device="cpu")
+    assert not augmented.model.config.center_aux
+    mixer = augmented.model.mixers["1"]
+    assert not mixer.normalize and mixer.attention["image_aux"].sharpness is None
+    assert mixer.attention["image_aux"].query.activation == "gelu"
+    assert augmented.ask(tiny.picture("red"), "What color?").verbalized
+
+
+def test_the_official_preset_counts_as_published_at_width_4096():
+    """Four mixers in a 32-layer host of width 4096: 50.4 M, 2.10 M per module; compressor 151.4 M."""
+    template, _ = build(tiny.recipe())
+    recipe = official(mixer={}, compressor={})
+    config = copy.deepcopy(template.config)
+    config.mixer, config.compressor = recipe.mixer.model_dump(), recipe.compressor.model_dump()
+    sizes = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
+    shape = LlamaConfig(**sizes, intermediate_size=8, vocab_size=8)
+    with torch.device("meta"):
+        host = AutoModelForCausalLM.from_config(shape)
+        model = MoaiForConditionalGeneration(config, host=host, vision=template.vision)
+    assert list(model.mixers) == ["7", "15", "23", "31"]
+
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
+    assert round(count(model.mixers) / 1e6, 1) == 50.4
+    assert round(count(model.compressor) / 1e6, 1) == 151.4
+    modules = [module for mixer in model.mixers.values() for module in mixer.attention.values()]
+    assert len(modules) == 24 and {round(count(module) / 1e6, 2) for module in modules} == {2.10}
+
+
+@pytest.mark.parametrize(
+    "count, layers, every, expected",
+    [
+        (32, None, 8, [7, 15, 23, 31]),
+        (32, None, None, [7, 15, 23, 31]),
+        (30, None, 8, [7, 15, 23]),
+        (4, [3, 0, 3], None, [0, 3]),
+        (4, [], 2, []),
+        (4, None, 2, [1, 3]),
+    ],
+)
+def test_which_layers_get_a_mixer(count, layers, every, expected):
+    assert mixer_layers(count, layers, every) == expected
+
+
+def test_the_seed_decides_the_start_and_nothing_else_does():
+    torch.manual_seed(0)
+    first = build(tiny.recipe())[0].adapter_parameters()
+    torch.manual_seed(99)
+    second = build(tiny.recipe())[0].adapter_parameters()
+    third = build(tiny.recipe(seed=1))[0].adapter_parameters()
+    assert all(torch.equal(first[name], p) for name, p in second.items())
+    assert not torch.equal(first["compressor.latents"], third["compressor.latents"])
+
+
+def test_image_tokens_are_counted_by_running_one_image():
+    for size, tokens in ((64, 4), (128, 16)):
+        model, processor = build(tiny.recipe(vision={"image_size": size}))
+        assert model.config.image_tokens == processor.image_tokens == tokens
+    average = {"kind": "average", "options": {"side": 3}}
+    model, processor = build(tiny.recipe(vision={"image_size": 128}, connector=average))
+    assert processor.image_tokens == 9
+    inputs = tiny.prompt_inputs(processor, ["What?"], [tiny.seen("red")])
+    assert model(**inputs).logits.isfinite().all()
+
+
+def test_weights_that_do_not_fit_the_encoder():
+    with pytest.raises(AssetError, match="do not fit the architecture .*change vision.architecture or vision.ref"):
+        build(tiny.recipe(vision={"architecture": "test_resnet"}))
+
+
+def test_a_folder_that_is_no_host(tmp_path):
+    with pytest.raises(AssetError, match="config.json"):
+        build(tiny.recipe(host={"reference": str(tmp_path)}))

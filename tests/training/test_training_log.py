@@ -1,0 +1,104 @@
+"""The training log and what watches whether perception is read."""
+
+import json
+
+import pytest
+import tiny
+import torch
+
+from moai.data.collate import Collator
+from moai.training.log import NAME, TrainingLog, draw_curves, read_log
+from moai.training.monitor import Monitor
+
+
+def write(folder, count, **values):
+    log = TrainingLog(folder, 0)
+    for step in range(1, count + 1):
+        log.write(step=step, loss=1.0 / step, **values)
+    return log
+
+
+def test_lines_behind_the_checkpoint_are_dropped(tmp_path):
+    write(tmp_path, 5)
+    log = TrainingLog(tmp_path, 3)
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
+    log.write(step=4, loss=9.0)
+    assert [line["loss"] for line in read_log(tmp_path)][2:] == [pytest.approx(1 / 3), 9.0]
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    write(tmp_path, 3)
+    with (tmp_path / NAME).open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
+    TrainingLog(tmp_path, 9).write(step=4, loss=0.5)
+    assert [json.loads(text)["step"] for text in (tmp_path / NAME).read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_no_log_is_an_empty_one(tmp_path):
+    assert read_log(tmp_path) == []
+
+
+@pytest.mark.parametrize("lines", [0, 1, 30])
+def test_curves_are_drawn_from_whatever_there_is(tmp_path, lines):
+    log = write(tmp_path, lines)
+    if lines:
+        log.write(step=lines + 1, loss=0.1, loss_on=0.2, loss_shuffled=0.9, loss_off=0.5, spread=0.3)
+    path = draw_curves(tmp_path, first_steps=2)
+    assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+# The monitor ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def watched():
+    model, processor = tiny.made()
+    samples = tiny.dataset("validation")[:6]
+    perceptions = {sample.image_id: tiny.seen(sample.image_id.split("-")[0]) for sample in tiny.dataset("validation")}
+    return model, samples, perceptions, Collator(processor)
+
+
+def test_the_monitor_measures_the_losses_it_names(watched):
+    model, samples, perceptions, collator = watched
+    monitor = Monitor(samples, perceptions, collator, batch=4)
+    found = monitor.measure(model)
+    assert set(found) == {"loss_on", "loss_off", "loss_shuffled", "spread"}
+    assert all(monitor.other[sample.image_id] != sample.image_id for sample in samples)
+    for name, seen in (
+        ("loss_on", lambda s: perceptions[s.image_id]),
+        ("loss_off", lambda s: None),
+        ("loss_shuffled", lambda s: perceptions[monitor.other[s.image_id]]),
+    ):
+        with torch.no_grad():
+            expected = model(**collator(samples, [seen(s) for s in samples])).loss
+        assert found[name] == pytest.approx(float(expected), abs=1e-4), name
+    assert len({round(found[name], 5) for name in found}) == 4
+
+
+def test_the_monitor_leaves_the_model_as_it_was(watched):
+    model, samples, perceptions, collator = watched
+    model.train()
+    Monitor(samples, perceptions, collator, batch=2).measure(model)
+    assert model.training and all(p.grad is None for p in model.parameters())
+    model.eval()
+
+
+def test_a_constant_compressor_shows_as_no_spread(watched):
+    model, samples, perceptions, collator = watched
+    monitor = Monitor(samples, perceptions, collator, batch=4)
+    alive = monitor.measure(model)["spread"]
+    norm = model.compressor.norm
+    kept = norm.weight.detach().clone()
+    with torch.no_grad():
+        norm.weight.zero_()
+    collapsed = monitor.measure(model)["spread"]
+    with torch.no_grad():
+        norm.weight.copy_(kept)
+    assert alive > 0.1 and collapsed < 1e-6
+
+
+def test_without_perceptions_there_is_no_spread(watched):
+    model, samples, _, collator = watched
+    found = Monitor(samples, {}, collator, batch=4).measure(model)
+    assert found["spread"] == 0 and found["loss_on"] == found["loss_off"]
