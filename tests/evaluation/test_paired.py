@@ -1,0 +1,130 @@
+"""Conditions differ in the perception and in nothing else; shuffled never gives an image its own."""
+
+from dataclasses import replace
+
+import pytest
+
+from moai.errors import MoaiError, RecipeError
+from moai.evaluation.paired import derange, run_conditions
+from moai.perception.types import Perception
+
+
+def test_on_off_and_shuffled_give_own_none_and_another(parrot, samples, perceptions):
+    for record in run_conditions(parrot, samples, perceptions):
+        assert record.predictions["on"] == record.image_id
+        assert record.predictions["off"] == "nothing"
+        assert record.predictions["shuffled"] == record.donor != record.image_id
+
+
+def test_every_condition_sees_the_same_prompts_in_the_same_batches(parrot, samples, perceptions):
+    run_conditions(parrot, samples, perceptions, batch_size=5, max_new_tokens=3)
+    assert [len(questions) for _, questions, _, _ in parrot.calls] == [5] * 6 + [2] * 3
+    for first in range(0, 9, 3):
+        on, off, shuffled = parrot.calls[first : first + 3]
+        assert on[1] == off[1] == shuffled[1]
+        assert all(a is b is c for a, b, c in zip(on[0], off[0], shuffled[0], strict=True))
+        assert on[3] == off[3] == shuffled[3] == 3
+    asked = [question for _, questions, _, _ in parrot.calls[::3] for question in questions]
+    assert asked == [s.question for s in samples]
+
+
+def test_the_images_are_the_samples_own(parrot, samples, perceptions):
+    run_conditions(parrot, samples, perceptions, conditions=["off"])
+    assert [image.getpixel((0, 0)) for image in parrot.calls[0][0][::3]] == [
+        (255, 0, 0),
+        (0, 128, 0),
+        (0, 0, 255),
+        (0, 0, 0),
+    ]
+
+
+def test_progress_adds_up_to_questions_times_conditions(parrot, samples, perceptions):
+    counts = []
+    run_conditions(parrot, samples, perceptions, batch_size=5, progress=counts.append)
+    assert counts == [5] * 6 + [2] * 3
+    assert sum(counts) == 3 * len(samples)
+
+
+def test_records_keep_the_order_and_the_fields_of_the_samples(parrot, samples, perceptions):
+    records = run_conditions(parrot, samples, perceptions, conditions=["shuffled", "on"])
+    assert [(r.id, r.image_id, r.kind, r.question, r.answer) for r in records] == [
+        (s.id, s.image_id, s.kind, s.question, s.answer) for s in samples
+    ]
+    assert list(records[0].predictions) == ["shuffled", "on"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 101])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_derangement_moves_every_image_and_uses_each_once(count, seed):
+    ids = [f"image {i}" for i in range(count)]
+    donors = derange(ids, seed)
+    assert sorted(donors) == sorted(donors.values()) == sorted(ids)
+    assert all(image != donor for image, donor in donors.items())
+
+
+def test_a_derangement_depends_on_the_seed_and_not_on_the_order():
+    ids = [f"image {i}" for i in range(30)]
+    assert derange(ids, 1) == derange(reversed(ids), 1)
+    assert derange(ids, 1) != derange(ids, 2)
+
+
+def test_a_shuffled_perception_that_reads_the_same_is_marked(parrot, samples, perceptions):
+    box = {"red": 0.1, "green": 0.1, "blue": 0.1, "black": 0.3}
+    circle = perceptions["red"].segments[0]
+    perceptions = {
+        image: replace(p, segments=(replace(circle, box=(box[image], 0.1, 0.5, 0.5)),))
+        for image, p in perceptions.items()
+    }
+    records = run_conditions(parrot, samples, perceptions)
+    assert all(r.same_objects for r in records)
+    donors = {r.image_id: r.donor for r in records}
+    same = {r.image_id for r in records if r.same_words}
+    assert same == {image for image, donor in donors.items() if box[image] == box[donor]}
+    assert 0 < len(same) < 4
+
+
+def test_perceptions_that_differ_are_not_marked(parrot, samples, perceptions):
+    records = run_conditions(parrot, samples, perceptions)
+    assert not any(r.same_words or r.same_objects for r in records)
+    plain = run_conditions(parrot, samples, perceptions, conditions=["on", "off"])
+    assert {(r.donor, r.same_words, r.same_objects) for r in plain} == {(None, None, None)}
+
+
+def test_off_needs_no_perceptions(parrot, samples):
+    assert run_conditions(parrot, samples, {}, conditions=["off"])[0].predictions == {"off": "nothing"}
+
+
+def test_an_image_in_which_nothing_was_seen_is_still_on(samples, perceptions):
+    class Presence:
+        def answer_batch(self, images, questions, perceptions, max_new_tokens=8):
+            return ["absent" if p is None else "present" for p in perceptions]
+
+    records = run_conditions(Presence(), samples, {image: Perception() for image in perceptions})
+    assert {tuple(r.predictions.values()) for r in records} == {("present", "absent", "present")}
+
+
+def test_mistakes_name_the_fix(parrot, samples, perceptions):
+    with pytest.raises(RecipeError, match="did you mean 'shuffled'"):
+        run_conditions(parrot, samples, perceptions, conditions=["shufled"])
+    with pytest.raises(RecipeError, match="each condition once"):
+        run_conditions(parrot, samples, perceptions, conditions=["on", "on"])
+    with pytest.raises(RecipeError, match="each condition once"):
+        run_conditions(parrot, samples, perceptions, conditions=[])
+    with pytest.raises(RecipeError, match="give at least 1"):
+        run_conditions(parrot, samples, perceptions, batch_size=0)
+    with pytest.raises(MoaiError, match="no question"):
+        run_conditions(parrot, [], perceptions)
+    with pytest.raises(MoaiError, match="3 images have no perception, first 'black'"):
+        run_conditions(parrot, samples, {"red": perceptions["red"]})
+    with pytest.raises(MoaiError, match="at least two images"):
+        run_conditions(parrot, samples[:3], perceptions)
+    assert parrot.calls == []
+
+
+def test_a_model_that_loses_an_answer_is_caught(samples, perceptions):
+    class Forgetful:
+        def answer_batch(self, images, questions, perceptions, max_new_tokens=8):
+            return ["yes"] * (len(questions) - 1)
+
+    with pytest.raises(MoaiError, match="11 answers to 12 questions"):
+        run_conditions(Forgetful(), samples, perceptions)
