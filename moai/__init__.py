@@ -1,3 +1,94 @@
-"""moai: a frozen language model sees what specialist vision models see. (Public names resolve on first use.)"""
-from moai.hookspecs import hookimpl
+"""moai: a frozen language model sees what specialist vision models see.
+
+Knows: the public names and where they live. They resolve on first use (PEP 562), so that ``import moai`` costs
+milliseconds and loads no torch, transformers or numpy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moai.registration import register_with_transformers
+
+if TYPE_CHECKING:
+    from moai.answering import Answer, Augmented, load
+    from moai.errors import MoaiError
+    from moai.expert import Expert, Options
+    from moai.hookspecs import hookimpl
+    from moai.images import read_image
+    from moai.model.config import MoaiConfig
+    from moai.model.modeling import MoaiForConditionalGeneration
+    from moai.model.processing import MoaiProcessor
+    from moai.perception.run import Perceiver
+    from moai.perception.store import Store
+    from moai.perception.types import Detection, Mask, Perception, Relation, Segment, TextLine
+    from moai.perception.verbalize import verbalize
+    from moai.testing import check_expert
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Answer": "moai.answering",
+    "Augmented": "moai.answering",
+    "Detection": "moai.perception.types",
+    "Expert": "moai.expert",
+    "Mask": "moai.perception.types",
+    "MoaiConfig": "moai.model.config",
+    "MoaiError": "moai.errors",
+    "MoaiForConditionalGeneration": "moai.model.modeling",
+    "MoaiProcessor": "moai.model.processing",
+    "Options": "moai.expert",
+    "Perceiver": "moai.perception.run",
+    "Perception": "moai.perception.types",
+    "Relation": "moai.perception.types",
+    "Segment": "moai.perception.types",
+    "Store": "moai.perception.store",
+    "TextLine": "moai.perception.types",
+    "check_expert": "moai.testing",
+    "hookimpl": "moai.hookspecs",
+    "load": "moai.answering",
+    "read_image": "moai.images",
+    "verbalize": "moai.perception.verbalize",
+}
+
+__all__ = [
+    "Answer",
+    "Augmented",
+    "Detection",
+    "Expert",
+    "Mask",
+    "MoaiConfig",
+    "MoaiError",
+    "MoaiForConditionalGeneration",
+    "MoaiProcessor",
+    "Options",
+    "Perceiver",
+    "Perception",
+    "Relation",
+    "Segment",
+    "Store",
+    "TextLine",
+    "__version__",
+    "check_expert",
+    "hookimpl",
+    "load",
+    "read_image",
+    "verbalize",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'moai' has no attribute '{name}'")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOMES))
+
+
+register_with_transformers()
