@@ -1,0 +1,76 @@
+"""``moai ask``: one question about one image, with the answer beside what the experts saw."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moai.cli import show
+
+if TYPE_CHECKING:
+    from moai.answering import Answer, Augmented
+
+
+@click.command(short_help="Ask a question about an image.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("image")
+@click.argument("question")
+@click.option("--experts", metavar="A,B", help="Which experts look, instead of the run's own; '' for none.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=16, show_default=True)
+def ask(run: Path, image: str, question: str, experts: str | None, as_json: bool, max_new_tokens: int) -> None:
+    """Ask a question about an image.
+
+    RUN is a folder made by `moai train`. An expert that fails is reported, and the answer still comes.
+    """
+    from moai.images import read_image
+
+    picture = read_image(image)  # first: a misspelt path should not cost the loading of a model
+
+    from moai.answering import load
+
+    augmented = load(run)
+    if experts is not None:
+        augmented.perceiver = choose_experts(augmented, experts)
+    answer = augmented.ask(picture, question, max_new_tokens=max_new_tokens)
+    if as_json:
+        click.echo(json.dumps(to_json(answer, image, question)))
+    else:
+        print_answer(answer, image, question)
+
+
+def choose_experts(augmented: Augmented, experts: str) -> Any:
+    """A perceiver with the named experts; those of the run keep the options they were trained with."""
+    from moai.cli.perceive import split_names
+    from moai.perception.run import Perceiver
+    from moai.perception.store import default_store
+
+    own = {expert.name: expert for expert in augmented.perceiver.experts}
+    return Perceiver([own.get(name, name) for name in split_names(experts)], store=default_store())
+
+
+def to_json(answer: Answer, image: str, question: str) -> dict[str, Any]:
+    """The answer with everything it rests on, as plain JSON types."""
+    return {
+        "image": image,
+        "question": question,
+        "answer": answer.text,
+        "verbalized": answer.verbalized,
+        "failures": [{"expert": item.expert, "reason": item.reason} for item in answer.failures],
+        "perception": answer.perception.to_dict() if answer.perception is not None else None,
+    }
+
+
+def print_answer(answer: Answer, image: str, question: str) -> None:
+    """The answer, then what the experts saw, then who gave nothing."""
+    click.echo(f"question: {show.plain(question)}")
+    click.echo(f"answer:   {show.plain(answer.text)}")
+    if answer.perception is not None:
+        title = f"seen by {show.sources(answer.perception)}"
+        show.console().print(show.seen(answer.perception, title=title))
+    click.echo(f"in words: {show.plain(answer.verbalized) or '(nothing)'}")
+    for failure in answer.failures:
+        show.warn(f"{image}: expert '{failure.expert}' gave nothing, answered without it: {failure.reason}")

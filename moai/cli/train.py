@@ -1,0 +1,49 @@
+"""``moai train``: a recipe to a run folder."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from moai.cli.main import RESUME
+from moai.errors import RecipeError
+
+
+@click.command(short_help="Train a recipe's mixers around its frozen host.")
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the run folder.")
+@click.option(
+    "--run", "run_dir", type=click.Path(path_type=Path, file_okay=False), help="Run folder [runs/<recipe name>]."
+)
+@click.option("--dry-run", is_flag=True, help="Check the recipe and print it resolved; train nothing.")
+def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path | None, dry_run: bool) -> None:
+    """Train a recipe's mixers around its frozen host.
+
+    RECIPE is a YAML file, or the bare name of one in ./recipes. KEY=VALUE changes a key by its dotted name, such as
+    training.batch_size=8; the value is read as YAML.
+    """
+    from moai.training.recipe_file import load_recipe
+
+    resolved = load_recipe(recipe, overrides)
+    if dry_run:
+        click.echo(resolved.to_yaml(), nl=False)
+        return
+    run_dir = run_dir or Path("runs") / resolved.name
+    refuse_overwrite(run_dir, resume)
+    words = ["moai", "train", recipe, *overrides, "--run", str(run_dir), "--resume"]
+    click.get_current_context().meta[RESUME] = shlex.join(words)
+
+    from moai.training.run import train as run_training
+
+    made = run_training(resolved, run_dir, resume=resume)
+    click.echo(f"trained:  {made}")
+    click.echo(f"next:     moai eval {shlex.quote(str(made))}")
+
+
+def refuse_overwrite(run_dir: Path, resume: bool) -> None:
+    """Raise when a run would be trained over another without ``--resume``."""
+    if not resume and (run_dir / "recipe.yaml").exists():
+        raise RecipeError(f"{run_dir} holds a run already; go on with --resume, or name another folder with --run")

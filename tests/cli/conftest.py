@@ -1,0 +1,198 @@
+"""Stand-ins for what the commands call: experts without weights, a registry of them, a model that parrots."""
+
+from __future__ import annotations
+
+import sys
+import types
+from types import SimpleNamespace
+
+import pytest
+from pydantic import Field
+
+import moai.perception.run
+import moai.plugins
+from moai.data.samples import Sample
+from moai.expert import Expert, Options
+from moai.perception.types import Perception, Segment, TextLine
+from moai.plugins import PluginProblem, Registry
+
+
+class Spots(Expert):
+    """Finds one red spot.
+
+    A second paragraph that no table needs.
+    """
+
+    name = "spots"
+    role = "panoptic"
+    version = "3"
+    licence = "Apache-2.0"
+    calls = 0
+
+    class Options(Options):
+        least: float = Field(0.5, ge=0, le=1, description="score below which a spot is dropped")
+        names: tuple[str, ...] = ("spot",)
+
+    def perceive(self, images, context):
+        Spots.calls += len(images)
+        seen = Perception(segments=(Segment("spot", self.options.least, (0.25, 0.25, 0.75, 0.75)),))
+        return [seen for _ in images]
+
+
+class Reader(Expert):
+    """Reads a hostile line."""
+
+    name = "reader"
+    role = "ocr"
+    version = "1"
+
+    def perceive(self, images, context):
+        return [Perception(texts=(TextLine("[bold]EXIT[/bold] \x1b[31mred", 0.9, ((0.1, 0.2), (0.3, 0.4))),))] * len(
+            images
+        )
+
+
+class Broken(Expert):
+    """Raises."""
+
+    name = "broken"
+    role = "scene_graph"
+    version = "1"
+
+    def perceive(self, images, context):
+        raise RuntimeError("no battery")
+
+
+class Absent(Expert):
+    """Is not installed."""
+
+    name = "absent"
+    role = "open_world"
+    version = "1"
+    modules = ("no_such_module_of_ours",)
+    install = "pip install absent"
+
+    def perceive(self, images, context):
+        raise AssertionError("never called")
+
+
+@pytest.fixture
+def known(monkeypatch, tmp_path):
+    """The process-wide registry holds the four experts above; the asset cache is empty."""
+    from moai.perception.verbalize import TEMPLATES
+
+    experts = {kind.name: kind for kind in (Spots, Reader, Broken, Absent)}
+    origins = {name: "moai-tests 9.9" for name in experts}
+    made = Registry(experts=experts, origins=origins, templates=dict(TEMPLATES))
+    made.datasets["toy"] = toy
+    for module, names in (
+        (moai.plugins, ("registry", "load_registry")),
+        (moai.perception.run, ("process_registry",)),
+        (sys.modules["moai.perception.verbalize"], ("process_registry",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, lambda: made)
+    monkeypatch.setenv("MOAI_CACHE", str(tmp_path / "cache"))
+    Spots.calls = 0
+    return made
+
+
+@pytest.fixture
+def problem(known):
+    """A plugin that did not load."""
+    known.problems.append(PluginProblem("moai-bad", "cannot be imported: ImportError: no"))
+
+
+def toy(split, **options):
+    """Six questions about three images, or nothing for the split ``empty``."""
+    import io
+
+    from PIL import Image
+
+    samples = []
+    for index in range(0 if split == "empty" else 6):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8), (40 * (index // 2), 0, 0)).save(file, "PNG")
+        kind, answer = ("yes/no", "yes") if index % 2 == 0 else ("color", "red")
+        samples.append(Sample(f"q{index}", file.getvalue(), f"i{index // 2}", f"question {index}?", answer, kind))
+    return samples
+
+
+class Model:
+    """Answers ``red`` to all questions when it is given a perception, ``yes`` otherwise."""
+
+    def __init__(self, perceiver):
+        self.perceiver = perceiver
+        self.asked = []
+
+    def answer_batch(self, images, questions, perceptions, max_new_tokens=8):
+        return ["yes" if perception is None else "red" for perception in perceptions]
+
+    def ask(self, image, question, max_new_tokens=16):
+        from moai.images import read_image
+
+        self.asked.append((question, max_new_tokens))
+        [perception] = self.perceiver.perceive([read_image(image)])
+        return SimpleNamespace(
+            text="red\x1b[0m", perception=perception, verbalized="a spot", failures=perception.failures
+        )
+
+
+@pytest.fixture
+def model(known, monkeypatch):
+    """``moai.answering.load`` returns this; its experts are ``spots`` and ``broken``."""
+    made = Model(moai.perception.run.Perceiver(["spots", "broken"], options={"spots": {"least": 0.75}}))
+    fake = types.ModuleType("moai.answering")
+    fake.load = lambda run: made
+    monkeypatch.setitem(sys.modules, "moai.answering", fake)
+    return made
+
+
+class Recipe(SimpleNamespace):
+    """As much of a recipe as the commands touch."""
+
+    text = "name: toy\n"
+
+    def to_yaml(self):
+        return self.text
+
+
+@pytest.fixture
+def recipe(monkeypatch, tmp_path):
+    """``load_recipe`` returns this; the working directory is empty."""
+    made = Recipe(
+        name="toy",
+        host=SimpleNamespace(reference="host", revision=None),
+        vision=SimpleNamespace(reference="vision", revision=None),
+        data=SimpleNamespace(name="toy", options={}),
+        evaluation=SimpleNamespace(
+            limit=4, split="test", conditions=("on", "off", "shuffled"), batch_size=32, max_new_tokens=8
+        ),
+    )
+    made.asked = []
+
+    def load_recipe(path, overrides=()):
+        made.asked.append((str(path), tuple(overrides)))
+        return made
+
+    monkeypatch.setattr("moai.training.recipe_file.load_recipe", load_recipe)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """``moai.training.run.train`` writes the two files that a finished run has, and notes its calls here."""
+    calls = []
+
+    def train(recipe, run_dir, *, resume=False):
+        calls.append((recipe.name, str(run_dir), resume))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "recipe.yaml").write_text(recipe.to_yaml())
+        (run_dir / "manifest.json").write_text("{}")
+        return run_dir
+
+    fake = types.ModuleType("moai.training.run")
+    fake.train = train
+    monkeypatch.setitem(sys.modules, "moai.training.run", fake)
+    return calls

@@ -1,0 +1,45 @@
+"""`moai ask`."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_the_answer_stands_beside_what_was_seen(run_cli, model, picture_file):
+    result = run_cli("ask", "runs/toy", picture_file, "What color?")
+    assert result.exit_code == 0
+    assert "question: What color?" in result.stdout and "answer:   red" in result.stdout
+    assert "seen by spots 3" in result.stdout and "0.75" in result.stdout and "in words: a spot" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert "expert 'broken' gave nothing, answered without it: RuntimeError: no battery" in result.stderr
+
+
+def test_json_holds_the_answer_and_what_it_rests_on(run_cli, model, picture_file):
+    found = json.loads(run_cli("ask", "runs/toy", picture_file, "What color?", "--json").stdout)
+    assert found["question"] == "What color?" and found["verbalized"] == "a spot"
+    assert found["perception"]["segments"][0]["label"] == "spot"
+    assert found["failures"] == [{"expert": "broken", "reason": "RuntimeError: no battery"}]
+
+
+def test_experts_can_be_chosen_and_keep_their_options(run_cli, model, picture_file):
+    run_cli("ask", "runs/toy", picture_file, "What?", "--experts", "spots,reader", "--max-new-tokens", 3)
+    assert [expert.name for expert in model.perceiver.experts] == ["spots", "reader"]
+    assert model.perceiver.experts[0].options.least == 0.75
+    assert model.asked == [("What?", 3)]
+
+
+def test_no_expert_can_be_chosen(run_cli, model, picture_file):
+    result = run_cli("ask", "runs/toy", picture_file, "What?", "--experts", "")
+    assert result.exit_code == 0 and model.perceiver.experts == ()
+    assert "seen by no expert" in result.stdout
+
+
+def test_an_unknown_expert_is_a_sentence(run_cli, model, picture_file):
+    result = run_cli("ask", "runs/toy", picture_file, "What?", "--experts", "redaer")
+    assert result.exit_code == 1 and "did you mean 'reader'?" in result.stderr
+
+
+def test_an_unreadable_image_is_found_before_the_model_is_loaded(run_cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "moai.answering", None)  # importing it would raise
+    result = run_cli("ask", "runs/toy", tmp_path / "missing.png", "What?")
+    assert result.exit_code == 1 and result.stderr.startswith("error: ") and "missing.png" in result.stderr

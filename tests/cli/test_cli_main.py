@@ -1,0 +1,98 @@
+"""The command as a whole: help, misspelt names, errors as sentences, Ctrl-C, and its start-up time."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+
+import moai
+from moai.cli.main import COMMANDS, RESUME
+from moai.errors import MoaiError
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """``failing(error)``: the command ``ask`` raises it."""
+
+    def install(error):
+        @click.command("ask")
+        @click.pass_context
+        def ask(ctx):
+            ctx.meta[RESUME] = "moai train tiny --resume"
+            raise error
+
+        monkeypatch.setattr("moai.cli.ask.ask", ask)
+
+    importlib.import_module("moai.cli.ask")
+    return install
+
+
+def test_help_lists_every_command(run_cli):
+    result = run_cli("--help")
+    assert result.exit_code == 0
+    for name, (_, line) in COMMANDS.items():
+        assert name in result.stdout and line in result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_of_commands_says_what_the_commands_say(name, run_cli):
+    module, line = COMMANDS[name]
+    command = getattr(importlib.import_module(module), module.rpartition(".")[2])
+    assert command.name == name
+    assert command.short_help == line
+    assert command.help.startswith(line)
+    assert line in run_cli(name, "--help").stdout
+
+
+def test_version(run_cli):
+    assert run_cli("--version").stdout == f"moai, version {moai.__version__}\n"
+
+
+def test_a_misspelt_command_names_the_nearest(run_cli):
+    result = run_cli("trian", "x")
+    assert result.exit_code == 2 and "no command 'trian'; did you mean 'train'?" in result.stderr
+
+
+def test_an_error_of_the_user_is_one_sentence_and_code_1(run_cli, failing):
+    failing(MoaiError("the cup is empty; fill it"))
+    result = run_cli("ask")
+    assert (result.exit_code, result.stderr, result.stdout) == (1, "error: the cup is empty; fill it\n", "")
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "ask"), ("ask", "--debug")])
+def test_debug_lets_the_traceback_through(run_cli, failing, arguments):
+    failing(MoaiError("the cup is empty"))
+    assert isinstance(run_cli(*arguments).exception, MoaiError)
+
+
+def test_the_environment_can_ask_for_tracebacks(run_cli, failing, monkeypatch):
+    failing(MoaiError("the cup is empty"))
+    monkeypatch.setenv("MOAI_DEBUG", "1")
+    assert isinstance(run_cli("ask").exception, MoaiError)
+    monkeypatch.setenv("MOAI_DEBUG", "0")
+    assert run_cli("ask").exit_code == 1
+
+
+def test_a_defect_of_ours_is_not_hidden(run_cli, failing):
+    failing(ZeroDivisionError("ours"))
+    assert isinstance(run_cli("ask").exception, ZeroDivisionError)
+
+
+def test_an_interrupt_says_how_to_go_on(run_cli, failing):
+    failing(KeyboardInterrupt())
+    result = run_cli("ask")
+    assert result.exit_code == 130 and "continue with: moai train tiny --resume" in result.stderr
+
+
+def test_help_starts_in_under_three_tenths_of_a_second():
+    taken = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "moai.cli.main", "--help"], check=True, capture_output=True)
+        taken.append(time.perf_counter() - start)
+    assert min(taken) < 0.3

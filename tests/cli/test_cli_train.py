@@ -1,0 +1,41 @@
+"""`moai train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def test_a_recipe_is_trained_into_runs(run_cli, recipe, trained):
+    result = run_cli("train", "toy.yaml", "training.batch_size=8", "seed=1")
+    assert result.exit_code == 0 and "moai eval runs/toy" in result.stdout
+    assert recipe.asked == [("toy.yaml", ("training.batch_size=8", "seed=1"))]
+    assert trained == [("toy", "runs/toy", False)]
+
+
+def test_run_and_resume_are_handed_on(run_cli, recipe, trained):
+    run_cli("train", "toy.yaml", "--run", "elsewhere", "--resume")
+    assert trained == [("toy", "elsewhere", True)]
+
+
+def test_a_dry_run_prints_the_recipe_and_trains_nothing(run_cli, recipe, trained):
+    result = run_cli("train", "toy.yaml", "--dry-run")
+    assert result.stdout == "name: toy\n" and trained == [] and not Path("runs").exists()
+
+
+def test_a_run_is_not_trained_over(run_cli, recipe, trained):
+    run_cli("train", "toy.yaml")
+    result = run_cli("train", "toy.yaml")
+    assert result.exit_code == 1 and "--resume" in result.stderr and "--run" in result.stderr
+    assert run_cli("train", "toy.yaml", "--resume").exit_code == 0
+    assert [resume for _, _, resume in trained] == [False, True]
+
+
+def test_an_interrupt_names_the_line_that_goes_on(run_cli, recipe, trained, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["moai.training.run"], "train", stop)
+    result = run_cli("train", "my recipe.yaml", "seed=1")
+    assert result.exit_code == 130
+    assert "continue with: moai train 'my recipe.yaml' seed=1 --run runs/toy --resume" in result.stderr
