@@ -8,6 +8,7 @@ splits them.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from moai.model.checkpoint import write_manifest
 from moai.perception.panoptic_map import render_map
 from moai.perception.types import Perception, merge
 from moai.perception.verbalize import verbalize
+
+log = logging.getLogger("moai")
 
 
 class MoaiProcessor(ProcessorMixin):
@@ -164,7 +167,7 @@ class MoaiProcessor(ProcessorMixin):
         if not any(perceptions):
             return {}
         texts = [verbalize(merge(row), language=self.language) if row else "" for row in perceptions]
-        ids = [self.plain_ids(text)[: self.max_aux_tokens] for text in texts]
+        ids = [self._cut(self.plain_ids(text)) for text in texts]
         width = max(1, max(len(row) for row in ids))
         tokens = torch.zeros(len(ids), width, dtype=torch.long)
         mask = torch.zeros(len(ids), width, dtype=torch.long)
@@ -172,6 +175,15 @@ class MoaiProcessor(ProcessorMixin):
             tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
             mask[index, : len(row)] = 1
         return {"aux_input_ids": tokens, "aux_attention_mask": mask, **self._maps(perceptions)}
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        if len(ids) > self.max_aux_tokens:
+            log.warning(
+                "a perception of %d tokens was cut to %d; raise perception.max_tokens to keep all of it",
+                len(ids),
+                self.max_aux_tokens,
+            )
+        return ids[: self.max_aux_tokens]
 
     def _maps(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
         shown = [[p for p in row if p.has_panoptic] if self.panoptic_map else [] for row in perceptions]

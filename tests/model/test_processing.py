@@ -182,10 +182,11 @@ def test_perceptions_go_to_the_rows_of_their_images(processor):
         processor(images=images, text=rows, perceptions=perceptions[:1])
 
 
-def test_the_verbalized_perception_is_cut(processor):
+def test_the_verbalized_perception_is_cut(processor, caplog):
     seen = Perception(texts=tuple(TextLine(f"line {i}", 0.9) for i in range(400)))
     aux = processor.aux_inputs([[seen]])
     assert aux["aux_input_ids"].shape[1] == processor.max_aux_tokens == 512
+    assert "cut to 512" in caplog.text  # never silently
     assert "aux_pixel_values" not in aux  # nothing panoptic answered
 
 
