@@ -201,7 +201,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
         ({"mixer": {"layers": [7]}}, HostError, "mixer in layer 7"),
         ({"mixer": {"layers": None}}, RecipeError, "fewer than 8 layers; name mixer.layers or mixer.every"),
         ({"mixer": {"heads": 7}}, HostError, "width 64 cannot be split into 7 heads; change mixer.heads"),
-        ({"host": {"image_token": "<picture>"}}, RecipeError, "host.image_token '<picture>' is no token"),
+        ({"host": {"image_token": "<picture>"}}, RecipeError, "host.image_token '<picture>' is no special token"),
         (
             {"training": {"step1": {"steps": 1, "routing": "gates", "kinds": {"colour": 0.5}}}},
             RecipeError,
