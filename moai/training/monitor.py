@@ -14,7 +14,6 @@ from moai.data.collate import Collator
 from moai.data.samples import Sample
 from moai.perception.types import Perception
 
-
 CONDITIONS = ("on", "off", "shuffled")
 
 
