@@ -65,7 +65,7 @@ class Mixer(nn.Module):
         scales: tuple[Tensor | float, Tensor | float] = (1.0, 1.0)
         if self.normalize:
             scales = (_size(s.image), _size(s.language))
-            s = s._replace(image=_unit(s.image), language=_unit(s.language))
+            s = s._replace(image=unit(s.image), language=unit(s.language))
         contexts = {
             "image_aux": (s.aux, s.aux_mask),
             "image_language": (s.language, s.language_mask),
@@ -88,11 +88,12 @@ class Mixer(nn.Module):
 
     def gate_weights(self, s: Streams) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""
-        image, language = (_unit(s.image), _unit(s.language)) if self.normalize else (s.image, s.language)
+        image, language = (unit(s.image), unit(s.language)) if self.normalize else (s.image, s.language)
         return self.gate_image(image).softmax(dim=-1), self.gate_language(language).softmax(dim=-1)
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """Each vector at unit root mean square; zero stays zero."""
     return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
 
 

@@ -21,7 +21,7 @@ from moai.model.compressor import Compressor
 from moai.model.config import MoaiConfig, mixer_layers
 from moai.model.generation import PromptGeneration
 from moai.model.graft import Conditioning, Holder, decoder_layers, graft, half_precision, locate, ungraft
-from moai.model.mixer import Mixer
+from moai.model.mixer import Mixer, unit
 from moai.model.vision import VisionEncoder, build_vision
 from moai.plugins import registry
 
@@ -167,12 +167,12 @@ class MoaiForConditionalGeneration(PromptGeneration, PreTrainedModel, Generation
         """
         words = self.get_input_embeddings()(aux_input_ids).float()
         if self.config.center_aux:
-            words = _unit(words - self.aux_mean)
+            words = unit(words - self.aux_mean)
         mask = aux_attention_mask.bool()
         with self._precision():
             if aux_pixel_values is not None:
                 maps = self.connector(self.vision(aux_pixel_values.flatten(0, 1))).float()
-                maps = _unit(maps) if self.config.center_aux else maps
+                maps = unit(maps) if self.config.center_aux else maps
                 maps = maps.unflatten(0, aux_pixel_values.shape[:2])  # (B, M, tokens, D)
                 real = aux_pixel_mask.bool()[..., None].expand(maps.shape[:3])
                 words = torch.cat([words, maps.flatten(1, 2)], dim=1)
@@ -329,10 +329,6 @@ def _prompt_mask(given, attention_mask, labels, input_ids, past: int, window: in
     if labels is not None:  # an answer, and any turn behind it, must not reach what comes before it
         mask = mask & ((labels != -100).cumsum(dim=1) == 0)
     return mask
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
 
 
 def _vision_arguments(config: MoaiConfig) -> dict:

@@ -12,16 +12,6 @@ PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc"))
 LENGTH = 8
 
 
-@pytest.fixture(scope="module")
-def built():
-    return tiny.made()
-
-
-@pytest.fixture
-def model(built):
-    return built[0]
-
-
 @pytest.fixture
 def inputs(built):
     return tiny.prompt_inputs(built[1], QUESTIONS, PERCEPTIONS)

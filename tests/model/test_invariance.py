@@ -17,21 +17,6 @@ PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc", text
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module")
-def built():
-    return tiny.made()
-
-
-@pytest.fixture
-def model(built):
-    return built[0]
-
-
-@pytest.fixture
-def processor(built):
-    return built[1]
-
-
 @pytest.fixture
 def inputs(processor):
     return tiny.prompt_inputs(processor, QUESTIONS, PERCEPTIONS)

@@ -16,22 +16,12 @@ QUESTIONS = ("What color?", "Is there a red shape in it, or is there none at all
 PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc", text="hello there"), tiny.seen())
 
 
-@pytest.fixture(scope="module")
-def built():
-    return tiny.made()
-
-
 @pytest.fixture
 def model(built):
     """The shared model; its hooks, mode and gradients are put back, its weights must not be changed."""
     yield built[0]
     built[0].eval().zero_grad()
     built[0].holder.conditioning = None
-
-
-@pytest.fixture
-def processor(built):
-    return built[1]
 
 
 @pytest.fixture
