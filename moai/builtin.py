@@ -15,17 +15,19 @@ CONNECTORS = ("mlp", "linear", "average")
 
 @hookimpl
 def register_templates(register):
-    """The four roles of the paper, in English."""
-    from moai.perception.verbalize import TEMPLATES
+    """The four roles of the paper in eight languages, and English in its compact style."""
+    from moai.perception import verbalize, wording_compact, wording_languages
 
-    for (role, language), template in TEMPLATES.items():
-        register(role, language, template)
+    for module in (verbalize, wording_compact, wording_languages):
+        for (role, language), template in module.TEMPLATES.items():
+            register(role, language, template)
 
 
 @hookimpl
 def register_datasets(register):
-    """easy-VQA."""
+    """easy-VQA and scenes."""
     register("easy-vqa", _easy_vqa)
+    register("scenes", _scenes)
 
 
 @hookimpl
@@ -39,6 +41,12 @@ def _easy_vqa(split: str, **options: Any):
     from moai.data.easy_vqa import easy_vqa
 
     return easy_vqa(split, **options)
+
+
+def _scenes(split: str, **options: Any):
+    from moai.data.scenes import scenes
+
+    return scenes(split, **options)
 
 
 def _connector(name: str, in_width: int, out_width: int, **options: Any):

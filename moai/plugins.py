@@ -64,8 +64,8 @@ class Registry:
         """Raises RecipeError naming the languages that the role has."""
         if (role, language) in self.templates:
             return self.templates[role, language]
-        known = [spoken for owner, spoken in self.templates if owner == role]
-        raise RecipeError(f"role '{role}' has no template in language '{language}'{nearest(language, known)}")
+        known = ", ".join(spoken for owner, spoken in self.templates if owner == role) or "none"
+        raise RecipeError(f"role '{role}' has no template in language '{language}'; known: {known}")
 
     def _get(self, table: dict[str, Any], name: str, what: str, error: type[MoaiError]) -> Any:
         if name in table:

@@ -9,7 +9,8 @@ the runner turns what it finds into a reported failure.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from moai.errors import ExpertError
 
 Box = tuple[float, float, float, float]
 ROLES = ("panoptic", "open_world", "scene_graph", "ocr")
+DUPLICATE = 0.7  # overlap (IoU) from which a segment and a detection of one name are one object
 MAX_TEXT = 256  # characters of one label or text line; longer text is the sign of a broken or hostile source
 
 
@@ -149,9 +151,9 @@ class Perception:
         )
 
 
-def describe(segment: Segment) -> str:
-    """The segment's name as it is put into words: attributes, then label (``"red circle"``)."""
-    return " ".join([*segment.attributes.values(), segment.label])
+def describe(item: Segment | Detection) -> str:
+    """The object's name as it is put into words: attributes, if it has any, then label (``"red circle"``)."""
+    return " ".join([*getattr(item, "attributes", {}).values(), item.label])
 
 
 def merge(perceptions: list[Perception] | tuple[Perception, ...]) -> Perception:
@@ -166,6 +168,30 @@ def merge(perceptions: list[Perception] | tuple[Perception, ...]) -> Perception:
         if f.name != "notes"
     }
     return Perception(notes=notes, **joined)
+
+
+def merge_duplicates(perception: Perception, overlap: float = DUPLICATE) -> Perception:
+    """Unite each detection with the segment that shows the same object.
+
+    Args:
+        perception: its segments and detections are compared; of the rest nothing changes.
+        overlap: the least intersection over union of the two boxes, in [0, 1].
+
+    Returns:
+        The perception without the detections that have a segment of the same name, or one whose words contain the
+        other's ("car" and "red car"). The segment stays, with its mask and box, the better of the scores and the
+        longer of the names. A detection goes to the segment that it overlaps most; of equals, to the first.
+    """
+    segments, kept = list(perception.segments), []
+    for detection in perception.detections:
+        seen = [_iou(segment.box, detection.box) for segment in perception.segments]
+        fits = [i for i, part in enumerate(seen) if part >= overlap and _same_name(perception.segments[i], detection)]
+        if not fits:
+            kept.append(detection)
+            continue
+        index = max(fits, key=lambda i: seen[i])
+        segments[index] = _united(segments[index], detection)
+    return replace(perception, segments=tuple(segments), detections=tuple(kept))
 
 
 def check_perception(perception: Any) -> None:
@@ -209,6 +235,31 @@ def _build(kind: type, data: dict[str, Any]) -> Any:
     if "polygon" in data:
         data["polygon"] = tuple(tuple(point) for point in data["polygon"])
     return kind(**data)
+
+
+def _same_name(one: Segment, other: Detection) -> bool:
+    first, second = _words(one), _words(other)
+    return bool(first and second) and (first <= second or second <= first)
+
+
+def _words(item: Segment | Detection) -> set[str]:
+    """The words of a name, without those that the COCO panoptic class names end in ("wall-other-merged")."""
+    words = re.findall(r"\w+", describe(item).casefold())
+    return set(words) - {"merged", "other", "stuff"} or set(words)
+
+
+def _united(segment: Segment, detection: Detection) -> Segment:
+    score = max(segment.score, detection.score)
+    if _words(segment) < _words(detection):
+        return replace(segment, score=score, label=detection.label, attributes={})
+    return replace(segment, score=score)
+
+
+def _iou(one: Box, other: Box) -> float:
+    across = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    down = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return across * down / (sum(areas) - across * down) if across * down > 0 else float(one == other)
 
 
 def _check_name(text: Any) -> None:

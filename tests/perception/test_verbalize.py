@@ -130,12 +130,20 @@ def test_plugins_add_languages_and_roles(registry):
     registry.templates["ocr", "de"] = lambda p: f"Text: {p.texts[0].text}"
     registry.templates["depth", "de"] = lambda p: f"Tiefe: {len(p.notes['depth'])}"
     seen = Perception(texts=(TextLine("HALT", 1.0),), notes={"depth": ("x",)})
-    assert verbalize(seen, "de", registry) == "Text: HALT Tiefe: 1"
+    assert verbalize(seen, "de", registry=registry) == "Text: HALT Tiefe: 1"
 
 
 def test_unknown_language_names_the_known_ones(registry):
-    with pytest.raises(RecipeError, match="'panoptic' has no template in language 'tlh'; known: en"):
-        verbalize(Perception(), "tlh", registry)
+    with pytest.raises(RecipeError, match="no templates in language 'tlh'; known: (.*, )?en"):
+        verbalize(Perception(), "tlh", registry=registry)
+    with pytest.raises(RecipeError, match="language 'en' has no style 'terse'; known: compact, paper"):
+        verbalize(Perception(), style="terse", registry=registry)
+
+
+def test_a_language_that_lacks_a_role_is_named(registry):
+    registry.templates["ocr", "de"] = lambda p: ""
+    with pytest.raises(RecipeError, match="role 'panoptic' has no template in language 'de'; known: en, en-x-compact"):
+        verbalize(Perception(), "de", registry=registry)
 
 
 @pytest.mark.parametrize("template", [lambda p: 1 / 0, lambda p: None])
