@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from moai.perception.types import Perception
+
 
 @dataclass(frozen=True)
 class Sample:
     """A question-answer pair.
 
     ``image`` may be a path or anything else that ``moai.images.read_image`` takes; ``image_id`` is equal for two
-    samples exactly when their images are the same; ``kind`` is the answer type, used to report accuracy by type.
+    samples exactly when their images are the same; ``kind`` is the answer type, used to report accuracy by type;
+    ``truth`` is what perfect experts would see, where the data set knows it; ``language`` is the question's.
     """
 
     id: str
@@ -20,3 +23,5 @@ class Sample:
     question: str
     answer: str
     kind: str
+    truth: Perception | None = None
+    language: str = "en"

@@ -3,7 +3,8 @@
 Knows: boxes, masks and their arrangement in the plane. It says *inside*, *on*, *touching*, *next to*, *left of*,
 *right of*, *above* and *below*; it knows nothing of depth, actions or possession, so never "in front of" or
 "holding". Objects are drawn on a small grid (masks where there are masks, boxes elsewhere) and all pairs are
-compared at once.
+compared at once. Lines of text are objects too, named by what they say. With ``aligned_only`` it compares boxes alone
+and names each object's nearest neighbours in its row and column.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ SAME = 0.8  # box overlap (IoU) from which two findings are one object, seen by 
 ENCLOSED = 0.7  # share of an object's rim that lies in the other: then it is inside
 SUPPORTED = 0.5  # share of the cells just below an object that belong to the other: then it is on it
 FULL_SIDE = 4.0  # share of the rim in contact, times this, is the score: about 1 for a square that shares a side
+ALIGNED = 0.5  # share of the smaller object's extent that two must have in common to stand in one row or column
+INTO = 0.25  # share of the smaller object's extent by which neighbours in a row may reach into each other
 NEAR = 0.25  # gap, relative to the mean size of the two, up to which things side by side are "next to"
 PREDICATES = ("inside", "on", "touching", "next to", "left of", "right of", "above", "below")
 
@@ -43,8 +46,8 @@ class Geometry(Expert):
 
     name = "geometry"
     role = "scene_graph"
-    version = "1"
-    requires = ("panoptic", "open_world")
+    version = "2"
+    requires = ("panoptic", "open_world", "ocr")
     install = "pip install moai-geometry"
     licence = "Apache-2.0"
 
@@ -57,6 +60,13 @@ class Geometry(Expert):
         """Relations with a lower score are left out."""
         max_objects: int = Field(60, ge=2)
         """Only this many objects are compared, those with the largest boxes."""
+        texts: bool = True
+        """Lines of text take part, by their words; with false, only what panoptic and open-world experts found."""
+        aligned_only: bool = False
+        """Say only left of and above, between nearest neighbours in one row or column; `per_subject` has no part in
+        it, and `max_relations` keeps the nearest."""
+        both_ways: bool = False
+        """With `aligned_only`: say "b right of a" beside "a left of b", and "b below a" beside "a above b"."""
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
         """Relate what `context` holds; of a picture only the proportions are used."""
@@ -64,17 +74,39 @@ class Geometry(Expert):
 
     def to_perception(self, seen: Perception, size: tuple[int, int]) -> Perception:
         """Pure: relations between the objects of ``seen``; ``size`` is the picture's (width, height)."""
-        things = collect(seen, self.options.max_objects)
+        things = collect(seen, self.options.max_objects, self.options.texts)
         if len(things) < 2:
             return Perception()
+        if self.options.aligned_only:
+            return Perception(relations=tuple(self._aligned(things, size)))
         codes, scores = relate(things, size)
         chosen = best(scores, self.options.per_subject, self.options.min_score)[: self.options.max_relations]
         relations = [_relation(things[i], things[j], codes[i, j], scores[i, j]) for i, j in chosen]
         return Perception(relations=tuple(relations))
 
+    def _aligned(self, things: Sequence[Thing], size: tuple[int, int]) -> list[Relation]:
+        options = self.options
+        found = [pair for pair in neighbours(things, size) if pair[3] >= options.min_score]
+        kept = sorted(found, key=lambda pair: pair[4])[: options.max_relations]
+        said = [pair[:4] for pair in kept]
+        if options.both_ways:
+            # In PREDICATES, right of follows left of, and below follows above.
+            said = [each for i, j, code, score, _ in kept for each in ((i, j, code, score), (j, i, code + 1, score))]
+            said = said[: options.max_relations]
+        ordered = sorted(said, key=lambda pair: (pair[1], pair[2]))
+        return [_relation(things[i], things[j], code, score) for i, j, code, score in ordered]
 
-def collect(seen: Perception, limit: int) -> list[Thing]:
-    """The objects in ``seen``, one entry each: a detection of something that is already a segment is dropped."""
+
+def collect(seen: Perception, limit: int, texts: bool = True) -> list[Thing]:
+    """The objects in ``seen``, one entry each: a detection of something that is already a segment is dropped.
+
+    Lines of text come last, and stay even where something else fills the same box: a sign is not what it says.
+    """
+    lines = [Thing(line.text, _bounds(line.polygon)) for line in seen.texts if texts and line.polygon]
+    return _objects(seen, limit) + lines[:limit]
+
+
+def _objects(seen: Perception, limit: int) -> list[Thing]:
     things = [Thing(describe(s), s.box, s.mask, s.is_thing) for s in seen.segments]
     things += [Thing(d.label, d.box) for d in seen.detections]
     if len(things) > limit:
@@ -124,6 +156,30 @@ def relate(things: Sequence[Thing], size: tuple[int, int]) -> tuple[np.ndarray, 
     return codes, np.clip(np.where(keep, scores, 0), 0, 1)
 
 
+def neighbours(things: Sequence[Thing], size: tuple[int, int]) -> list[tuple[int, int, int, float, float]]:
+    """Nearest neighbours in a row or column, by boxes; stuff has no part in it.
+
+    Returns:
+        ``(subject, object, index into PREDICATES, score, gap)``, where the subject is left of or above the object and
+        neither has anything nearer on that side. The score is the share of the smaller one's extent that they have in
+        common across; the gap is in parts of the picture's longer side.
+    """
+    boxes = np.array([thing.box for thing in things]) * np.tile(np.array(size) / max(size), 2)
+    countable = np.array([thing.countable for thing in things])
+    found = []
+    for axis, predicate in ((0, "left of"), (1, "above")):
+        low, high = boxes[:, axis], boxes[:, axis + 2]
+        across = _common(boxes[:, 1 - axis], boxes[:, 3 - axis])
+        gap = low[None, :] - high[:, None]  # (N, N): from the far edge of i to the near edge of j
+        room = -INTO * np.minimum((high - low)[:, None], high - low)
+        ahead = (low + high)[:, None] < (low + high)
+        near = np.where((across >= ALIGNED) & (gap >= room) & ahead & countable & countable[:, None], gap, np.inf)
+        mutual = np.isfinite(near) & (near == near.min(1, keepdims=True)) & (near == near.min(0))
+        code = PREDICATES.index(predicate)
+        found += [(int(i), int(j), code, float(across[i, j]), float(gap[i, j])) for i, j in np.argwhere(mutual)]
+    return found
+
+
 def best(scores: np.ndarray, per_subject: int, least: float) -> list[tuple[int, int]]:
     """``(subject, object)`` of the best pairs, the best first; equal scores keep the order of the objects."""
     pairs: list[tuple[int, int]] = []
@@ -135,6 +191,17 @@ def best(scores: np.ndarray, per_subject: int, least: float) -> list[tuple[int, 
 
 def _relation(subject: Thing, object_: Thing, code: int, score: float) -> Relation:
     return Relation(subject.name, PREDICATES[code], object_.name, round(float(score), 4), subject.box, object_.box)
+
+
+def _bounds(polygon: Sequence[tuple[float, float]]) -> Box:
+    xs, ys = zip(*polygon, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _common(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """``(N, N)`` in [0, 1]: overlap of all pairs of ``(N,)`` intervals, as a share of the shorter one."""
+    shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    return np.clip(shared / np.maximum(np.minimum((high - low)[:, None], high - low), 1e-9), 0, 1)
 
 
 def _area(box: Box) -> float:

@@ -1,8 +1,9 @@
 """Solid coloured shapes, found with OpenCV contours: the plugin to copy when you write your own.
 
 Knows: pixels and outlines. It looks for patches of even colour that stand out from what surrounds them, compares
-the outline of each with a circle, a rectangle and a triangle, and names the colour. It knows nothing of photographs:
-a textured scene gives few segments with low scores, or none.
+the outline of each with a circle, a rectangle and a triangle, and names the colour. With the option ``background:
+photo`` it looks for flat, vivid patches drawn over a photograph instead, and knows squares and stars as well. It knows
+nothing of what photographs themselves show: there it gives few segments with low scores, or none.
 
 How it is built, which is how every plugin is built: `Shapes.perceive` calls the engine once per picture and returns
 typed data; nothing heavy is imported before `load`; `register_experts` hands over the class.
@@ -11,7 +12,7 @@ typed data; nothing heavy is imported before `load`; `register_experts` hands ov
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -38,6 +39,13 @@ COLORS = {  # name -> anchors in sRGB; several where one name spans a wide range
 CONTRAST = 24.0  # RGB distance below which a patch is part of what surrounds it
 OFF_BLEND = 45.0  # RGB distance from "some mix of the patch and its surroundings" at which a pixel is something else
 OUTLINE = 96  # pixels; smaller patches are enlarged to this before their outline is measured
+FLAT = 12.0  # photo: change from pixel to pixel up to which a colour is constant; JPEG artefacts stay below
+VIVID = 70.0  # photo: least distance between the largest and the smallest of R, G and B
+SPREAD = 20.0  # photo: RGB distance from the patch's colour within which nine tenths of it must lie
+EDGE = 45.0  # photo: RGB distance from the patch's colour at which the patch ends
+LARGEST = 0.7  # photo: a flat region longer than this share of the picture is a part of the photograph
+SQUARE = 1.15  # photo: ratio of the sides up to which a rectangle is a square
+PENTAGON = 0.73  # share of a circle that the hull of a star fills: a regular pentagon (0.757), less for blurred tips
 
 Window = tuple[slice, slice]  # rows, columns
 
@@ -61,6 +69,8 @@ class Shapes(Expert):
     licence = "Apache-2.0"
 
     class Options(Options):
+        background: Literal["plain", "photo"] = "plain"
+        """What shapes lie on: "plain" for drawings; "photo" for flat, vivid shapes over photographs, by rows."""
         min_size: float = Field(0.08, gt=0, le=1)
         """Longer side of the smallest shape to report, as a share of the picture's shorter side."""
         sure: float = Field(0.86, ge=0, le=1)
@@ -74,7 +84,8 @@ class Shapes(Expert):
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
         """Look at each picture on its own; `context` is not used, since `requires` is empty."""
-        return [self.to_perception(find_patches(self._pixels(image), self.options)) for image in images]
+        find = find_flat if self.options.background == "photo" else find_patches
+        return [self.to_perception(find(self._pixels(image), self.options)) for image in images]
 
     def to_perception(self, patches: Sequence[Patch]) -> Perception:
         """Turn the engine's findings into typed data: pure, so that it is tested without the engine."""
@@ -115,6 +126,34 @@ def find_patches(rgb: np.ndarray, options: Shapes.Options) -> list[Patch]:
         taken |= mask
         patches.append(patch._replace(mask=mask))
     return patches
+
+
+def find_flat(rgb: np.ndarray, options: Shapes.Options) -> list[Patch]:
+    """Find flat, vivid patches with the outline of a shape, whatever is around them: row by row, left to right.
+
+    Anything may be on a photograph, so a patch that fits no shape by ``options.sure`` is left out, and so is one that
+    the picture's rim cuts off.
+    """
+    import cv2
+
+    least = max(options.min_size * min(rgb.shape[:2]), 4.0)
+    pixels = rgb.astype(np.float32)
+    step = np.maximum(_change(pixels, axis=0), _change(pixels, axis=1))
+    seeds = ((step <= FLAT) & (np.ptp(pixels, axis=-1) >= VIVID)).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(seeds, connectivity=4)
+    longest = stats[:, 2:4].max(1)
+    wide = (longest >= least - 4) & (longest <= LARGEST * max(rgb.shape[:2])) & ~_cut_off(stats, rgb.shape)
+    patches: list[Patch] = []
+    for label in np.argsort(-stats[:, cv2.CC_STAT_AREA], kind="stable"):
+        if not wide[label] or label == 0 or len(patches) == options.max_shapes:
+            continue
+        window = _window(*stats[label, :4], room=10)
+        patch = _cut_out(pixels[window], labels[window] == label)
+        if patch is not None and max(patch.fits.values()) >= options.sure:
+            mask = np.zeros(rgb.shape[:2], dtype=bool)
+            mask[window] = patch.mask
+            patches.append(patch._replace(mask=mask))
+    return _by_rows(patches)
 
 
 def box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
@@ -208,13 +247,9 @@ def _fits(cover: np.ndarray) -> dict[str, float]:
     """How well the outline of a coverage map fills the smallest circle, rectangle and triangle around it."""
     import cv2
 
-    cover = cv2.copyMakeBorder(cover, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    scale = max(1, round(OUTLINE / max(cover.shape)))
-    large = cv2.resize(cover, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    outlines, _ = cv2.findContours((large >= 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if not outlines:  # a hairline that fades when it is enlarged
+    outline = _outline(cover)
+    if outline is None:  # a hairline that fades when it is enlarged
         return dict.fromkeys(("circle", "rectangle", "triangle"), 0.0)
-    outline = max(outlines, key=cv2.contourArea)
     hull = cv2.convexHull(outline)
     around = {
         "circle": np.pi * cv2.minEnclosingCircle(hull)[1] ** 2,
@@ -223,6 +258,79 @@ def _fits(cover: np.ndarray) -> dict[str, float]:
     }
     area = cv2.contourArea(outline)
     return {label: min(area / size, 1.0) if size > 0 else 0.0 for label, size in around.items()}
+
+
+def _outline(cover: np.ndarray) -> np.ndarray | None:
+    """The longest outline of a coverage map, enlarged where the map is small."""
+    import cv2
+
+    cover = cv2.copyMakeBorder(cover, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    scale = max(1, round(OUTLINE / max(cover.shape)))
+    large = cv2.resize(cover, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    outlines, _ = cv2.findContours((large >= 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return max(outlines, key=cv2.contourArea) if outlines else None
+
+
+def _cut_off(stats: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which of OpenCV's components reach the rim; a change of colour is seen one pixel before it."""
+    left, top, width, height = stats[:, :4].T
+    return (left <= 1) | (top <= 1) | (left + width >= shape[1] - 1) | (top + height >= shape[0] - 1)
+
+
+def _cut_out(pixels: np.ndarray, seed: np.ndarray) -> Patch | None:
+    """Grow a flat region to its edge, photo or not around it, and measure it; None when its colour is not one."""
+    import cv2
+
+    color = np.median(pixels[seed], axis=0)
+    distance = np.linalg.norm(pixels - color, axis=-1)
+    if np.quantile(distance[seed], 0.9) > SPREAD:
+        return None
+    near = cv2.dilate(seed.astype(np.uint8), np.ones((17, 17)))
+    _, labels = cv2.connectedComponents(((distance < EDGE) & (near > 0)).astype(np.uint8), connectivity=4)
+    mask = labels == np.bincount(labels[seed]).argmax()
+    cover = np.clip(1 - distance / (2 * EDGE), 0, 1).astype(np.float32)
+    fits = _fits(cover * cv2.dilate(mask.astype(np.uint8), np.ones((3, 3))))
+    return Patch(mask, _with_more_shapes(fits, cover * mask), color)
+
+
+def _with_more_shapes(fits: dict[str, float], cover: np.ndarray) -> dict[str, float]:
+    """Add the star, and call a rectangle with equal sides a square."""
+    import cv2
+
+    outline = _outline(cover)
+    if outline is None:
+        return fits
+    hull = cv2.convexHull(outline)
+    sides = sorted(cv2.minAreaRect(hull)[1])
+    if sides[1] <= SQUARE * sides[0]:
+        fits = {"square" if label == "rectangle" else label: fit for label, fit in fits.items()}
+    disc = np.pi * cv2.minEnclosingCircle(hull)[1] ** 2
+    even = cv2.contourArea(hull) / disc / PENTAGON if disc > 0 else 0.0
+    return {**fits, "star": min(even, 1 / even) if even and _dents(outline, hull, 0.015 * disc) == 5 else 0.0}
+
+
+def _dents(outline: np.ndarray, hull: np.ndarray, least: float) -> int:
+    """How many gaps of at least ``least`` pixels lie between an outline and its hull; a star has five."""
+    import cv2
+
+    left, top, width, height = cv2.boundingRect(hull)
+    gap = np.zeros((height, width), dtype=np.uint8)
+    cv2.fillPoly(gap, [hull], 1, offset=(-left, -top))
+    cv2.fillPoly(gap, [outline], 0, offset=(-left, -top))
+    stats = cv2.connectedComponentsWithStats(gap, connectivity=4)[2]
+    return int((stats[1:, cv2.CC_STAT_AREA] >= least).sum())
+
+
+def _by_rows(patches: Sequence[Patch]) -> list[Patch]:
+    """From top to bottom, and from left to right where patches stand in one row."""
+    rows: list[list[tuple[tuple, Patch]]] = []
+    for box, patch in sorted(((box_of(p.mask), p) for p in patches), key=lambda item: item[0][1]):
+        middle = (box[1] + box[3]) / 2
+        if rows and middle <= rows[-1][0][0][3]:
+            rows[-1].append((box, patch))
+        else:
+            rows.append([(box, patch)])
+    return [patch for row in rows for _, patch in sorted(row, key=lambda item: item[0][0])]
 
 
 @moai.hookimpl

@@ -9,7 +9,7 @@ import pytest
 from moai_geometry import Geometry, collect
 from PIL import Image
 
-from moai.perception.types import Detection, Mask, Perception, Segment
+from moai.perception.types import Detection, Mask, Perception, Segment, TextLine
 from moai.testing import check_expert
 
 PAGE = Image.new("RGB", (320, 240))
@@ -136,6 +136,81 @@ def test_proportions_of_the_picture_count():
     a, b = Detection("a", 1.0, (0.1, 0.4, 0.2, 0.42)), Detection("b", 1.0, (0.6, 0.6, 0.7, 0.63))
     (relation,) = Geometry().perceive([tall], [Perception(detections=(a, b))])[0].relations
     assert relation.predicate == "above"  # 40 pixels to the left, but 144 higher
+
+
+def line(text, x0, y0, x1, y1):
+    corners = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    return TextLine(text, 0.9, tuple((x / WIDTH, y / HEIGHT) for x, y in corners))
+
+
+def said(seen, **options):
+    found = Geometry(**options).perceive([PAGE], [seen])[0].relations
+    return [(r.subject, r.predicate, r.object) for r in found]
+
+
+def test_a_line_of_text_stands_in_relations_under_its_words():
+    plate, exit_ = segment("plate", 20, 80, 120, 140), line("EXIT 42", 40, 100, 100, 120)
+    seen = Perception(segments=(plate,), texts=(exit_, TextLine("nowhere", 0.9)))
+    (relation,) = Geometry().perceive([PAGE], [seen])[0].relations
+    assert (relation.subject, relation.predicate, relation.object) == ("EXIT 42", "inside", "plate")
+    assert relation.subject_box == (40 / WIDTH, 100 / HEIGHT, 100 / WIDTH, 120 / HEIGHT)
+    assert said(seen, texts=False) == []
+    assert "ocr" in Geometry.requires
+
+
+def test_a_sign_is_not_what_it_says():
+    sign, words = segment("sign", 20, 80, 120, 110), line("STOP", 20, 80, 120, 110)
+    assert [thing.name for thing in collect(Perception(segments=(sign,), texts=(words,)), 60)] == ["sign", "STOP"]
+    assert [thing.name for thing in collect(Perception(segments=(sign,), texts=(words,)), 60, texts=False)] == ["sign"]
+
+
+def grid():
+    """A row of a, b and c; d stands below a, and a word below c."""
+    return Perception(
+        segments=(
+            segment("a", 20, 20, 60, 60),
+            segment("b", 120, 24, 160, 64),
+            segment("c", 240, 16, 290, 66),
+            segment("d", 22, 160, 62, 200),
+            segment("sky", 0, 0, 320, 10, stuff=True),
+        ),
+        texts=(line("bread", 230, 110, 300, 134),),
+    )
+
+
+def test_aligned_only_names_the_nearest_in_row_and_column():
+    assert said(grid(), aligned_only=True) == [
+        ("a", "left of", "b"),
+        ("b", "left of", "c"),
+        ("a", "above", "d"),
+        ("c", "above", "bread"),
+    ]
+    assert said(grid(), aligned_only=True, per_subject=1) == said(grid(), aligned_only=True)
+    assert said(grid(), aligned_only=True, texts=False)[-1] == ("a", "above", "d")
+
+
+def test_both_ways_says_each_pair_from_both_sides():
+    once, twice = said(grid(), aligned_only=True), said(grid(), aligned_only=True, both_ways=True)
+    other = {"left of": "right of", "above": "below"}
+    assert set(twice) == {*once, *((o, other[p], s) for s, p, o in once)} and len(twice) == 2 * len(once)
+    assert twice[:3] == [("b", "right of", "a"), ("d", "below", "a"), ("a", "left of", "b")]  # by object
+
+
+def test_the_nearest_are_kept():
+    assert said(grid(), aligned_only=True, max_relations=2) == [("a", "left of", "b"), ("c", "above", "bread")]
+    assert len(said(grid(), aligned_only=True, both_ways=True, max_relations=3)) == 3
+
+
+def test_things_out_of_line_or_in_each_other_are_not_aligned():
+    corner = Perception(segments=(segment("a", 20, 20, 60, 60), segment("b", 100, 45, 140, 85)))
+    inside = Perception(segments=(segment("a", 20, 20, 160, 160), segment("b", 60, 60, 100, 100)))
+    assert said(corner, aligned_only=True) == said(inside, aligned_only=True) == []
+    touching = Perception(segments=(segment("a", 20, 20, 60, 60), segment("b", 56, 20, 100, 60)))
+    assert said(touching, aligned_only=True) == [("a", "left of", "b")]  # boxes of an OCR engine have margins
+
+
+def test_aligned_only_keeps_the_contract():
+    check_expert(Geometry(aligned_only=True, both_ways=True))
 
 
 def test_thirty_objects_take_milliseconds():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from moai_shapes import COLORS, Patch, Shapes, box_of, name_color
@@ -137,6 +139,80 @@ def test_hairlines_and_scribbles_break_nothing():
         for thickness in (1, 1, 3):
             pen.line(random.integers(-9, 99, 4).tolist(), tuple(random.integers(0, 256, 3).tolist()), thickness)
         check_perception(Shapes(min_size=0.01, min_score=0).perceive([image], [])[0])
+
+
+def textured(size=(256, 256)):
+    """Something like a photograph: blotches of all sizes, with more contrast than colour."""
+    random = np.random.default_rng(0)
+    total = np.zeros((size[1], size[0], 3))
+    mix = 0.3 * np.eye(3) + 0.7 / 3
+    for cells in (4, 16, 64, 128):
+        coarse = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        total += np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(float) - 128
+    return Image.fromarray(np.clip(128 + 0.7 * total @ mix, 0, 255).astype(np.uint8))
+
+
+def pasted(shapes, background):
+    """Draw ``(color, polygon)`` with smooth edges over a picture, then pass it through a JPEG file."""
+    for color, points in shapes:
+        mask = Image.new("L", (background.width * 4, background.height * 4))
+        ImageDraw.Draw(mask).polygon([(4 * x, 4 * y) for x, y in points], fill=255)
+        background.paste(color, (0, 0), mask.resize(background.size, Image.Resampling.BOX))
+    file = io.BytesIO()
+    background.save(file, "JPEG", quality=92, subsampling=0)
+    return Image.open(file).convert("RGB")
+
+
+def ring(x, y, radii, count, turn=0.0):
+    angles = np.deg2rad(turn - 90 + 360 * np.arange(count) / count)
+    return [
+        (x + radii[k % len(radii)] * np.cos(a), y + radii[k % len(radii)] * np.sin(a)) for k, a in enumerate(angles)
+    ]
+
+
+ON_PHOTO = [
+    ((220, 30, 40), ring(50, 40, [24], 72)),
+    ((35, 80, 215), ring(200, 50, [30], 4, 50)),
+    ((35, 165, 60), ring(60, 130, [28], 3, 9)),
+    ((250, 220, 20), ring(190, 135, [26, 11], 10, 20)),
+    ((140, 45, 175), [(40, 200), (120, 200), (120, 230), (40, 230)]),
+]
+SEEN_ON_PHOTO = ["red circle", "blue square", "green triangle", "yellow star", "purple rectangle"]
+
+
+def test_flat_shapes_over_a_photograph_are_named_row_by_row():
+    picture = pasted(ON_PHOTO, textured())
+    segments = Shapes(background="photo").perceive([picture], [])[0].segments
+    assert [f"{s.attributes['color']} {s.label}" for s in segments] == SEEN_ON_PHOTO
+    for segment, (_, points) in zip(segments, ON_PHOTO, strict=True):
+        box = np.concatenate((np.min(points, axis=0), np.max(points, axis=0))) / 256
+        assert np.allclose(segment.box, box, atol=3 / 256) and segment.score >= 0.86
+        assert box_of(segment.mask.decode()) == segment.box
+    assert len(Shapes(background="photo", max_shapes=2).perceive([picture], [])[0].segments) == 2
+
+
+def test_a_photograph_alone_shows_no_shapes():
+    gray = textured().convert("L").convert("RGB")
+    for picture in (textured(), gray, gray.resize((1, 1)), Image.new("RGB", (64, 64), "red")):
+        assert Shapes(background="photo").perceive([picture], [])[0].segments == ()
+
+
+def test_gray_white_and_cut_off_patches_are_no_shapes_on_a_photograph():
+    shapes = [
+        ((250, 250, 250), ring(60, 60, [28], 72)),
+        ((20, 20, 20), ring(180, 60, [30], 4, 45)),
+        ((220, 30, 40), ring(10, 180, [24], 72)),
+    ]
+    assert Shapes(background="photo").perceive([pasted(shapes, textured())], [])[0].segments == ()
+
+
+def test_it_keeps_the_contract_on_photographs():
+    check_expert(Shapes(background="photo"))
+
+
+def test_drawings_are_the_default():
+    assert Shapes().options.background == "plain"
+    assert {s.label for s in see(crowded())} <= {"circle", "rectangle", "triangle", "shape"}  # published figures
 
 
 def test_to_perception_needs_no_engine():
