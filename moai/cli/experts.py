@@ -61,6 +61,8 @@ def describe(expert: type[Expert], known: Registry) -> dict[str, Any]:
         "requires": list(expert.requires),
         "licence": expert.licence,
         "weights": expert.weights,
+        "thread_safe": expert.thread_safe,
+        "memory": expert.memory if isinstance(expert.memory, int) else None,
         "options": options_of(expert),
     }
 
@@ -100,6 +102,14 @@ def _jsonable(value: Any) -> Any:
     return list(value) if isinstance(value, (tuple, list, set, frozenset)) else str(value)
 
 
+def _memory(expert: type[Expert]) -> str:
+    from moai.perception.memory import say_size
+
+    if isinstance(expert.memory, int):
+        return f"about {say_size(expert.memory)}"
+    return "not stated" if expert.memory is None else "depends on the options"
+
+
 def _print_all(chosen: list[type[Expert]], known: Registry) -> None:
     if not chosen:
         click.echo("no expert is registered; in a clone of moai: pip install ./plugins/moai-shapes")
@@ -121,6 +131,8 @@ def _print_one(expert: type[Expert], known: Registry) -> None:
     click.echo(f"  builds on: {', '.join(facts['requires'])}" if facts["requires"] else "  builds on: nothing")
     click.echo(f"  licence:   {facts['licence'] or 'not stated'}")
     click.echo(f"  weights:   {facts['weights']}")
+    click.echo(f"  memory:    {_memory(expert)}")
+    click.echo(f"  threads:   {'may look in several at once' if facts['thread_safe'] else 'one call at a time'}")
     if not facts["options"]:
         click.echo("  options:   none")
         return

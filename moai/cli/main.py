@@ -18,11 +18,15 @@ from moai.errors import MoaiError, nearest
 COMMANDS = {  # name -> (module, one line of help); pinned to the commands' own help by a test
     "quickstart": ("moai.cli.quickstart", "Do the whole main job: assets, perceive, train, evaluate, ask."),
     "experts": ("moai.cli.experts", "List the experts that are registered, and whether they can run."),
+    "new-expert": ("moai.cli.new_expert", "Write a plugin package with an expert to start from."),
     "perceive": ("moai.cli.perceive", "Show what the experts see in images."),
+    "cache": ("moai.cli.cache", "Show, check or empty the cache of perceptions."),
     "train": ("moai.cli.train", "Train a recipe's mixers around its frozen host."),
     "eval": ("moai.cli.evaluate", "Measure a run with perception on, off and shuffled."),
     "compare": ("moai.cli.compare", "Set a run beside a baseline run, question by question."),
     "ask": ("moai.cli.ask", "Ask a question about an image."),
+    "plan": ("moai.cli.plan", "Say what a recipe's model needs in memory, before a GPU is rented."),
+    "import-official": ("moai.cli.import_official", "Convert the published MoAI checkpoint into a run folder."),
 }
 RESUME = "moai.resume"  # ctx.meta: the command line that continues what a Ctrl-C stops
 

@@ -25,7 +25,12 @@ CHUNK = 64  # images held in memory at a time; any number may be given
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--experts", metavar="A,B", help="Which experts look; all that are installed when left out.")
 @click.option(
-    "--option", "options", multiple=True, metavar="EXPERT.KEY=VALUE", help="Set an expert's option; repeatable."
+    "--option",
+    "--set",
+    "options",
+    multiple=True,
+    metavar="EXPERT.KEY=VALUE",
+    help="Set an expert's option; repeatable. `moai experts NAME` lists them.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image and line.")
 @click.option(
@@ -36,8 +41,24 @@ CHUNK = 64  # images held in memory at a time; any number may be given
 )
 @click.option("--strict", is_flag=True, help="Exit with code 1 when an expert gave nothing for an image.")
 @click.option("--no-cache", is_flag=True, help="Look again, and keep nothing.")
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="Where the experts run.")
+@click.option(
+    "--time-limit",
+    metavar="SECONDS",
+    default="60",
+    show_default=True,
+    help="Per batch, for all experts or for one: 30,easyocr=120. An expert that takes longer is abandoned.",
+)
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Where the experts run, all or one: cuda:0, or cuda:0,shapes=cpu. Different devices work at the same time.",
+)
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    help="What experts loaded at the same time may take, such as 8GB; others wait for their turn. 0: one at a time.",
+)
 def perceive(
     images: tuple[str, ...],
     experts: str | None,
@@ -46,23 +67,31 @@ def perceive(
     overlay: str | None,
     strict: bool,
     no_cache: bool,
-    time_limit: float,
+    time_limit: str,
     device: str,
+    max_memory: str | None,
 ) -> None:
     """Show what the experts see in images.
 
     An image that cannot be read costs one line on stderr and exit code 1, after the others are done. An expert that
-    fails is reported and the others go on; --strict turns that into exit code 1. --time-limit is in seconds per batch.
+    fails is reported and the others go on; --strict turns that into exit code 1.
     """
     from moai.perception.store import default_store
 
     perceiver = make_perceiver(
-        experts, options, store=None if no_cache else default_store(), time_limit=time_limit, device=device
+        experts,
+        options,
+        store=None if no_cache else default_store(),
+        time_limit=_limits(time_limit),
+        device=by_expert("--device", device),
+        max_memory=max_memory,
     )
     targets = overlay_paths(overlay, images)
     failed = unreadable = 0
-    for start in range(0, len(images), CHUNK):
-        for index, image, perception in _look(images, start, perceiver):
+    # Experts that take turns look at all images before the next one is loaded; then pixels are read when needed.
+    chunk = CHUNK if max_memory is None else len(images)
+    for start in range(0, len(images), chunk):
+        for index, image, perception in _look(images, start, chunk, perceiver):
             if perception is None:
                 unreadable += 1
                 _report_unreadable(images[index], str(image), as_json)
@@ -115,6 +144,28 @@ def expert_options(options: Sequence[str], names: Sequence[str]) -> dict[str, di
     return parsed
 
 
+def by_expert(option: str, text: str) -> str | dict[str, str]:
+    """``"cuda:0"`` -> itself; ``"cuda:0,shapes=cpu"`` -> ``{"*": "cuda:0", "shapes": "cpu"}``."""
+    from moai.perception.roster import OTHERS
+
+    given: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        name, value = (name, value) if equals else (OTHERS, name)
+        if not name or not value or name in given:
+            raise ExpertError(f"{option} {text}: write one value for all, and EXPERT=VALUE once for each exception")
+        given[name] = value
+    return text if not given else given[OTHERS] if list(given) == [OTHERS] else given
+
+
+def _limits(text: str) -> float | dict[str, float]:
+    given = by_expert("--time-limit", text)
+    try:
+        return {name: float(part) for name, part in given.items()} if isinstance(given, dict) else float(given)
+    except ValueError as error:
+        raise ExpertError(f"--time-limit {text}: write seconds, such as 60 or 30,easyocr=120") from error
+
+
 def overlay_paths(overlay: str | None, images: Sequence[str]) -> list[Path | None]:
     """Where each image's overlay goes, by its place on the command line; unreadable images keep their number."""
     if overlay is None:
@@ -153,22 +204,28 @@ def save_overlay(image: Image, perception: Perception, path: Path | None) -> Pat
     return path
 
 
-def _look(images: Sequence[str], start: int, perceiver: Perceiver) -> Iterator[tuple[int, Any, Any]]:
+def _look(images: Sequence[str], start: int, chunk: int, perceiver: Perceiver) -> Iterator[tuple[int, Any, Any]]:
     """Yield (index, image, perception) for a chunk; for an unreadable image (index, error, None)."""
+    from moai.data.perceive import Pictures
     from moai.images import read_image
 
     pictures, errors = {}, {}
-    indices = range(start, min(start + CHUNK, len(images)))
+    keep = chunk <= CHUNK
+    indices = range(start, min(start + chunk, len(images)))
     for index in indices:
         try:
-            pictures[index] = read_image(images[index])
+            picture = read_image(images[index])
+            pictures[index] = picture if keep else images[index]
         except ImageError as error:
             errors[index] = error
     with show.progress(f"perceiving {start + 1}-{indices[-1] + 1} of {len(images)}", len(pictures)) as advance:
-        perceptions = perceiver.perceive(list(pictures.values()), progress=advance)
+        perceptions = perceiver.perceive(list(pictures.values()) if keep else Pictures(pictures), progress=advance)
     seen = dict(zip(pictures, perceptions, strict=True))
     for index in indices:
-        yield (index, errors[index], None) if index in errors else (index, pictures[index], seen[index])
+        if index in errors:
+            yield index, errors[index], None
+        else:
+            yield index, pictures[index] if keep else read_image(pictures[index]), seen[index]
 
 
 def _report_unreadable(name: str, reason: str, as_json: bool) -> None:

@@ -27,22 +27,26 @@ _WAIT = 30.0  # seconds that a process waits for another one's transaction
 _inherited: list[sqlite3.Connection] = []  # connections of a parent process: closing them here would break its locks
 
 
-def entry_key(image_key: str, expert: Expert, context: Perception | None = None) -> str:
+def entry_key(image_key: str, expert: Expert, context: Perception | None = None, weights: str | None = None) -> str:
     """The cache key of one expert's perception of one image.
 
     Args:
         image_key: from ``moai.images.image_key``.
         expert: its name, version and options count.
         context: what the experts of its ``requires`` saw; counts only when it requires any.
+        weights: from ``expert.weights_id()``, which is asked when this is None.
 
     Returns:
-        A SHA-256 in hex. Equal keys mean: same pixels, same expert, same version, same options, same context.
+        A SHA-256 in hex. Equal keys mean: same pixels, same expert, same version, options, weights and context.
     """
     seen = ""
     if expert.requires and context is not None:
         seen = hashlib.sha256(plain_bytes(context)).hexdigest()
     options = expert.options.model_dump(mode="json")
     parts = [FORMAT, image_key, expert.name, expert.version, options, seen]
+    weights = expert.weights_id() if weights is None else weights
+    if weights:  # without, the key is what it was before experts could name their weights
+        parts.append(weights)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -59,36 +63,52 @@ class Store:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
-        self._run(lambda db: None)  # an unusable folder is an error now, not after an hour of perceiving
+        self.run(lambda db: None)  # an unusable folder is an error now, not after an hour of perceiving
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return Store, (self.folder,)
 
     def __len__(self) -> int:
-        return self._run(lambda db: db.execute("SELECT count(*) FROM entries").fetchone()[0])
+        return self.run(lambda db: db.execute("SELECT count(*) FROM entries").fetchone()[0])
 
     def get(self, key: str) -> Perception | None:
         """The perception under ``key``; None when there is none, or when it was damaged (then it is dropped)."""
         query = "SELECT checksum, data FROM entries WHERE key = ?"
-        row = self._run(lambda db: db.execute(query, (key,)).fetchone())
+        row = self.run(lambda db: db.execute(query, (key,)).fetchone())
         if row is None:
             return None
         checksum, data = row
         try:
-            if checksum != _checksum(key, data):
-                raise ValueError("checksum mismatch")
-            return unpack(data)
+            return read_entry(key, checksum, data)
         except Exception as error:  # damaged bytes raise nearly anything; the cure is always the same
             log.warning("perception cache %s: entry %s is damaged (%s); perceived again", self.path, key[:12], error)
-            self._run(lambda db: db.execute("DELETE FROM entries WHERE key = ? AND data IS ?", (key, data)))
+            self.drop(key, data)
             return None
 
-    def put(self, key: str, perception: Perception) -> None:
-        """Keep ``perception`` under ``key``."""
-        self.put_many([(key, perception)])
+    def drop(self, key: str, data: bytes) -> None:
+        """Remove an entry, unless it holds something else than ``data`` by now."""
+        self.run(lambda db: db.execute("DELETE FROM entries WHERE key = ? AND data IS ?", (key, data)))
 
-    def put_many(self, entries: Iterable[tuple[str, Perception]]) -> None:
+    def vacuum(self) -> None:
+        """Give room that is not used any more back to the disk. Raises AssetError while others keep the file busy."""
+        with self._lock:
+            try:
+                db = self._open()
+                db.execute("VACUUM")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.DatabaseError as error:
+                raise self._unusable(error) from error
+
+    def put(self, key: str, perception: Perception, expert: str = "") -> None:
+        """Keep ``perception`` under ``key``."""
+        self.put_many([(key, perception)], expert)
+
+    def put_many(self, entries: Iterable[tuple[str, Perception]], expert: str = "") -> None:
         """Keep several, in one transaction: a fraction of the time of as many ``put`` calls.
+
+        Args:
+            entries: keys and perceptions.
+            expert: whose they are, for ``moai cache``; a key tells nobody.
 
         Raises:
             AssetError: the disk is full or read-only.
@@ -99,7 +119,7 @@ class Store:
             data = pack(perception)
             rows.append((key, _checksum(key, data), data))
         if rows:
-            self._run(lambda db: db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows))
+            self.run(lambda db: _insert(db, rows, expert))
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -108,7 +128,7 @@ class Store:
                 self._connection.close()
             self._connection = None
 
-    def _run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Do ``work`` in a transaction; a damaged database file is set aside once and started anew."""
         with self._lock:
             try:
@@ -174,6 +194,8 @@ def _connect(path: Path, check: bool = False) -> sqlite3.Connection:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, checksum BLOB NOT NULL, data BLOB NOT NULL)"
             )
+            # Beside the entries, so that files made before there were origins, and programs that know none, go on.
+            db.execute("CREATE TABLE IF NOT EXISTS origins (key TEXT PRIMARY KEY, expert TEXT, created REAL)")
     except BaseException:
         db.close()
         raise
@@ -191,6 +213,19 @@ def _use_wal(db: sqlite3.Connection) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+
+
+def _insert(db: sqlite3.Connection, rows: list[tuple[str, bytes, bytes]], expert: str) -> None:
+    now = time.time()
+    db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
+    db.executemany("INSERT OR REPLACE INTO origins VALUES (?, ?, ?)", [(key, expert, now) for key, _, _ in rows])
+
+
+def read_entry(key: str, checksum: bytes, data: bytes) -> Perception:
+    """The perception that a row holds. Raises nearly anything when it is damaged."""
+    if checksum != _checksum(key, data):
+        raise ValueError("checksum mismatch")
+    return unpack(data)
 
 
 def _checksum(key: str, data: bytes) -> bytes:

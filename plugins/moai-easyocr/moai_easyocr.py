@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,9 @@ from moai.assets.cache import cache_dir
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, ExpertError
 from moai.expert import Expert, Options
+from moai.perception.reading_order import reading_order
 from moai.perception.types import MAX_TEXT, Perception, TextLine
+from moai.perception.weights import identify
 
 DOWNLOAD = "download"
 
@@ -55,6 +58,12 @@ class EasyOCR(Expert):
         """torch threads while reading on a CPU; more than one is far slower when the cores are busy."""
 
     _reader: Any = None
+
+    def weights_id(self) -> str:
+        """The hash of the weights; of its own downloads EasyOCR's release, which knows their MD5 sums."""
+        if self.options.weights == DOWNLOAD:
+            return f"easyocr {metadata.version('easyocr')}"
+        return identify(self.options.weights)
 
     def load(self, device: str = "cpu") -> None:
         """Build the reader.
@@ -105,6 +114,8 @@ class EasyOCR(Expert):
         return Perception(texts=tuple(reading_order(lines)))
 
     def _read(self, image: Image.Image) -> list[tuple]:
+        if min(image.size) * self.options.max_side < max(image.size):
+            return []  # a sliver that shrinks to nothing: OpenCV refuses it, and no letter fits into it
         pixels = np.asarray(image.convert("RGB"))  # uint8 RGB: floats give silently nothing, PIL images an error
         with _contained(self.options.threads):
             return self._reader.readtext(
@@ -112,24 +123,6 @@ class EasyOCR(Expert):
                 canvas_size=self.options.max_side,
                 rotation_info=list(self.options.rotations) or None,
             )
-
-
-def reading_order(lines: Sequence[TextLine]) -> list[TextLine]:
-    """Sort from top to bottom, and from left to right where lines stand in one row."""
-    rows: list[list[TextLine]] = []
-    for line in sorted(lines, key=lambda item: _span(item, 1)):
-        top, bottom = _span(rows[-1][0], 1) if rows else (0.0, 0.0)
-        middle = sum(_span(line, 1)) / 2
-        if rows and top <= middle <= bottom:
-            rows[-1].append(line)
-        else:
-            rows.append([line])
-    return [line for row in rows for line in sorted(row, key=lambda item: _span(item, 0))]
-
-
-def _span(line: TextLine, axis: int) -> tuple[float, float]:
-    values = [point[axis] for point in line.polygon]
-    return min(values), max(values)
 
 
 def _normalise(corners: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[tuple[float, float], ...]:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from pydantic import Field
 
+import moai.perception.roster
 import moai.perception.run
 import moai.plugins
 from moai.data.samples import Sample
@@ -87,7 +88,7 @@ def known(monkeypatch, tmp_path):
     made.datasets["toy"] = toy
     for module, names in (
         (moai.plugins, ("registry", "load_registry")),
-        (moai.perception.run, ("process_registry",)),
+        (moai.perception.roster, ("process_registry",)),
         (sys.modules["moai.perception.verbalize"], ("process_registry",)),
     ):
         for name in names:

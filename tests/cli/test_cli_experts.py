@@ -36,6 +36,19 @@ def test_one_expert_with_its_options(run_cli, known):
     assert options["names"]["type"] == "tuple[str, ...]" and options["names"]["default"] == ["spot"]
 
 
+def test_memory_and_threads_are_said(run_cli, known, monkeypatch):
+    shown = run_cli("experts", "spots").stdout
+    assert "memory:    not stated" in shown and "threads:   one call at a time" in shown
+    monkeypatch.setattr(known.experts["spots"], "memory", 1_500_000_000)
+    monkeypatch.setattr(known.experts["spots"], "thread_safe", True)
+    shown = run_cli("experts", "spots").stdout
+    assert "memory:    about 1.5 GB" in shown and "threads:   may look in several at once" in shown
+    monkeypatch.setattr(known.experts["spots"], "memory", property(lambda self: 5))
+    assert "memory:    depends on the options" in run_cli("experts", "spots").stdout
+    facts = json.loads(run_cli("experts", "spots", "--json").stdout)
+    assert facts["thread_safe"] is True and facts["memory"] is None
+
+
 def test_an_unknown_expert_names_the_nearest(run_cli, known):
     result = run_cli("experts", "spot")
     assert result.exit_code == 1 and "did you mean 'spots'?" in result.stderr

@@ -111,6 +111,66 @@ def test_the_time_limit_and_device_are_handed_on(run_cli, picture_file, monkeypa
     assert (seen["time_limit"], seen["device"], seen["store"]) == (2.5, "meta", None)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), ("cpu", 60.0, None)),
+        (("--device", "cuda:0,spots=cpu"), ({"*": "cuda:0", "spots": "cpu"}, 60.0, None)),
+        (("--device", "spots=cpu, reader=cuda:1"), ({"spots": "cpu", "reader": "cuda:1"}, 60.0, None)),
+        (("--time-limit", "30,reader=0.5"), ("cpu", {"*": 30.0, "reader": 0.5}, None)),
+        (("--max-memory", "8GB"), ("cpu", 60.0, "8GB")),
+    ],
+)
+def test_settings_for_all_or_for_one(run_cli, picture_file, monkeypatch, arguments, expected):
+    seen = {}
+
+    class Spy(Perceiver):
+        def __init__(self, *arguments, **settings):
+            seen.update(settings)
+            super().__init__(*arguments, **settings)
+
+    monkeypatch.setattr("moai.perception.run.Perceiver", Spy)
+    assert run_cli("perceive", picture_file, "--experts", "spots,reader", *arguments).exit_code == 0
+    assert (seen["device"], seen["time_limit"], seen["max_memory"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--device", "cpu,cuda:0"), "write one value for all, and EXPERT=VALUE once for each exception"),
+        (("--device", "spots="), "write one value for all"),
+        (("--device", "sptos=cpu"), "device is given for expert 'sptos', which is not listed; did you mean 'spots'?"),
+        (("--device", ""), "device must be a non-empty string"),
+        (("--time-limit", "soon"), "write seconds, such as 60 or 30,easyocr=120"),
+        (("--time-limit", "0"), "time_limit must be positive seconds"),
+        (("--max-memory", "plenty"), "'plenty' is no amount of memory; write a number of bytes, or one such as 8GB"),
+    ],
+)
+def test_a_wrong_setting_is_a_sentence(run_cli, picture_file, arguments, words):
+    result = run_cli("perceive", picture_file, "--experts", "spots", *arguments)
+    assert result.exit_code == 1 and words in result.stderr
+
+
+def test_set_is_another_word_for_option(run_cli, picture_file):
+    result = run_cli("perceive", picture_file, "--experts", "spots", "--set", "spots.least=0.25", "--json")
+    assert rows(result)[0]["segments"][0]["score"] == 0.25
+
+
+def test_experts_that_take_turns_look_at_all_images_and_a_bad_one_still_costs_the_exit_code(
+    run_cli, known, picture_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(command, "CHUNK", 2)
+    loads = []
+    monkeypatch.setattr(known.experts["spots"], "load", lambda self, device="cpu": loads.append(device))
+    images = [picture_file, tmp_path / "missing.png", picture_file, picture_file]
+    settings = ("--experts", "spots,reader", "--max-memory", "0", "--no-cache")
+    result = run_cli("perceive", *images, *settings, "--json", "--overlay", tmp_path / "seen")
+    assert result.exit_code == 1 and loads == ["cpu"]
+    assert ["error" in row for row in rows(result)] == [False, True, False, False]
+    assert all(row["segments"] and row["texts"] for row in rows(result) if "error" not in row)
+    assert len(list((tmp_path / "seen").iterdir())) == 3
+
+
 def test_one_overlay_is_written_where_asked(run_cli, picture_file, tmp_path):
     out = tmp_path / "new" / "out.png"
     result = run_cli("perceive", picture_file, "--experts", "spots", "--overlay", out)

@@ -469,7 +469,7 @@ def test_a_changed_context_perceives_again(tmp_path):
 
 def test_a_full_disk_does_not_take_the_answer_away(tmp_path, caplog):
     class Full(Store):
-        def put_many(self, entries):
+        def put_many(self, entries, expert=""):
             raise AssetError("disk full")
 
     seen = Perceiver([expert("dogs")], store=Full(tmp_path)).perceive(reds(255))

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from moai_easyocr import EasyOCR, reading_order
+from moai_easyocr import EasyOCR
 from PIL import Image, ImageDraw, ImageFont
 
 from moai.errors import AssetError, ExpertError
@@ -54,12 +54,10 @@ def test_corners_outside_and_endless_text_are_clipped():
     assert len(seen.texts[0].text) == MAX_TEXT and seen.texts[0].score == 1.0
 
 
-def test_reading_order_is_by_rows_then_from_left_to_right():
-    def line(text, x, y):
-        return TextLine(text, 0.9, ((x, y), (x + 0.2, y), (x + 0.2, y + 0.1), (x, y + 0.1)))
-
-    page = [line("d", 0.5, 0.53), line("b", 0.6, 0.1), line("c", 0.1, 0.5), line("a", 0.2, 0.12), line("e", 0.3, 0.8)]
-    assert "".join(item.text for item in reading_order(page)) == "abcde"
+def test_lines_come_in_reading_order():
+    places = {"42": (160, 20, 300, 60), "NORTH": (20, 100, 90, 140), "EXIT": (20, 24, 90, 60)}
+    raw = [(quad(*place), text, 0.9) for text, place in places.items()]
+    assert [line.text for line in EasyOCR().to_perception(raw, SIZE).texts] == ["EXIT", "42", "NORTH"]
 
 
 def test_wrong_options_and_missing_weights_are_sentences(tmp_path):
@@ -113,5 +111,31 @@ def test_a_printed_sign_is_read_and_the_process_is_left_alone(weights):
 
 
 @pytest.mark.weights
+def test_a_turned_line_is_read_with_rotations(weights):
+    image = Image.new("RGB", (160, 200), "white")
+    ImageDraw.Draw(image).text((30, 60), "STOP", font=ImageFont.load_default(40), fill="black")
+    expert = EasyOCR(weights=weights, rotations=(90, 270))
+    expert.load()
+    for angle in (0, 90, 270):
+        (seen,) = expert.perceive([image.rotate(angle, expand=True)], [Perception()])
+        assert [line.text for line in seen.texts] == ["STOP"]
+
+
+@pytest.mark.weights
+def test_a_language_that_the_weights_cannot_read_is_a_sentence(weights):
+    with pytest.raises(AssetError, match="languages en, fr need other weights: set the option weights"):
+        EasyOCR(weights=weights, languages=("en", "fr")).load()
+
+
+@pytest.mark.weights
 def test_it_keeps_the_whole_contract(weights):
     check_expert(EasyOCR(weights=weights, max_side=320))
+
+
+def test_other_weights_have_another_cache_key(tmp_path):
+    pinned = EasyOCR().weights_id()
+    assert len(pinned) == 64 and EasyOCR(weights="download").weights_id().startswith("easyocr 1.")
+    (tmp_path / "english_g2.pth").write_bytes(b"one")
+    before = EasyOCR(weights=str(tmp_path)).weights_id()
+    (tmp_path / "english_g2.pth").write_bytes(b"other")
+    assert len({pinned, before, EasyOCR(weights=str(tmp_path)).weights_id()}) == 3

@@ -1,0 +1,150 @@
+"""``moai cache``: what the perception cache holds, whether it is sound, and how to empty it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from moai.cli import show
+from moai.errors import AssetError, nearest
+
+if TYPE_CHECKING:
+    from moai.perception.store import Store
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+@click.group(short_help="Show, check or empty the cache of perceptions.")
+def cache() -> None:
+    """Show, check or empty the cache of perceptions.
+
+    What an expert saw in an image is kept under the image's pixels and the expert's name, version, options and
+    weights, so that it looks once. The cache is a folder in $MOAI_CACHE, or in ~/.cache/moai.
+    """
+
+
+@cache.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def info(as_json: bool) -> None:
+    """Show entries and bytes, per expert, and what else lies in the cache folder."""
+    from moai.assets.cache import cache_dir
+    from moai.perception.upkeep import set_aside, shares
+
+    store = _store()
+    held = shares(store) if store is not None else []
+    damaged = set_aside(store.folder) if store is not None else []
+    folder = cache_dir()
+    others = {part.name: _bytes_in(part) for part in sorted(folder.glob("[!.]*")) if part.name != "perceptions"}
+    facts = {
+        "path": str(store.path) if store is not None else None,
+        "entries": sum(share.entries for share in held),
+        "bytes": _bytes_in(store.folder) if store is not None else 0,
+        "experts": [vars(share) for share in held],
+        "set_aside": [str(path) for path in damaged],
+        "folder": str(folder),
+        "assets": others,
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    _print_info(facts)
+
+
+@cache.command()
+@click.option("--expert", metavar="NAME", help="Only what this expert saw.")
+@click.option("--older-than", metavar="AGE", help="Only what was seen before that: 30d, 12h, 2w.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
+    """Drop perceptions; experts look again when they are needed. Downloaded assets stay."""
+    from moai.perception import upkeep
+
+    age = None if older_than is None else _age(older_than)
+    store = _store()
+    held = upkeep.shares(store) if store is not None else []
+    known = [share.expert for share in held]
+    if store is None or not (held or upkeep.set_aside(store.folder)):
+        click.echo("the cache holds no perceptions")
+        return
+    if expert is not None and expert not in known:
+        raise AssetError(f"the cache holds nothing of an expert '{expert}'{nearest(expert, known)}")
+    if not yes:
+        what = f"of expert '{expert}'" if expert else "of all experts"
+        when = f" made more than {older_than} ago" if older_than else ""
+        click.confirm(f"Drop the perceptions {what}{when} in {store.path}?", abort=True, err=True)
+    gone = upkeep.clear(store, expert, age)
+    if expert is None and age is None:
+        for path in upkeep.set_aside(store.folder):
+            path.unlink(missing_ok=True)
+    click.echo(f"dropped {gone} perceptions; {len(store)} are left")
+
+
+@cache.command()
+def verify() -> None:
+    """Read every perception and check it against its checksum; exit with code 1 when one was damaged.
+
+    A damaged one is dropped, and made anew when it is needed next.
+    """
+    from moai.assets.cache import cache_dir
+    from moai.perception import upkeep
+
+    earlier = upkeep.set_aside(cache_dir() / "perceptions")
+    store = _store()
+    checked = bad = 0
+    for key, reason in upkeep.verify(store) if store is not None else ():
+        checked += 1
+        if reason is not None:
+            bad += 1
+            show.warn(f"entry {key[:12]} was damaged and is dropped: {reason}")
+    whole = [path for path in upkeep.set_aside(store.folder) if path not in earlier] if store is not None else []
+    verdict = "the file was damaged as a whole" if whole else f"{bad} damaged" if bad else "all sound"
+    click.echo(f"checked {checked} perceptions: {verdict}")
+    if bad or whole:
+        click.get_current_context().exit(1)
+
+
+def _store() -> Store | None:
+    """The perception cache; None when there is none yet, so that asking does not make one."""
+    from moai.assets.cache import cache_dir
+    from moai.perception.store import default_store
+
+    return default_store() if (cache_dir() / "perceptions" / "perceptions.sqlite").exists() else None
+
+
+def _age(text: str) -> float:
+    """``"30d"`` -> seconds."""
+    found = _AGE.fullmatch(text.strip().lower())
+    if found is None:
+        raise AssetError(f"--older-than {text}: write a number and a unit, such as 30d, 12h or 2w")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _bytes_in(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file() and not part.is_symlink())
+
+
+def _print_info(facts: dict) -> None:
+    from moai.perception.memory import say_size
+
+    if facts["path"] is None:
+        click.echo(f"no perceptions are cached in {facts['folder']}")
+    else:
+        click.echo(f"{facts['path']}: {facts['entries']} perceptions, {say_size(facts['bytes'])} on disk")
+    if facts["experts"]:
+        rows = show.table("expert", "entries", "data", "newest")
+        for share in facts["experts"]:
+            newest = "" if share["newest"] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(share["newest"]))
+            values = (share["expert"], share["entries"], say_size(share["bytes"]), newest)
+            rows.add_row(*(show.cell(value) for value in values))
+        show.console().print(rows)
+    if facts["set_aside"]:
+        show.warn(f"{len(facts['set_aside'])} files of damaged caches were set aside; `moai cache clear` removes them")
+    for name, size in facts["assets"].items():
+        click.echo(f"beside it: {name}, {say_size(size)}")

@@ -1,0 +1,71 @@
+"""From names and options to a list of expert objects, and from one setting or several to one per expert.
+
+Knows: the registry and how people write settings; every mistake is an ``ExpertError`` before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from moai.errors import ExpertError, nearest
+from moai.expert import Expert
+from moai.plugins import Registry
+from moai.plugins import registry as process_registry
+
+OTHERS = "*"  # in a mapping per expert name: the value for everybody who is not named
+
+
+def build(
+    experts: Sequence[str | Expert], options: Mapping[str, Mapping[str, Any]], registry: Registry | None
+) -> list[Expert]:
+    """Make the experts that are given by name; see ``Perceiver`` for the arguments and what is refused."""
+    built: list[Expert] = []
+    for item in experts:
+        if isinstance(item, str):
+            table = process_registry() if registry is None else registry
+            item = _make(table.get_expert(item), options.get(item) or {})
+        elif not isinstance(item, Expert):
+            raise ExpertError(f"experts are names or Expert objects, not {item!r}")
+        elif item.name in options:
+            raise ExpertError(f"expert '{item.name}' is already built; pass its options where you make it")
+        if item.name in {other.name for other in built}:
+            raise ExpertError(f"expert '{item.name}' is listed twice; list it once")
+        built.append(item)
+    names = {expert.name for expert in built}
+    for name in options:
+        if name not in names:
+            raise ExpertError(f"options are given for expert '{name}', which is not listed{nearest(name, names)}")
+    return built
+
+
+def per_expert(what: str, value: Any, names: Sequence[str], default: Any, check: Callable[[Any], bool]) -> dict:
+    """Spread a setting over the experts: one value for all, or a mapping by name with ``"*"`` for the others.
+
+    Raises:
+        ExpertError: a name that is not listed, or a value that ``check`` refuses.
+    """
+    given = value if isinstance(value, Mapping) else {OTHERS: value}
+    for name, item in given.items():
+        if name != OTHERS and name not in names:
+            raise ExpertError(f"{what} is given for expert '{name}', which is not listed{nearest(name, names)}")
+        if not check(item):
+            about = "" if name == OTHERS else f" of expert '{name}'"
+            raise ExpertError(f"{what}{about} must be {_WANTED[what]}, not {item!r}")
+    return {name: given.get(name, given.get(OTHERS, default)) for name in names}
+
+
+_WANTED = {
+    "time_limit": "positive seconds, or None for no limit",
+    "device": "a non-empty string such as cpu or cuda:0",
+}
+
+
+def _make(kind: type[Expert], options: Mapping[str, Any]) -> Expert:
+    try:
+        return kind(**options)
+    except ExpertError:
+        raise
+    except Exception as error:  # a plugin's own __init__
+        reason = f"{type(error).__name__}: {error}"
+        raise ExpertError(f"expert '{kind.name}' cannot be built with options {dict(options)}: {reason}") from error

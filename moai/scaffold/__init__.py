@@ -1,0 +1,86 @@
+"""A plugin package to start from: checks the name, fills the templates beside this file, writes the folder.
+
+Knows: what a plugin's files are called and look like. Each template is a whole file in which ``$name`` and the like
+are replaced, so that it can be read, and changed, as what it becomes.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from moai.errors import PluginError
+
+ROLES = ("panoptic", "open_world", "scene_graph", "ocr")  # with a template of their own; any other role gets "own"
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_ROLE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_LONGEST = 40
+
+
+def write_plugin(name: str, role: str, folder: Path) -> list[Path]:
+    """Write a plugin package with one expert.
+
+    Args:
+        name: of the expert: lower-case letters, digits, single dashes.
+        role: one of the paper's, or one of the plugin's own.
+        folder: is made; may exist when it is empty.
+
+    Returns:
+        The files written.
+
+    Raises:
+        PluginError: a name or role that cannot be used, or a folder that is taken or cannot be written.
+    """
+    check_name(name)
+    if not _ROLE.fullmatch(role) or len(role) > _LONGEST:
+        raise PluginError(f"role '{role}' must be lower-case letters, digits and single _, such as {ROLES[0]}")
+    texts = render(name, role)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise PluginError(f"{folder} exists and is not empty; choose another --folder, or remove it")
+        written = [folder / path for path in texts]
+        for path, text in zip(written, texts.values(), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PluginError(f"{folder} cannot be written: {error.strerror or error}; choose another --folder") from error
+    return written
+
+
+def check_name(name: str) -> None:
+    """Raise PluginError, with a name that would do, when ``name`` cannot be an expert's."""
+    bare = name.strip().lower().removeprefix("moai-").removeprefix("moai_")
+    better = "-".join(re.findall(r"[a-z0-9]+", bare)).lstrip("0123456789-")[:_LONGEST].strip("-")
+    if name != better or not _NAME.fullmatch(name):
+        hint = f"; write {better}" if better else ""
+        raise PluginError(
+            f"'{name}' cannot be an expert's name: it takes lower-case letters, digits and single dashes, starts with "
+            f"a letter, has at most {_LONGEST} characters, and the package adds moai- itself{hint}"
+        )
+
+
+def render(name: str, role: str) -> dict[str, str]:
+    """Path inside the package -> text, for a valid name and role."""
+    words = name.split("-")
+    module = f"moai_{'_'.join(words)}"
+    values = {
+        "name": name,
+        "role": role,
+        "distribution": f"moai-{name}",
+        "module": module,
+        "kind": "".join(word.capitalize() for word in words),
+    }
+    kind = role if role in ROLES else "own"
+    templates = {
+        "pyproject.toml": "pyproject.toml.txt",
+        "README.md": "README.md.txt",
+        f"{module}.py": f"expert_{kind}.py.txt",
+        f"tests/test_{module.removeprefix('moai_')}.py": f"test_{kind}.py.txt",
+    }
+    return {path: Template(_text(template)).substitute(values) for path, template in templates.items()}
+
+
+def _text(template: str) -> str:
+    return files(__name__).joinpath(template).read_text(encoding="utf-8")

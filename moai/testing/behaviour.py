@@ -1,0 +1,107 @@
+"""What a loaded expert returns: valid, the same each time, the same alone as in a batch, and plain data.
+
+Knows: perceptions and how to compare them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from moai.errors import ExpertError
+from moai.expert import Expert
+from moai.perception.types import Perception, Segment, check_perception
+from moai.testing.samples import huge_images
+
+TOLERANCE = 1e-3  # of scores and coordinates between two runs that should be equal; batched float kernels differ a bit
+BOX_TOLERANCE = 0.01  # of a segment's box and the box around its mask, besides two pixels of the mask
+
+
+def check_perceive(expert: Expert, images: list[Image.Image], contexts: list[Perception]) -> list[Perception]:
+    """A loaded expert keeps the contract on ``images``; returns what it saw."""
+    before = [image.tobytes() for image in images]
+    together = call(expert, images, contexts)
+    require([image.tobytes() for image in images] == before, "perceive changes the images it is given")
+    same(together, call(expert, images, contexts), "perceive is not deterministic: the same batch twice")
+    alone = [call(expert, [image], [context])[0] for image, context in zip(images, contexts, strict=True)]
+    same(together, alone, "an image in a batch is seen differently than alone")
+    require(call(expert, [], []) == [], "perceive must return [] for no images")
+    for image in huge_images():
+        call(expert, [image], [contexts[0] if contexts else Perception()])
+    if expert.requires and images:
+        call(expert, images[:1], [Perception()])  # nobody offers the role, or found nothing
+    for seen in together:
+        text = json.dumps(seen.to_dict())
+        require(Perception.from_dict(json.loads(text)) == seen, "a perception does not survive JSON: use plain types")
+    return together
+
+
+def call(expert: Expert, images: list[Image.Image], contexts: list[Perception]) -> list[Perception]:
+    """What ``perceive`` returns, when it returns one valid perception per image.
+
+    Raises:
+        AssertionError: naming the image and what is wrong.
+    """
+    sizes = ", ".join(f"{image.width}x{image.height}" for image in images)
+    try:
+        seen = expert.perceive(images, contexts)
+    except Exception as error:
+        raise AssertionError(f"perceive raises on images of {sizes}: {type(error).__name__}: {error}") from error
+    require(isinstance(seen, list), f"perceive must return a list, not {type(seen).__name__}")
+    require(len(seen) == len(images), f"perceive returned {len(seen)} perceptions for {len(images)} images")
+    for image, perception in zip(images, seen, strict=True):
+        try:
+            check_perception(perception)
+        except ExpertError as error:
+            raise AssertionError(f"on an image of {image.width}x{image.height}: {error}") from error
+        for segment in perception.segments:
+            _check_mask_in_box(segment)
+    return seen
+
+
+def same(left: list[Perception], right: list[Perception], what: str) -> None:
+    """AssertionError starting with ``what``, unless both lists say the same within ``TOLERANCE``."""
+    for index, (a, b) in enumerate(zip(left, right, strict=True)):
+        require(_near(a.to_dict(), b.to_dict()), f"{what} (image {index}): {_brief(a)} and then {_brief(b)}")
+
+
+def require(condition: object, message: str) -> None:
+    """AssertionError with ``message`` unless ``condition`` holds; it holds under ``python -O`` too."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def _check_mask_in_box(segment: Segment) -> None:
+    if segment.mask is None:
+        return
+    mask = segment.mask.decode()
+    require(mask.any(), f"the mask of segment '{segment.label}' is empty; leave the segment out, or its mask")
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    height, width = mask.shape
+    around = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
+    slack = (2 / width + BOX_TOLERANCE, 2 / height + BOX_TOLERANCE) * 2
+    fits = all(abs(a - b) <= most for a, b, most in zip(around, segment.box, slack, strict=True))
+    require(
+        fits,
+        f"the box of segment '{segment.label}' is {segment.box}, and its mask spans "
+        f"{tuple(round(float(edge), 4) for edge in around)}; compute the box from the mask",
+    )
+
+
+def _near(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, (int, float)):
+        return math.isclose(a, b, abs_tol=TOLERANCE)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_near(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(_near(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def _brief(perception: Perception) -> str:
+    text = json.dumps({key: value for key, value in perception.to_dict().items() if value}, default=str)
+    return text if len(text) < 300 else text[:300] + "..."
