@@ -7,9 +7,8 @@ control characters and is never taken for markup.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -114,30 +113,8 @@ def minutes(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{whole // 60} min {whole % 60:02d} s"
 
 
-@contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield ``advance(n)``: a bar on a terminal, plain lines (at most ten) anywhere else; on stderr."""
-    if not sys.stderr.isatty():
-        yield _plain_lines(description, total)
-        return
-    from rich import progress as bars
+def progress(description: str, total: int) -> AbstractContextManager[Callable[..., None]]:
+    """Yields ``advance(n)``: the bar or the plain lines that training shows, on stderr."""
+    from moai.training.progress import Progress
 
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
-    times = (bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
-    # rich would send what is printed to stdout meanwhile to the bar's console, which is stderr
-    with bars.Progress(*columns, *times, console=console(stderr=True), redirect_stdout=False) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda count: bar.advance(task, count)
-
-
-def _plain_lines(description: str, total: int) -> Callable[[int], None]:
-    start, state = time.monotonic(), {"done": 0, "tenth": 0}
-
-    def advance(count: int) -> None:
-        state["done"] += count
-        tenth = 10 * state["done"] // max(total, 1)
-        if tenth > state["tenth"]:
-            state["tenth"] = tenth
-            click.echo(f"{description}: {state['done']}/{total}, {minutes(time.monotonic() - start)}", err=True)
-
-    return advance
+    return Progress().bar(description, total)

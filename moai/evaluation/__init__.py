@@ -1,8 +1,12 @@
 """Answer-level evaluation: does perception help, and does the model read it or only profit from its presence?"""
 
+from moai.evaluation.conditions import CONDITIONS
 from moai.evaluation.metrics import exact_match, normalize
-from moai.evaluation.paired import CONDITIONS, Record, run_conditions
-from moai.evaluation.report import render_table, save_report, summarize
+from moai.evaluation.paired import Record, run_conditions
+from moai.evaluation.report import save_report
+from moai.evaluation.summary import summarize
+from moai.evaluation.table import render_table
+from moai.evaluation.verdict import verdict
 
 __all__ = [
     "CONDITIONS",
@@ -13,4 +17,5 @@ __all__ = [
     "run_conditions",
     "save_report",
     "summarize",
+    "verdict",
 ]

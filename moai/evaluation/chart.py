@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moai.evaluation.palette import FAINT, INK, colour_of, drawn, name_of
+from moai.evaluation.summary import headline
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-COLOURS = {"on": "#0b6e8f", "off": "#c9ccd1", "shuffled": "#e39b4c"}  # apart in grey and for colour-blind readers
-NAMES = {"on": "perception on", "off": "perception off", "shuffled": "another image's perception"}
-INK, FAINT = "#22272e", "#6b737d"
 
 
 def draw_chart(summary: Mapping[str, Any], path: str | Path) -> Path:
@@ -26,15 +25,15 @@ def draw_chart(summary: Mapping[str, Any], path: str | Path) -> Path:
 
     path = Path(path)
     groups = summary["groups"]
-    width = max(7.0, 2.0 + 1.5 * len(groups))
+    width = max(7.0, 2.0 + max(1.5, 0.42 * len(summary["conditions"])) * len(groups))
     figure = Figure(figsize=(width, 5.2), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)  # no window system and no global state, so it is safe in threads
     axes = figure.subplots()
     _draw_bars(axes, groups, summary["conditions"])
     _dress(axes, groups)
     _title(axes, summary, columns=int(width * 11))
-    count = len(summary["conditions"])
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=count, frameon=False, fontsize=10)
+    columns = min(len(summary["conditions"]), 4)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, frameon=False, fontsize=10)
     aside = path.with_name(f".{path.name}.part")
     figure.savefig(aside, format="png")
     os.replace(aside, path)
@@ -47,15 +46,16 @@ def _draw_bars(axes: Axes, groups: Mapping[str, Any], conditions: list[str]) -> 
         for row, group in enumerate(groups.values()):
             value, low, high = (100 * group["accuracy"][condition][key] for key in ("value", "low", "high"))
             x = row + (place - (len(conditions) - 1) / 2) * width
-            label = NAMES.get(condition, condition) if row == 0 else None
-            axes.bar(x, value, width * 0.94, color=COLOURS.get(condition, FAINT), label=label, zorder=2)
+            label = drawn(name_of(condition)) if row == 0 else None
+            axes.bar(x, value, width * 0.94, color=colour_of(condition, place), label=label, zorder=2)
             error = [[max(0.0, value - low)], [max(0.0, high - value)]]
             axes.errorbar(x, value, yerr=error, color=INK, elinewidth=1.1, capsize=2.5, capthick=1.1, zorder=3)
-            axes.text(x, max(value, high) + 1.5, f"{value:.0f}", ha="center", va="bottom", fontsize=9, color=INK)
+            size = 9 if len(conditions) <= 4 else 6.5
+            axes.text(x, max(value, high) + 1.5, f"{value:.0f}", ha="center", va="bottom", fontsize=size, color=INK)
 
 
 def _dress(axes: Axes, groups: Mapping[str, Any]) -> None:
-    labels = [f"{title}\nn = {group['n']:,}" for title, group in groups.items()]
+    labels = [f"{drawn(title)}\nn = {group['n']:,}" for title, group in groups.items()]
     axes.set_xticks(range(len(groups)), labels, fontsize=10, color=INK)
     axes.set_xlim(-0.55, len(groups) - 0.45)
     axes.set_ylim(0, 110)
@@ -71,14 +71,12 @@ def _dress(axes: Axes, groups: Mapping[str, Any]) -> None:
 
 
 def _title(axes: Axes, summary: Mapping[str, Any], columns: int) -> None:
-    from moai.evaluation.report import headline
-
-    lines = textwrap.wrap(headline(summary), columns)
+    lines = textwrap.wrap(drawn(headline(summary)), columns)
     differences = summary["groups"]["overall"]["differences"]
-    gains = [
-        f"on - {pair.split('-')[1]}: {100 * d['value']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
-        for pair, d in differences.items()
-    ]
+    gains = []
+    for pair, difference in differences.items():
+        value, low, high = (f"{100 * difference[key]:+.1f}" for key in ("value", "low", "high"))
+        gains.append(f"on - {drawn(pair.split('-', 1)[1])}: {value} points ({low} to {high})")
     below = [*lines, *textwrap.wrap("; ".join(gains), columns), "Bars: 95 % intervals, questions clustered by image"]
     axes.set_title(
         "Accuracy by answer type", loc="left", fontsize=13, fontweight="bold", color=INK, pad=14 * len(below) + 8

@@ -114,16 +114,15 @@ def mcnemar(a: Sequence[bool] | np.ndarray, b: Sequence[bool] | np.ndarray) -> t
     Raises:
         ValueError: different lengths.
     """
+    from scipy.stats import binomtest  # here, since importing scipy.stats takes a second
+
     first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if first.shape != second.shape:
         raise ValueError(f"paired scores need the same length, not {len(first)} and {len(second)}")
     only_a, only_b = int((first & ~second).sum()), int((~first & second).sum())
-    n, smaller = only_a + only_b, min(only_a, only_b)
-    term = tail = 1  # the binomial coefficient C(n, 0), then the sum of C(n, 0..smaller): exact integers
-    for k in range(smaller):
-        term = term * (n - k) // (k + 1)
-        tail += term
-    return only_a, only_b, min(1.0, 2 * tail / 2**n)
+    if only_a + only_b == 0:
+        return 0, 0, 1.0
+    return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue)
 
 
 def _by_group(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,19 +1,18 @@
 """The same questions answered under several conditions, so that only what the experts saw differs.
 
-Knows: samples, perceptions and something that answers batches; nothing of models. ``on`` gives each image its own
-perception, ``off`` none, ``shuffled`` that of another image: a model that scores alike on ``on`` and ``shuffled``
-does not read its perception, however healthy its loss looks.
+Knows: samples, perceptions and something that answers batches; nothing of models. A model that scores alike with its
+own perception and with another image's does not read it, however healthy its loss looks.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from moai.data.samples import Sample
-from moai.errors import MoaiError, RecipeError, nearest
+from moai.errors import MoaiError, RecipeError
+from moai.evaluation.conditions import View, derange, expand_conditions, left_out, make_views
 from moai.images import read_image
 from moai.perception.types import Perception, describe
 from moai.perception.verbalize import verbalize
@@ -21,11 +20,17 @@ from moai.perception.verbalize import verbalize
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CONDITIONS = ("on", "off", "shuffled")
+    from moai.evaluation.journal import Journal
+
+STANDARD = ("on", "off", "shuffled")
+Metric = Callable[[str, str], float]  # prediction, answer -> a score in [0, 1]
 
 
 class Answerer(Protocol):
-    """What ``run_conditions`` needs of a model."""
+    """What ``run_conditions`` needs of a model.
+
+    Where it also has ``token_counts(questions, perceptions)``, the records say what each answer cost.
+    """
 
     def answer_batch(
         self,
@@ -49,6 +54,10 @@ class Record:
     donor: str | None = None  # the image whose perception was given under "shuffled"
     same_words: bool | None = None  # the donor's perception reads exactly like this image's own
     same_objects: bool | None = None  # it names the same objects and texts, wherever they are
+    language: str = "en"  # of the question
+    scores: dict[str, float] = field(default_factory=dict)  # condition -> the data set's own metric, if it has one
+    tokens: dict[str, dict[str, int]] = field(default_factory=dict)  # condition -> prompt, auxiliary, words
+    confidence: dict[str, float] | None = None  # mean and least score of what the experts saw; None if nothing
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -59,11 +68,15 @@ def run_conditions(
     answerer: Answerer,
     samples: Sequence[Sample],
     perceptions: Mapping[str, Perception],
-    conditions: Sequence[str] = CONDITIONS,
+    conditions: Sequence[str] = STANDARD,
     batch_size: int = 32,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
     max_new_tokens: int = 8,
+    *,
+    reduced: Mapping[str, Mapping[str, Perception]] | None = None,
+    metric: Metric | None = None,
+    journal: Journal | None = None,
 ) -> list[Record]:
     """Answer every sample under every condition: same prompts, same order, same batches.
 
@@ -74,39 +87,97 @@ def run_conditions(
         answerer: a loaded model, for instance ``moai.load(run)``.
         samples: the questions; several may share an image.
         perceptions: ``image_id`` -> what the experts saw, for every image in ``samples``.
-        conditions: out of ``CONDITIONS``, without repetition.
+        conditions: see ``moai.evaluation.conditions``; without repetition.
         batch_size: questions per call.
-        seed: of the derangement that picks, for every image, another image's perception.
+        seed: of the derangement that picks, for every image, another image's perception, and of the noise.
         progress: called after each batch with the number of questions just answered; these add up to
             ``len(samples) * len(conditions)``.
         max_new_tokens: length limit of an answer.
+        reduced: expert -> ``image_id`` -> what the others see without it, for each ``without:EXPERT``.
+        metric: the data set's own, beside exact match.
+        journal: where finished batches are kept; those it holds already are not answered again.
 
     Raises:
-        RecipeError: an unknown condition, or a batch size below 1.
+        RecipeError: an unknown condition, ``oracle`` without ground truth, or a batch size below 1.
         MoaiError: no samples, an image without a perception, or ``shuffled`` with fewer than two images.
         ImageError: an image cannot be read.
     """
-    _check(samples, perceptions, conditions, batch_size)
-    donors = derange({s.image_id for s in samples}, seed) if "shuffled" in conditions else {}
-    alike = {image: _compare(perceptions[image], perceptions[donor]) for image, donor in donors.items()}
-    records: dict[str, Record] = {}
+    reduced = reduced or {}
+    conditions = expand_conditions(conditions, list(reduced) or left_out(conditions))
+    if batch_size < 1:
+        raise RecipeError(f"the batch size is {batch_size}; give at least 1")
+    if not samples:
+        raise MoaiError("there is no question to answer; check the split and its limit")
+    views = make_views(conditions, samples, perceptions, reduced, seed)
+    notes = _Notes(samples, perceptions, derange({s.image_id for s in samples}, seed) if "shuffled" in views else {})
+    records = {row["id"]: Record(**row) for row in (journal.rows if journal else ())}
     ordered = sorted(samples, key=lambda sample: len(sample.question))
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start : start + batch_size]
-        images, questions = _read_images(batch), [s.question for s in batch]
-        answers: dict[str, list[str]] = {}
-        for condition in conditions:
-            given = [_given(condition, s.image_id, perceptions, donors) for s in batch]
-            answers[condition] = answerer.answer_batch(images, questions, given, max_new_tokens=max_new_tokens)
-            if len(answers[condition]) != len(batch):
-                raise MoaiError(f"the model gave {len(answers[condition])} answers to {len(batch)} questions")
+        if all(sample.id in records for sample in batch):
             if progress is not None:
-                progress(len(batch))
-        for row, s in enumerate(batch):
-            texts = {condition: answers[condition][row] for condition in conditions}
-            donor, same = donors.get(s.image_id), alike.get(s.image_id, (None, None))
-            records[s.id] = Record(s.id, s.image_id, s.kind, s.question, s.answer, texts, donor, *same)
+                progress(len(batch) * len(views))
+            continue
+        answered = _answer(answerer, batch, views, max_new_tokens, progress)
+        made = [notes.record(s, {c: rows[i] for c, rows in answered.items()}, metric) for i, s in enumerate(batch)]
+        records.update({record.id: record for record in made})
+        if journal is not None:
+            journal.append(record.to_dict() for record in made)
     return [records[s.id] for s in samples]
+
+
+def confidence(perception: Perception) -> dict[str, float] | None:
+    """``mean`` and ``least`` score of all that was seen, and ``items``, how many that were; None for nothing."""
+    seen = (*perception.segments, *perception.detections, *perception.relations, *perception.texts)
+    scores = [float(item.score) for item in seen]
+    if not scores:
+        return None
+    return {"mean": sum(scores) / len(scores), "least": min(scores), "items": len(scores)}
+
+
+def _answer(answerer, batch, views: Mapping[str, View], max_new_tokens: int, progress) -> dict[str, list[tuple]]:
+    """Condition -> per question its answer and what it cost."""
+    images, questions = _read_images(batch), [s.question for s in batch]
+    count = getattr(answerer, "token_counts", None)
+    answered: dict[str, list[tuple]] = {}
+    for condition, view in views.items():
+        given = [view[s.image_id] for s in batch]
+        answers = answerer.answer_batch(images, questions, given, max_new_tokens=max_new_tokens)
+        if len(answers) != len(batch):
+            raise MoaiError(f"the model gave {len(answers)} answers to {len(batch)} questions")
+        costs = count(questions, given) if count else [None] * len(batch)
+        answered[condition] = list(zip(answers, costs, strict=True))
+        if progress is not None:
+            progress(len(batch))
+    return answered
+
+
+class _Notes:
+    """What a record says of its image, beside the answers."""
+
+    def __init__(
+        self, samples: Sequence[Sample], perceptions: Mapping[str, Perception], donors: Mapping[str, str]
+    ) -> None:
+        self.donors = donors
+        self.alike = {image: _compare(perceptions[image], perceptions[donor]) for image, donor in donors.items()}
+        self.sure = {image: confidence(p) for image, p in perceptions.items()}
+
+    def record(self, s: Sample, answered: Mapping[str, tuple], metric: Metric | None) -> Record:
+        texts = {condition: text for condition, (text, _) in answered.items()}
+        return Record(
+            s.id,
+            s.image_id,
+            s.kind,
+            s.question,
+            s.answer,
+            texts,
+            self.donors.get(s.image_id),
+            *self.alike.get(s.image_id, (None, None)),
+            language=s.language,
+            scores={c: float(metric(text, s.answer)) for c, text in texts.items()} if metric else {},
+            tokens={c: cost for c, (_, cost) in answered.items() if cost},
+            confidence=self.sure.get(s.image_id),
+        )
 
 
 def _read_images(batch: Sequence[Sample]) -> list[Image]:
@@ -117,30 +188,6 @@ def _read_images(batch: Sequence[Sample]) -> list[Image]:
     return [pictures[sample.image_id] for sample in batch]
 
 
-def derange(image_ids: Iterable[str], seed: int) -> dict[str, str]:
-    """Give every image another image's id, each id used once; depends on the set of ids and the seed only.
-
-    Raises:
-        MoaiError: fewer than two images.
-    """
-    ids = sorted(image_ids)
-    if len(ids) < 2:
-        raise MoaiError("the condition 'shuffled' needs at least two images; evaluate more, or leave the condition out")
-    mixed, rng = list(ids), random.Random(seed)
-    for last in range(len(mixed) - 1, 0, -1):  # Sattolo's shuffle: one single cycle, so that no image stays in place
-        other = rng.randrange(last)
-        mixed[last], mixed[other] = mixed[other], mixed[last]
-    return dict(zip(ids, mixed, strict=True))
-
-
-def _given(
-    condition: str, image_id: str, perceptions: Mapping[str, Perception], donors: Mapping[str, str]
-) -> Perception | None:
-    if condition == "off":
-        return None
-    return perceptions[donors[image_id] if condition == "shuffled" else image_id]
-
-
 def _compare(own: Perception, other: Perception) -> tuple[bool, bool]:
     return verbalize(own) == verbalize(other), _objects(own) == _objects(other)
 
@@ -148,20 +195,3 @@ def _compare(own: Perception, other: Perception) -> tuple[bool, bool]:
 def _objects(perception: Perception) -> list[str]:
     names = [describe(s) for s in perception.segments] + [d.label for d in perception.detections]
     return sorted(names + [line.text for line in perception.texts])
-
-
-def _check(
-    samples: Sequence[Sample], perceptions: Mapping[str, Perception], conditions: Sequence[str], batch_size: int
-) -> None:
-    for condition in conditions:
-        if condition not in CONDITIONS:
-            raise RecipeError(f"there is no condition '{condition}'{nearest(condition, CONDITIONS)}")
-    if not conditions or len(set(conditions)) != len(conditions):
-        raise RecipeError(f"name each condition once, at least one; known: {', '.join(CONDITIONS)}")
-    if batch_size < 1:
-        raise RecipeError(f"the batch size is {batch_size}; give at least 1")
-    if not samples:
-        raise MoaiError("there is no question to answer; check the split and its limit")
-    lacking = sorted({s.image_id for s in samples} - set(perceptions))
-    if lacking and set(conditions) != {"off"}:
-        raise MoaiError(f"{len(lacking)} images have no perception, first '{lacking[0]}'; perceive them first")

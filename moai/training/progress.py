@@ -35,6 +35,7 @@ class Progress:
         from rich import progress as bars
         from rich.console import Console
 
+        # rich would send what is printed to stdout meanwhile to the bar's console, which is stderr
         columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
         times = (bars.TimeElapsedColumn(), bars.TimeRemainingColumn(), bars.TextColumn("{task.fields[note]}"))
         with bars.Progress(*columns, *times, console=Console(stderr=True), redirect_stdout=False) as shown:

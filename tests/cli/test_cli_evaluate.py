@@ -8,18 +8,21 @@ import types
 
 import pytest
 
+from moai.cli.compare import names_of
 from moai.cli.evaluate import draw
+from moai.errors import CheckpointError
 
 
 @pytest.fixture
 def run(tmp_path, recipe, model, monkeypatch):
-    """A run folder; the chart is an empty file, since drawing has its own tests."""
+    """A run folder; nothing is drawn, since drawing has its own tests."""
     folder = tmp_path / "runs" / "toy"
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text("name: toy\n")
     fake = types.ModuleType("moai.evaluation.chart")
     fake.draw_chart = lambda summary, path: path
     monkeypatch.setitem(sys.modules, "moai.evaluation.chart", fake)
+    monkeypatch.setattr("moai.evaluation.page.draw_all", lambda summary: {"accuracy": "data:,"})
     return folder
 
 
@@ -66,6 +69,10 @@ def test_each_image_is_perceived_once_and_failures_are_counted(run_cli, run, kno
         (("--limit", "3", "--full"), 2, "not both"),
         (("--perception", "onn"), 1, "no condition 'onn'; did you mean 'on'?"),
         (("--split", "empty"), 1, "the split 'empty' of toy is empty"),
+        (("--data", "toys"), 1, "unknown data set 'toys'; did you mean 'toy'?"),
+        (("--perception", "on,oracle"), 1, "the data set has none for"),
+        (("--perception", "without:spot"), 1, "no expert 'spot'; did you mean 'spots'?"),
+        (("--perception", "noisy:3"), 1, "give the share of words to replace"),
         (("--limit", "0"), 2, "limit"),
     ],
 )
@@ -85,3 +92,121 @@ def test_a_larger_draw_contains_a_smaller_one():
     assert set(small) < set(large) and small == sorted(small) and len(set(large)) == 30
     assert draw(numbers, 10, seed=4) != small
     assert draw(numbers, None, seed=3) is numbers and draw(numbers, 100, seed=3) is numbers
+
+
+# What is written ----------------------------------------------------------------------------------------------------
+
+
+def test_every_format_is_written_and_named(run_cli, run):
+    shown = run_cli("eval", run).stdout
+    for name in ("report.json", "predictions.jsonl", "report.md", "report.html"):
+        assert (run / "eval" / name).is_file() and f"eval/{name}" in shown
+    assert "<!doctype html>" in (run / "eval" / "report.html").read_text()
+
+
+def test_leave_one_out_asks_once_per_expert_and_looks_only_with_the_others(run_cli, run, known):
+    result = run_cli("eval", run, "--full", "--perception", "on,leave-one-out,noisy:0.5")
+    assert result.exit_code == 0, result.stderr
+    accuracy = report(run)["groups"]["overall"]["accuracy"]
+    assert list(accuracy) == ["on", "without:spots", "without:broken", "noisy:0.5"]
+    assert known.experts["spots"].calls == 6, "with all experts, and without the broken one: no cache in this test"
+    assert "perceiving without spots: 3/3" in result.stderr
+
+
+def test_another_data_set_or_split_has_its_own_folder(run_cli, run, known, recipe):
+    known.datasets["other"] = known.datasets["toy"]
+    run_cli("eval", run, "--full", "--data", "other")
+    run_cli("eval", run, "--full", "--split", "unseen")
+    run_cli("eval", run, "--full", "--data", "toy", "--split", "test")
+    assert sorted(path.name for path in run.glob("eval*")) == ["eval-full", "eval-other-full", "eval-unseen-full"]
+    assert json.loads((run / "eval-other-full" / "report.json").read_text())["data"] == "other"
+
+
+def test_the_data_sets_own_metric_is_found_at_its_factory(run_cli, run, known):
+    def first_letter(prediction, answer):
+        return float(prediction[:1] == answer[:1])
+
+    def letters(split, **options):
+        return known.datasets["toy"](split)
+
+    letters.metric = first_letter
+    known.datasets["letters"] = letters
+    shown = run_cli("eval", run, "--full", "--data", "letters", "--perception", "on,off").stdout
+    assert "first_letter: on 0.500" in shown
+
+
+def test_an_interrupted_evaluation_goes_on_and_another_one_does_not_see_it(run_cli, run, model, monkeypatch):
+    answer, asked = model.answer_batch, []
+
+    def stop(images, questions, perceptions, max_new_tokens=8):
+        asked.append(len(questions))
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return answer(images, questions, perceptions)
+
+    model.answer_batch = stop
+    arguments = ("eval", run, "--full", "--batch-size", 2, "--perception", "on,off")
+    stopped = run_cli(*arguments)
+    assert stopped.exit_code == 130
+    assert f"continue with: moai eval {run} --full --perception on,off --batch-size 2\n" in stopped.stderr
+    assert not (run / "eval-full" / "report.json").exists()
+    other = run_cli("eval", run, "--full", "--batch-size", 3, "--perception", "on,off")
+    assert other.exit_code == 0 and "going on" not in other.stderr
+    asked.clear()
+    resumed = run_cli(*arguments)
+    assert "going on with an interrupted evaluation: 4 questions are answered" in resumed.stderr
+    assert asked == [2, 2] and report(run)["n"] == 6
+    assert not list((run / "eval-full").glob(".answers*"))
+    asked.clear()
+    assert "going on" not in run_cli(*arguments).stderr
+
+
+# moai compare -------------------------------------------------------------------------------------------------------
+
+
+def evaluated(run_cli, folder, model, answer, *arguments):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text("name: toy\n")
+    model.answer_batch = lambda images, questions, given, max_new_tokens=8: [answer(p) for p in given]
+    assert run_cli("eval", folder, "--full", *arguments).exit_code == 0
+
+
+def test_a_run_is_set_beside_several_baselines(run_cli, run, model):
+    model.token_counts = lambda questions, given: [
+        {"prompt": 20, "auxiliary": 64 if p else 0, "words": 40 if p else 0} for p in given
+    ]
+    evaluated(run_cli, run, model, lambda p: "red" if p else "yes")
+    evaluated(run_cli, run.parent / "bare", model, lambda p: "no", "--perception", "off")
+    model.token_counts = lambda questions, given: [{"prompt": 168, "auxiliary": 0, "words": 0} for p in given]
+    evaluated(run_cli, run.parent / "text", model, lambda p: "red" if p else "no", "--perception", "on,off")
+    result = run_cli("compare", run, run.parent / "bare", run.parent / "text", "--full")
+    assert result.exit_code == 0, result.stderr
+    assert "toy beats bare: 50.0 % against 0.0 %" in result.stdout
+    assert (
+        "toy matches text: 50.0 % against 50.0 %, +0.0 points (+0.0 to +0.0), an interval that includes 0."
+        in result.stdout
+    )
+    assert "It reads 84.0 tokens a question against 168.0: 50% of the tokens." in result.stdout
+    summary = json.loads((run / "eval-full" / "against-bare-and-text.json").read_text())
+    assert summary["conditions"] == ["on", "off", "shuffled", "bare", "text"] and summary["baselines"] == [
+        "bare",
+        "text",
+    ]
+
+
+def test_a_comparison_that_cannot_be_made_is_a_sentence(run_cli, run, model, tmp_path):
+    evaluated(run_cli, run, model, lambda p: "red")
+    result = run_cli("compare", run, tmp_path / "nothing", "--full")
+    assert result.exit_code == 1 and "`moai eval` on that run writes it" in result.stderr
+    evaluated(run_cli, run.parent / "off", model, lambda p: "red", "--perception", "off")
+    result = run_cli("compare", run.parent / "off", run, "--full")
+    assert result.exit_code == 1 and "was not evaluated with perception on" in result.stderr
+    result = run_cli("compare", run, run.parent / "off", "--full")
+    assert result.exit_code == 1 and "'off' is a condition already" in result.stderr
+
+
+def test_baselines_of_one_name_are_told_apart(tmp_path):
+    assert names_of([tmp_path / "a" / "run", tmp_path / "b" / "run"]) == ["a/run", "b/run"]
+    assert names_of([tmp_path / "a" / "one", tmp_path / "b" / "two"]) == ["one", "two"]
+    with pytest.raises(CheckpointError, match="name each once"):
+        names_of([tmp_path / "run", tmp_path / "run"])

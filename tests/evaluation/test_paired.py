@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from moai.errors import MoaiError, RecipeError
-from moai.evaluation.paired import derange, run_conditions
+from moai.evaluation.conditions import derange
+from moai.evaluation.journal import Journal
+from moai.evaluation.paired import run_conditions
 from moai.perception.types import Perception
 
 
@@ -114,6 +116,10 @@ def test_mistakes_name_the_fix(parrot, samples, perceptions):
         run_conditions(parrot, samples, perceptions, batch_size=0)
     with pytest.raises(MoaiError, match="no question"):
         run_conditions(parrot, [], perceptions)
+    with pytest.raises(RecipeError, match="'oracle' needs ground truth, and the data set has none for 4 of 4 images"):
+        run_conditions(parrot, samples, perceptions, conditions=["on", "oracle"])
+    with pytest.raises(RecipeError, match="'noisy:2': give the share"):
+        run_conditions(parrot, samples, perceptions, conditions=["noisy:2"])
     with pytest.raises(MoaiError, match="3 images have no perception, first 'black'"):
         run_conditions(parrot, samples, {"red": perceptions["red"]})
     with pytest.raises(MoaiError, match="at least two images"):
@@ -128,3 +134,71 @@ def test_a_model_that_loses_an_answer_is_caught(samples, perceptions):
 
     with pytest.raises(MoaiError, match="11 answers to 12 questions"):
         run_conditions(Forgetful(), samples, perceptions)
+
+
+# Further conditions -------------------------------------------------------------------------------------------------
+
+
+def test_oracle_gives_the_data_sets_truth(parrot, samples, perceptions):
+    true = [replace(s, truth=perceptions["red"]) for s in samples]
+    records = run_conditions(parrot, true, perceptions, conditions=["on", "oracle"])
+    assert {r.predictions["oracle"] for r in records} == {"red"}
+    assert run_conditions(parrot, true, {}, conditions=["oracle"])[0].predictions == {"oracle": "red"}
+
+
+def test_without_an_expert_the_others_words_are_given(parrot, samples, perceptions):
+    reduced = {"fake": dict.fromkeys(perceptions, perceptions["blue"])}
+    records = run_conditions(parrot, samples, perceptions, conditions=["on", "leave-one-out"], reduced=reduced)
+    assert list(records[0].predictions) == ["on", "without:fake"]
+    assert {r.predictions["without:fake"] for r in records} == {"blue"}
+
+
+def test_noise_is_the_same_for_all_questions_about_an_image(parrot, samples, perceptions):
+    records = run_conditions(parrot, samples, perceptions, conditions=["noisy:1"])
+    told = {(r.image_id, r.predictions["noisy:1"]) for r in records}
+    assert len(told) == 4 and all(image != colour for image, colour in told)
+
+
+def test_records_say_how_sure_the_experts_were_and_what_answers_cost(parrot, samples, perceptions):
+    parrot.token_counts = lambda questions, given: [{"prompt": len(q), "auxiliary": 64} for q in questions]
+    samples = [replace(samples[0], language="ko"), *samples[1:]]
+    first, second, *_ = run_conditions(parrot, samples, perceptions, conditions=["on", "off"])
+    assert first.confidence == {"mean": 0.9, "least": 0.9, "items": 1}
+    assert (first.language, second.language) == ("ko", "en")
+    assert first.tokens["on"] == {"prompt": len(samples[0].question), "auxiliary": 64}
+
+
+def test_the_data_sets_own_metric_scores_every_condition(parrot, samples, perceptions):
+    def overlap(prediction, answer):
+        return len(set(prediction) & set(answer)) / len(set(answer))
+
+    [first, *_] = run_conditions(parrot, samples, perceptions, conditions=["on", "off"], metric=overlap)
+    assert first.scores == {"on": 1.0, "off": 0.0}
+
+
+# Interrupted and resumed --------------------------------------------------------------------------------------------
+
+
+class Tired(Exception):
+    pass
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_same_batches(parrot, samples, perceptions, tmp_path):
+    whole = run_conditions(parrot, samples, perceptions, batch_size=5)
+    calls, parrot.calls = parrot.calls, []
+    answer = parrot.answer_batch
+
+    def tire(*arguments, **more):
+        if len(parrot.calls) == 4:  # in the second of three batches
+            raise Tired
+        return answer(*arguments, **more)
+
+    parrot.answer_batch = tire
+    with pytest.raises(Tired):
+        run_conditions(parrot, samples, perceptions, batch_size=5, journal=Journal(tmp_path, {"seed": 0}))
+    parrot.answer_batch, parrot.calls, counts = answer, [], []
+    journal = Journal(tmp_path, {"seed": 0})
+    assert len(journal.rows) == 5
+    resumed = run_conditions(parrot, samples, perceptions, batch_size=5, journal=journal, progress=counts.append)
+    assert resumed == whole and sum(counts) == 3 * len(samples)
+    assert [c[1] for c in parrot.calls] == [c[1] for c in calls[3:]], "the first batch is not answered again"

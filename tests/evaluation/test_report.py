@@ -1,13 +1,17 @@
 """The summary says what was measured; table, JSON, predictions and chart hold the same numbers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from moai.errors import CheckpointError
 from moai.evaluation.paired import Record
-from moai.evaluation.report import format_p, headline, render_table, save_report, summarize
+from moai.evaluation.report import read_records, save_report, with_baseline
+from moai.evaluation.summary import headline, summarize
+from moai.evaluation.table import format_p, render_table
 
 
 def record(index, kind, on, off, shuffled, **more):
@@ -108,10 +112,10 @@ def test_the_table_fits_into_80_columns_with_numbers_and_intervals(summary):
 
 def test_the_files_hold_the_summary_and_every_prediction(summary, records, tmp_path):
     paths = save_report(summary, records, tmp_path / "report")
-    assert [path.name for path in paths] == ["report.json", "predictions.jsonl", "report.png"]
+    assert [p.name for p in paths] == ["report.json", "predictions.jsonl", "report.png", "report.md", "report.html"]
     assert json.loads(paths[0].read_text()) == summary
     lines = [json.loads(line) for line in paths[1].read_text().splitlines()]
-    assert lines == [r.to_dict() for r in records]
+    assert lines == [r.to_dict() for r in records] and read_records(tmp_path / "report") == records
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(path.name for path in paths)
 
 
@@ -125,3 +129,98 @@ def test_the_chart_shows_one_bar_per_condition(summary, records, tmp_path):
 def test_small_p_values_are_not_printed_as_zero():
     assert format_p(0.0) == "p < 0.001"
     assert format_p(0.0341) == "p = 0.034"
+
+
+# Further conditions, languages and metrics --------------------------------------------------------------------------
+
+
+def console_text(summary, width=100):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))
+    console.print(render_table(summary))
+    return console.export_text()
+
+
+def test_more_conditions_than_fit_side_by_side_stand_below_one_another(records):
+    more = [replace(r, predictions={**r.predictions, "oracle": "x", "noisy:0.3": "y"}) for r in records]
+    text = console_text(summarize(more, split="test", seed=0, resamples=200), width=80)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["overall", "40", "on", "97.5", "92.5..100.0"] in lines
+    oracle = next(line for line in lines if line[:1] == ["oracle"])
+    assert oracle[1:4] == ["100.0", "83.9..100.0", "-2.5"]
+
+
+def test_there_is_no_open_row_without_yes_no_questions(records):
+    summary = summarize(records[20:], split="test", seed=0, resamples=200)
+    assert list(summary["groups"]) == ["overall", "color", "shape"]
+
+
+def test_several_languages_get_rows_and_one_gets_none(records, summary):
+    assert not any(title.startswith("language") for title in summary["groups"])
+    mixed = [replace(r, language="ko" if int(r.id) >= 36 else "en") for r in records]
+    groups = summarize(mixed, split="test", seed=0, resamples=200)["groups"]
+    assert {title: groups[title]["n"] for title in ("language: en", "language: ko")} == {
+        "language: en": 36,
+        "language: ko": 4,
+    }
+
+
+def test_the_data_sets_own_metric_has_its_own_intervals(records, summary):
+    assert "score" not in summary["groups"]["overall"]
+    scored = [replace(r, scores={"on": 0.75, "off": 0.25, "shuffled": 0.25}) for r in records]
+    with_score = summarize(scored, split="test", seed=0, resamples=200, metric="overlap")
+    overall = with_score["groups"]["overall"]
+    assert overall["score"]["on"] == {"value": 0.75, "low": 0.75, "high": 0.75}
+    assert overall["score_differences"]["on-off"]["value"] == 0.5
+    assert overall["accuracy"]["on"]["value"] == 0.975
+    assert "overlap: on 0.750 (0.750 to 0.750)" in " ".join(console_text(with_score).split())
+
+
+def test_tokens_are_averaged_and_said(records):
+    cost = {"on": {"prompt": 10, "auxiliary": 64, "words": 30}, "off": {"prompt": 10, "auxiliary": 0, "words": 0}}
+    priced = [replace(r, tokens=cost) for r in records]
+    summary = summarize(priced, split="test", seed=0, resamples=200)
+    assert summary["tokens"]["on"] == {"prompt": 10, "auxiliary": 64, "words": 30, "read": 74}
+    assert set(summary["tokens"]) == {"on", "off"}
+    assert "Read per question (off): 10.0 prompt tokens." in " ".join(console_text(summary).split())
+
+
+# Baselines ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_baseline_becomes_a_condition_paired_by_question(records):
+    other = [replace(r, predictions={"off": "x" if i < 20 else "y"}) for i, r in enumerate(reversed(records))]
+    both = with_baseline(records, other, None, "bare")
+    assert [r.id for r in both] == [r.id for r in records]
+    accuracy = summarize(both, split="test", seed=0, resamples=200)["groups"]["overall"]["accuracy"]
+    assert accuracy["bare"]["value"] == 0.5
+    assert [both[39].predictions["bare"], both[0].predictions["bare"]] == ["x", "y"]
+
+
+def test_a_baselines_own_perception_counts_where_it_has_one(records):
+    other = [replace(r, predictions={"off": "y", "on": "x"}) for r in records]
+    assert with_baseline(records, other, None, "text")[0].predictions["text"] == "x"
+    assert with_baseline(records, other, "off", "text")[0].predictions["text"] == "y"
+
+
+def test_runs_that_answered_other_questions_are_not_compared(records):
+    for other in (records[1:], [*records, replace(records[0], id="more")], [replace(r, answer="z") for r in records]):
+        with pytest.raises(CheckpointError, match="did not answer the same questions under 'on'"):
+            with_baseline(records, other, None, "bare")
+    with pytest.raises(CheckpointError, match="under 'oracle'"):
+        with_baseline(records, records, "oracle", "bare")
+    with pytest.raises(CheckpointError, match="'off' is a condition already"):
+        with_baseline(records, records, None, "off")
+
+
+def test_separators_inside_an_answer_do_not_tear_the_file(summary, records, tmp_path):
+    odd = [replace(records[0], predictions={**records[0].predictions, "on": "a\u2028b\x85c\ud800"}), *records[1:]]
+    save_report(summary, odd, tmp_path)
+    assert read_records(tmp_path) == odd
+
+
+def test_the_chart_takes_hostile_names_for_words(records, tmp_path):
+    evil = "$\\frac{$\x1b[31m\n<b>"
+    hostile = [replace(r, kind=evil) for r in records]
+    summary = summarize(hostile, split="test", seed=0, resamples=200, name=evil)
+    with Image.open(save_report(summary, hostile, tmp_path)[2]) as picture:
+        assert picture.width > 800

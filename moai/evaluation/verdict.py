@@ -1,0 +1,45 @@
+"""What a comparison comes to, in sentences that a reader cannot misread.
+
+Knows: the summary's layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def verdict(summary: Mapping[str, Any], other: str) -> str:
+    """Say whether perception on beats, matches or loses to ``other``, and what each reads per question.
+
+    It beats when the whole 95 % interval of the paired difference lies above 0, loses when it lies below, and matches
+    when the interval holds 0.
+    """
+    overall = summary["groups"]["overall"]
+    d, accuracy = overall["differences"][f"on-{other}"], overall["accuracy"]
+    ours, theirs = (100 * accuracy[name]["value"] for name in ("on", other))
+    name = summary["name"] or "the run"
+    margin = f"{100 * d['value']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
+    said = f"{name} {outcome(d)} {other}: {ours:.1f} % against {theirs:.1f} %, {margin}"
+    said += ", an interval that includes 0." if outcome(d) == "matches" else "."
+    parts = {title: group["differences"][f"on-{other}"] for title, group in summary["groups"].items()}
+    lost = [title for title, part in parts.items() if outcome(part) == "loses to" and title != "overall"]
+    if lost:
+        said += f" It loses on: {', '.join(lost)}."
+    return f"{said} {_cost(summary, name, other)}".strip()
+
+
+def outcome(difference: Mapping[str, float]) -> str:
+    """``beats``, ``matches`` or ``loses to``."""
+    if difference["low"] > 0:
+        return "beats"
+    return "loses to" if difference["high"] < 0 else "matches"
+
+
+def _cost(summary: Mapping[str, Any], name: str, other: str) -> str:
+    tokens = summary.get("tokens", {})
+    if "on" not in tokens or other not in tokens:
+        return ""
+    ours, theirs = tokens["on"]["read"], tokens[other]["read"]
+    share = f"{ours / theirs:.0%} of the tokens" if theirs else "tokens where the other reads none"
+    return f"It reads {ours:.1f} tokens a question against {theirs:.1f}: {share}."
