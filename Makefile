@@ -15,7 +15,7 @@ RUN ?= runs/quickstart
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PLUGINS := plugins/moai-shapes plugins/moai-geometry plugins/moai-easyocr
+PLUGINS := plugins/moai-shapes plugins/moai-geometry plugins/moai-easyocr plugins/moai-transformers
 
 # Idle OpenMP threads that spin take the core from the thread that works.
 export OMP_WAIT_POLICY := passive

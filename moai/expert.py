@@ -42,6 +42,7 @@ class Expert(ABC):
     install: ClassVar[str] = ""  # the command that installs what is missing
     licence: ClassVar[str] = ""  # of code and weights
     weights: ClassVar[str] = "none"  # where the weights come from
+    by_default: ClassVar[bool] = True  # does it look where no expert is named? not one that downloads gigabytes
     thread_safe: ClassVar[bool] = False  # may perceive run in several threads at once? else calls wait for each other
     memory: int | None = None  # bytes when loaded and busy, on its device; a property where the options decide it
     Options: ClassVar[type[Options]] = Options

@@ -114,10 +114,10 @@ def make_perceiver(experts: str | None, options: Sequence[str] = (), **settings:
 
 
 def installed_experts() -> list[str]:
-    """Names of the registered experts that can run here."""
+    """Names of the registered experts that can run here and look unasked."""
     from moai.plugins import registry
 
-    return [name for name, expert in registry().experts.items() if not expert.missing()]
+    return [name for name, expert in registry().experts.items() if expert.by_default and not expert.missing()]
 
 
 def split_names(text: str) -> list[str]:

@@ -202,3 +202,10 @@ def test_many_images_are_read_in_chunks(run_cli, picture_file, monkeypatch):
     monkeypatch.setattr(command, "CHUNK", 2)
     result = run_cli("perceive", *[picture_file] * 5, "--experts", "spots", "--json", "--no-cache")
     assert len(rows(result)) == 5 and "perceiving 5-5 of 5" in result.stderr
+
+
+def test_an_expert_that_looks_only_where_it_is_named(run_cli, picture_file, monkeypatch):
+    spots = command.make_perceiver("spots").experts[0]
+    monkeypatch.setattr(type(spots), "by_default", False)
+    assert "spots" not in run_cli("perceive", picture_file).stdout
+    assert "spots 3" in run_cli("perceive", picture_file, "--experts", "spots").stdout
