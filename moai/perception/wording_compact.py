@@ -1,8 +1,9 @@
 """The style "compact": a few tokens per fact, for hosts and compressors with little room.
 
-Knows: its English wording. An object is its label and where its box lies in a grid of three by three; relations are
-said without "is"; a line of text follows the word "text". Nothing introduces a role, and its facts end with a full
-stop: ``red circle center, dog top left. dog left of red circle. text EXIT top.``
+Knows: its English wording. An object is where its box lies in a grid of three by three, and its label; relations are
+said without "is"; a line of text stands behind its place and the word "text". Nothing introduces a role, and its facts
+end with a full stop: ``center red circle, top left dog. dog left of red circle. top text EXIT.`` The place comes first,
+because a language model that reads the label knows only what stands before it.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ def place(box: Box) -> str:
 
 
 def objects(items: Sequence, scores: bool = False) -> str:
-    """Labels and places of segments or detections."""
+    """Places and labels of segments or detections."""
     named = [(clean_label(describe(item)), item) for item in items]
-    return _role([with_score(f"{name} {place(item.box)}", item.score, scores) for name, item in named if name])
+    return _role([with_score(f"{place(item.box)} {name}", item.score, scores) for name, item in named if name])
 
 
 def panoptic(perception: Perception, scores: bool = False) -> str:
-    """Names and places of the segments."""
+    """Places and names of the segments."""
     return objects(perception.segments, scores)
 
 
 def open_world(perception: Perception, scores: bool = False) -> str:
-    """Names and places of the detections."""
+    """Places and names of the detections."""
     return objects(perception.detections, scores)
 
 
@@ -53,8 +54,8 @@ def ocr(perception: Perception, scores: bool = False) -> str:
     facts = []
     for line in perception.texts:
         if text := clean(line.text):
-            where = f" {place(_bounds(line.polygon))}" if line.polygon else ""
-            facts.append(with_score(f"text {text}{where}", line.score, scores))
+            where = f"{place(_bounds(line.polygon))} " if line.polygon else ""
+            facts.append(with_score(f"{where}text {text}", line.score, scores))
     return _role(facts)
 
 

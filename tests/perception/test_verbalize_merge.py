@@ -102,8 +102,8 @@ def test_the_compact_style(registry):
         notes={"weather": ("It rains.",)},
     )
     assert verbalize(seen, style="compact", registry=registry) == (
-        "red circle center. dog top left, cup right. dog #1 left of dog #2, cup on table. "
-        "text EXIT top, text no place. It rains."
+        "center red circle. top left dog, right cup. dog #1 left of dog #2, cup on table. "
+        "top text EXIT, text no place. It rains."
     )
     assert verbalize(Perception(), style="compact", registry=registry) == ""
 
