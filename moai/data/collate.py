@@ -46,7 +46,9 @@ class Collator:
             ``input_ids, attention_mask, prompt_mask (B, S)``, ``labels`` with answers, ``pixel_values``, and the
             auxiliary tensors of ``MoaiProcessor.aux_inputs``.
         """
-        prompts = [self._prompt(sample.question) for sample in samples]
+        seen = [[] if perception is None else [perception] for perception in perceptions]
+        words = self.processor.with_words
+        prompts = [words(self._prompt(sample.question), row) for sample, row in zip(samples, seen, strict=True)]
         ends = [self._answer(s.question, s.answer) if answers else [] for s in samples]
         rows = [prompt + end for prompt, end in zip(prompts, ends, strict=True)]
         masks = [[True] * len(prompt) + [False] * len(end) for prompt, end in zip(prompts, ends, strict=True)]
@@ -60,7 +62,7 @@ class Collator:
         if answers:
             labels = [[IGNORED] * len(p) + end for p, end in zip(prompts, ends, strict=True)]
             batch["labels"] = _pad(labels, IGNORED, left)
-        batch.update(self.processor.aux_inputs([[] if p is None else [p] for p in perceptions]))
+        batch.update(self.processor.aux_inputs(seen))
         return batch
 
     def lengths(self, samples: Sequence[Sample]) -> list[int]:

@@ -37,12 +37,26 @@ class Mixer(nn.Module):
         normalize: bring each token to unit root mean square before it is read, and write the update in units of the
             token's own, since a residual stream is a hundred times larger in its last layers than in its first (ours);
             ``False`` is the published arithmetic.
+        center: also take each row's mean over its tokens away before they are read: tokens in the middle of a host share a
+            few huge directions, beside which what tells them apart is small (ours; needs ``normalize``).
+        match_init: start the modules that read auxiliary tokens with equal query and key projections, so that a token
+            attends to its own word among them from the first step (ours; ``False`` is the published form).
+        gates: ``"learned"``; or, for comparison, frozen: ``"uniform"`` (a third each) or ``"random"``.
         others: passed to each :class:`AttentionModule`.
     """
 
-    def __init__(self, width: int, *, normalize: bool = True, **others) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        normalize: bool = True,
+        center: bool = False,
+        match_init: bool = False,
+        gates: str = "learned",
+        **others,
+    ) -> None:
         super().__init__()
-        self.normalize = normalize
+        self.normalize, self.center = normalize, center and normalize
         names = IMAGE_MODULES + LANGUAGE_MODULES
         self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
         self.gate_image = nn.Linear(width, 3)
@@ -50,8 +64,16 @@ class Mixer(nn.Module):
         for gate in (self.gate_image, self.gate_language):  # equal weights until step 2 learns better ones
             nn.init.zeros_(gate.weight)
             nn.init.zeros_(gate.bias)
+            if gates == "random":
+                nn.init.normal_(gate.weight, std=2 * width**-0.5)  # logits of about 2 for tokens at unit scale
+            gate.requires_grad_(gates == "learned")
+        if match_init:
+            for module in (self.attention["image_aux"], self.attention["language_aux"]):
+                module.key.load_state_dict(module.query.state_dict())
 
-    def forward(self, s: Streams, choice: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, s: Streams, choice: tuple[int, int] | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the updates ``(B, I, D)`` and ``(B, P, D)`` to add to the image and language tokens.
 
         The gates' weights sum to one, so adding the weighted updates to the tokens equals the paper's weighted sum of
@@ -61,11 +83,13 @@ class Mixer(nn.Module):
             s: the streams.
             choice: step 1's draw: the index of the one module to run per modality, in the order of
                 ``IMAGE_MODULES`` and ``LANGUAGE_MODULES``. ``None`` blends all three by the gates.
+            shift: ``(B, 2, 3)`` added to the gates' logits of each row, per modality; ``None`` adds nothing.
         """
         scales: tuple[Tensor | float, Tensor | float] = (1.0, 1.0)
         if self.normalize:
             scales = (_size(s.image), _size(s.language))
-            s = s._replace(image=unit(s.image), language=unit(s.language))
+            image, language = self._read(s)
+            s = s._replace(image=image, language=language)
         contexts = {
             "image_aux": (s.aux, s.aux_mask),
             "image_language": (s.language, s.language_mask),
@@ -75,26 +99,57 @@ class Mixer(nn.Module):
             "language_self": (s.language, s.language_mask),
         }
         picks = choice or (None, None)
-        image_update = self._blend(s.image, IMAGE_MODULES, self.gate_image, contexts, picks[0])
-        language_update = self._blend(s.language, LANGUAGE_MODULES, self.gate_language, contexts, picks[1])
+        weights = (None, None) if choice else self._weights(s.image, s.language, shift)
+        image_update = self._blend(s.image, IMAGE_MODULES, weights[0], contexts, picks[0])
+        language_update = self._blend(s.language, LANGUAGE_MODULES, weights[1], contexts, picks[1])
         return image_update * scales[0], language_update * scales[1]
 
-    def _blend(self, x, names, gate, contexts, pick: int | None) -> Tensor:
+    def _weights(self, image: Tensor, language: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits = (self.gate_image(image), self.gate_language(language))
+        if shift is not None:
+            logits = tuple(own + shift[:, None, i].to(own.dtype) for i, own in enumerate(logits))
+        return logits[0].softmax(dim=-1), logits[1].softmax(dim=-1)  # (B, I, 3), (B, P, 3)
+
+    def _blend(self, x, names, weights, contexts, pick: int | None) -> Tensor:
         if pick is not None:
             return self.attention[names[pick]](x, *contexts[names[pick]])
-        weights = gate(x).softmax(dim=-1)  # (B, T, 3)
-        updates = torch.stack([self.attention[name](x, *contexts[name]) for name in names], dim=-1)
-        return (updates * weights.unsqueeze(-2)).sum(dim=-1)
+        modules = [self.attention[name] for name in names]
+        if all(module.plain for module in modules):
+            # Without an activation behind them, three projections of weighted inputs are one: nothing is stacked.
+            read = [module.read(x, *contexts[name]) for name, module in zip(names, modules, strict=True)]
+            joined = torch.cat([part * weights[..., i, None] for i, part in enumerate(read)], dim=-1)  # (B, T, 3r)
+            return F.linear(joined, torch.cat([module.output.up.weight for module in modules], dim=1))
+        total = weights[..., 0, None] * modules[0](x, *contexts[names[0]])
+        for i, (name, module) in enumerate(zip(names[1:], modules[1:], strict=True), 1):
+            total = total + weights[..., i, None] * module(x, *contexts[name])
+        return total
 
-    def gate_weights(self, s: Streams) -> tuple[Tensor, Tensor]:
+    def _read(self, s: Streams) -> tuple[Tensor, Tensor]:
+        """Image and language tokens as queries, keys and gates see them."""
+        if not self.normalize:
+            return s.image, s.language
+        image, language = unit(s.image), unit(s.language)
+        if not self.center:
+            return image, language
+        return centered(image, s.image_mask), centered(language, s.language_mask)
+
+    def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""
-        image, language = (unit(s.image), unit(s.language)) if self.normalize else (s.image, s.language)
-        return self.gate_image(image).softmax(dim=-1), self.gate_language(language).softmax(dim=-1)
+        image, language = self._read(s)
+        return self._weights(image, language, shift)
 
 
 def unit(x: Tensor) -> Tensor:
     """Each vector at unit root mean square; zero stays zero."""
     return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
+
+
+def centered(x: Tensor, mask: Tensor) -> Tensor:
+    """``x (B, T, D)`` less its row's mean over the tokens in ``mask (B, T)``, at unit scale; a single token stays."""
+    kept = mask[..., None].to(x.dtype)
+    count = kept.sum(dim=1, keepdim=True)
+    mean = (x * kept).sum(dim=1, keepdim=True) / count.clamp(min=1)
+    return unit(x - mean * (count > 1))
 
 
 def _size(x: Tensor) -> Tensor:

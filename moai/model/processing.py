@@ -8,7 +8,6 @@ splits them.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,11 +17,9 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 from moai.errors import PromptError
 from moai.images import read_image
 from moai.model.checkpoint import write_manifest
+from moai.perception.budget import Spoken, verbalize_within
 from moai.perception.panoptic_map import render_map
 from moai.perception.types import Perception, merge
-from moai.perception.verbalize import verbalize
-
-log = logging.getLogger("moai")
 
 
 class MoaiProcessor(ProcessorMixin):
@@ -32,9 +29,11 @@ class MoaiProcessor(ProcessorMixin):
         image_processor, tokenizer: of transformers.
         image_token: the placeholder's text; ``image_tokens`` of them stand for one image.
         experts, expert_options: names and options of the experts that ``__call__`` runs when no perceptions are given.
-        language: of the verbalization.
+        language, style: of the verbalization.
+        through: how words reach the model: ``"mixers"`` as auxiliary tokens, or ``"prompt"`` as plain text behind the
+            image, uncompressed: the baseline that the mixers have to beat, at many times the tokens.
         panoptic_map: hand over the panoptic map when a panoptic expert answered.
-        max_aux_tokens: cut the verbalized perception here.
+        max_aux_tokens: of the verbalized perception; a longer one loses its least important facts.
         max_length: the host's context; a longer prompt is a :class:`PromptError`.
     """
 
@@ -48,6 +47,8 @@ class MoaiProcessor(ProcessorMixin):
         experts: Sequence[str] = (),
         expert_options: dict | None = None,
         language: str = "en",
+        style: str = "paper",
+        through: str = "mixers",
         panoptic_map: bool = True,
         max_aux_tokens: int = 512,
         max_length: int | None = None,
@@ -57,6 +58,7 @@ class MoaiProcessor(ProcessorMixin):
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.experts, self.expert_options = list(experts), dict(expert_options or {})
         self.language, self.panoptic_map, self.max_aux_tokens = language, panoptic_map, max_aux_tokens
+        self.style, self.through = style, through
         self.max_length = max_length
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
@@ -151,23 +153,31 @@ class MoaiProcessor(ProcessorMixin):
         if "input_ids" not in data:
             return data
         self._check_length(data["input_ids"].shape[1])
-        data["prompt_mask"] = data["attention_mask"].bool()
         if images:
             if perceptions is None and self.experts:
                 perceptions = self.perceiver.perceive(images)
             counts = ((data["input_ids"] == self.image_token_id).sum(dim=1) // self.image_tokens).tolist()
-            data.update(self.aux_inputs(_per_row(perceptions, counts)))
+            rows = _per_row(perceptions, counts)
+            data.update(self.aux_inputs(rows))
+            if self.through == "prompt":
+                data.update(self._reworded(data, rows))
+        data["prompt_mask"] = data["attention_mask"].bool()
         return data
+
+    def _reworded(self, data: BatchFeature, perceptions: list[list[Perception]]) -> dict[str, torch.Tensor]:
+        """``input_ids`` and ``attention_mask`` with the words in them, padded on the left."""
+        ids = [row[kept.bool()].tolist() for row, kept in zip(data["input_ids"], data["attention_mask"], strict=True)]
+        ids = [self.with_words(row, seen) for row, seen in zip(ids, perceptions, strict=True)]
+        return self.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
 
     def aux_inputs(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
         """Auxiliary tensors for the perceptions of each row's images; rows without any are masked out.
 
         Returns nothing at all when no row has a perception.
         """
-        if not any(perceptions):
+        if not any(perceptions) or self.through == "prompt":
             return {}
-        texts = [verbalize(merge(row), language=self.language) if row else "" for row in perceptions]
-        ids = [self._cut(self.plain_ids(text)) for text in texts]
+        ids = [self._speak(merge(row)) if row else [] for row in perceptions]
         width = max(1, max(len(row) for row in ids))
         tokens = torch.zeros(len(ids), width, dtype=torch.long)
         mask = torch.zeros(len(ids), width, dtype=torch.long)
@@ -176,14 +186,48 @@ class MoaiProcessor(ProcessorMixin):
             mask[index, : len(row)] = 1
         return {"aux_input_ids": tokens, "aux_attention_mask": mask, **self._maps(perceptions)}
 
-    def _cut(self, ids: list[int]) -> list[int]:
-        if len(ids) > self.max_aux_tokens:
-            log.warning(
-                "a perception of %d tokens was cut to %d; raise perception.max_tokens to keep all of it",
-                len(ids),
-                self.max_aux_tokens,
-            )
-        return ids[: self.max_aux_tokens]
+    def with_words(self, ids: list[int], perceptions: Sequence[Perception]) -> list[int]:
+        """``ids`` of a prompt with its images' perceptions in words behind the last image; for ``through="prompt"``.
+
+        Anywhere else the ids come back as they are.
+
+        Raises:
+            PromptError: longer than the host's context.
+        """
+        if self.through != "prompt" or not perceptions:
+            return ids
+        behind = len(ids) - ids[::-1].index(self.image_token_id)
+        words = self._speak(merge(perceptions)) + self.plain_ids("\n")
+        self._check_length(len(ids) + len(words))
+        return [*ids[:behind], *words, *ids[behind:]]
+
+    def spoken(self, perception: Perception) -> Spoken:
+        """A perception in words as the model is given it, and the facts that did not fit into ``max_aux_tokens``."""
+        return self._within(perception)[0]
+
+    def plain_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of ``plain_ids(text)`` begins and ends in ``text``, in characters.
+
+        Raises:
+            PromptError: the tokenizer does not know.
+        """
+        if not self._plain.is_fast:
+            raise PromptError(f"{type(self._plain).__name__} does not say which characters a token is; nothing to show")
+        return self._plain(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+
+    def _speak(self, perception: Perception) -> list[int]:
+        """Token ids of the words; what is longer than ``max_aux_tokens`` loses whole facts, never half a box."""
+        return self._within(perception)[1]
+
+    def _within(self, perception: Perception) -> tuple[Spoken, list[int]]:
+        ids: dict[str, list[int]] = {"": []}
+
+        def count_tokens(text: str) -> int:
+            ids[text] = self.plain_ids(text)
+            return len(ids[text])
+
+        spoken = verbalize_within(perception, self.max_aux_tokens, count_tokens, self.language, self.style)
+        return spoken, ids[spoken.text]
 
     def _maps(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
         shown = [[p for p in row if p.has_panoptic] if self.panoptic_map else [] for row in perceptions]

@@ -86,6 +86,8 @@ def build_processor(recipe: Recipe, host, tokens: int) -> MoaiProcessor:
         experts=list(p.experts),
         expert_options=copy.deepcopy(p.options),
         language=p.language,
+        style=p.style,
+        through=p.through,
         panoptic_map=p.panoptic_map,
         max_aux_tokens=p.max_tokens,
         max_length=getattr(host.config.get_text_config(), "max_position_embeddings", None),
@@ -116,6 +118,7 @@ def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) ->
         compressor=recipe.compressor.model_dump(),
         mixer=mixer,
         center_aux=recipe.preset != "official",
+        context_layer=recipe.perception.context_layer,
         image_token_id=processor.image_token_id,
         image_tokens=tokens,
     )  # fmt: skip

@@ -54,6 +54,9 @@ class PerceptionSection(Section):
     experts: tuple[str, ...] = ()
     options: dict[str, dict[str, Any]] = {}  # expert name -> its options
     language: str = "en"
+    style: str = "paper"  # of the verbalization: "paper", "compact", or a plugin's own
+    through: Literal["mixers", "prompt"] = "mixers"  # "prompt": as plain text in the prompt, the baseline to beat
+    context_layer: int | None = Field(None, ge=1)  # words as the host knows them in this layer, not their embeddings alone
     panoptic_map: bool = True  # the map's own tokens, when a panoptic expert answered
     max_tokens: int = Field(512, ge=1)  # of the verbalized perception; what is beyond is cut
 
@@ -83,6 +86,9 @@ class MixerSection(Section):
     identity_init: bool = True
     sharpness: float | None = Field(4.0, gt=0)
     normalize: bool = True
+    center: bool = False
+    match_init: bool = False
+    gates: Literal["learned", "uniform", "random"] = "learned"
 
 
 class Data(Section):
@@ -111,6 +117,7 @@ class Step(Section):
     routing: Literal["random_module", "gates"]
     image_dropout: float = Field(0.5, ge=0, le=1)  # share of samples whose image features are zeroed
     kinds: dict[str, Share] = {}  # answer type -> share of its samples that an epoch uses, in [0, 1]; others use all
+    balance: bool = False  # as many "yes" as "no" for every question text: what the question gives away is gone
 
 
 class Training(Section):
@@ -126,6 +133,7 @@ class Training(Section):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
     perception_dropout: float = Field(0.1, ge=0, le=1)  # share of samples without any perception: makes "off" fair
+    expert_dropout: float = Field(0.0, ge=0, le=1)  # share of samples that lose one expert: makes leave-one-out fair
     checkpoint_every: int = Field(50, ge=1)
     monitor_every: int = Field(40, ge=1)
     threads: int | None = Field(None, ge=1)  # CPU threads; part of what makes a run repeatable
@@ -181,7 +189,8 @@ class Recipe(Section):
 OFFICIAL: dict[str, dict[str, Any]] = {
     "mixer": {
         "every": 8, "rank": 64, "heads": 4, "placement": "attention_input", "activation": "gelu",
-        "identity_init": False, "sharpness": None, "normalize": False,
+        "identity_init": False, "sharpness": None, "normalize": False, "center": False, "match_init": False,
+        "gates": "learned",
     },
     "compressor": {
         "latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1,

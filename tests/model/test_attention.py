@@ -108,6 +108,83 @@ def test_the_arithmetic_head_by_head(activation):
     assert torch.allclose(attention(x, context)[0], expected, atol=1e-6)
 
 
+def wide(rank=8, **options):
+    """The same arithmetic at the heads' own width: the reference for every shortcut."""
+    attention = AttentionModule(WIDTH * 4, rank=rank, heads=4, identity_init=False, **options)
+    attention.narrow = False
+    return attention
+
+
+def pair(**options):
+    torch.manual_seed(0)
+    reference = wide(**options)
+    fast = AttentionModule(WIDTH * 4, rank=8, heads=4, identity_init=False, **options)
+    fast.load_state_dict(reference.state_dict())
+    generator = torch.Generator().manual_seed(1)
+    x, context = (torch.randn(3, n, WIDTH * 4, generator=generator) for n in (7, 9))
+    mask = torch.tensor([[True] * 9, [True] * 4 + [False] * 5, [False] * 9])
+    return reference, fast, x, context, mask
+
+
+FORMS = [{"sharpness": 4.0}, {"sharpness": None}, {"activation": "gelu"}, {"activation": "gelu", "sharpness": 4.0}]
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+def test_attention_at_the_ranks_width_has_the_same_numbers_and_gradients(options):
+    reference, fast, x, context, mask = pair(**options)
+    assert fast.narrow and not reference.narrow
+    grads = []
+    for attention in (reference, fast):
+        inputs = x.clone().requires_grad_(), context.clone().requires_grad_()
+        out = attention(*inputs, mask)
+        (out * torch.linspace(-1, 1, WIDTH * 4)).sum().backward()
+        grads.append([out.detach(), *(t.grad for t in inputs), *(p.grad for p in attention.parameters())])
+        assert torch.equal(out[2], torch.zeros_like(out[2]))
+    for slow, quick in zip(*grads):
+        assert torch.allclose(slow, quick, atol=1e-4 * max(1.0, float(slow.abs().max())))
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+def test_half_precision_stays_near_full_precision(options):
+    _, fast, x, context, mask = pair(**options)
+    exact = fast(x, context, mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = fast(x, context, mask)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).norm() < 0.03 * exact.norm()
+
+
+def test_a_width_below_the_rank_is_left_as_it_is():
+    assert not AttentionModule(WIDTH, rank=8, heads=4).narrow
+    assert AttentionModule(WIDTH, rank=7, heads=4).narrow
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+def test_long_rows_go_one_by_one_with_the_same_numbers(options, monkeypatch):
+    _, fast, x, context, mask = pair(**options)
+    whole = fast(x, context, mask)
+    monkeypatch.setattr("moai.model.attention.ROW", 1)
+    assert torch.allclose(fast(x, context, mask), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+def test_the_weights_are_those_of_the_output(options):
+    reference, fast, x, context, mask = pair(**options)
+    weights = fast.weights(x, context, mask)
+    assert torch.allclose(weights, reference.weights(x, context, mask), atol=1e-5)
+    assert torch.allclose(weights[:2].sum(dim=-1), torch.ones(2, 4, 7), atol=1e-5) and not weights[2].any()
+    values = reference.value(context).unflatten(-1, (4, -1)).transpose(1, 2)
+    out = reference.output((weights @ values).transpose(1, 2).flatten(2))
+    assert torch.allclose(out, fast(x, context, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+def test_compiled_whole_it_gives_the_same(options):
+    _, fast, x, context, mask = pair(**options)
+    compiled = torch.compile(fast, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(x, context, mask), fast(x, context, mask), atol=1e-5)
+
+
 def test_a_width_that_the_heads_do_not_divide():
     with pytest.raises(HostError, match="width 32 cannot be split into 5 heads; change mixer.heads"):
         AttentionModule(WIDTH, heads=5)

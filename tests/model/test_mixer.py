@@ -101,3 +101,24 @@ def test_the_official_width_counts_as_published():
         assert sum(p.numel() for p in module.parameters()) == 4 * 2 * 64 * 4096 == 2_097_152
     assert sum(p.numel() for p in layer.parameters()) == 6 * 2_097_152 + 2 * (3 * 4096 + 3)
     assert round(4 * sum(p.numel() for p in layer.parameters()) / 1e6, 1) == 50.4
+
+
+def test_matching_tokens_attend_to_each_other_from_the_start():
+    torch.manual_seed(0)
+    words = torch.randn(1, 12, 64)
+    found = {}
+    for match in (False, True):
+        module = Mixer(64, rank=32, heads=2, match_init=match).attention["language_aux"]
+        q, k = module.query(words), module.key(words)
+        found[match] = ((q @ k.transpose(1, 2)).argmax(dim=-1) == torch.arange(12)).float().mean()
+    assert found[True] == 1.0 and found[False] < 0.5
+
+
+@pytest.mark.parametrize("gates", ["uniform", "random"])
+def test_gates_that_do_not_learn(streams, gates):
+    torch.manual_seed(0)
+    mixer = Mixer(WIDTH, rank=8, heads=2, gates=gates)
+    frozen = {name for name, p in mixer.named_parameters() if not p.requires_grad}
+    assert frozen == {f"gate_{stream}.{part}" for stream in ("image", "language") for part in ("weight", "bias")}
+    for weights in mixer.gate_weights(streams):
+        assert (weights.std() > 0.1) == (gates == "random")

@@ -186,8 +186,10 @@ def test_perceptions_go_to_the_rows_of_their_images(processor):
 def test_the_verbalized_perception_is_cut(processor, caplog):
     seen = Perception(texts=tuple(TextLine(f"line {i}", 0.9) for i in range(400)))
     aux = processor.aux_inputs([[seen]])
-    assert aux["aux_input_ids"].shape[1] == processor.max_aux_tokens == 512
-    assert "cut to 512" in caplog.text  # never silently
+    words = processor.tokenizer.decode(aux["aux_input_ids"][0])
+    assert 400 < aux["aux_input_ids"].shape[1] <= processor.max_aux_tokens == 512
+    assert words.rstrip().endswith(".") and "line 0, line 1," in words
+    assert "512" in caplog.text  # never silently
     assert "aux_pixel_values" not in aux  # nothing panoptic answered
 
 
@@ -258,3 +260,44 @@ def test_a_host_without_template():
         chat_template("host", None, "<image>")
     with pytest.raises(RecipeError, match="'hots' is neither 'host' nor 'question_answer'"):
         chat_template("hots", None, "<image>")
+
+
+# The words in the prompt -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wordy():
+    tiny.register()
+    return tiny.made(perception={"through": "prompt"})[1]
+
+
+@pytest.mark.parametrize("text", ["plain", *HOSTILE])
+def test_a_perception_in_the_prompt_stands_behind_the_image_as_text(wordy, text):
+    plain = wordy.prompt_ids("What is it?")
+    ids = wordy.with_words(plain, [tiny.seen("red circle", text=text)])
+    assert count_controls(wordy, ids) == count_controls(wordy, plain)
+    words = wordy.tokenizer.decode(ids[len(plain[: plain.index(wordy.image_token_id)]) + tiny.IMAGE_TOKENS :])
+    assert words.startswith("The image includes") and "red circle" in words
+    assert words.index(text.replace("\n", " ")) < words.index("What")
+    assert wordy.aux_inputs([[tiny.seen("red circle")]]) == {}
+
+
+def test_a_perception_in_the_prompt_reaches_every_way_in(wordy):
+    picture, seen = tiny.picture("red"), tiny.seen("red circle")
+    expected = wordy.with_words(wordy.prompt_ids("What?"), [seen])
+    prompt = wordy.apply_chat_template(tiny.user_turn(None, "What?"), add_generation_prompt=True)
+    inputs = wordy(images=[picture, picture], text=[prompt, prompt], perceptions=[seen, None])
+    assert inputs["input_ids"][0].tolist() == expected
+    kept = inputs["attention_mask"][1].bool()
+    assert inputs["input_ids"][1][kept].tolist() == wordy.prompt_ids("What?")
+    assert inputs["prompt_mask"].equal(inputs["attention_mask"].bool()) and "aux_input_ids" not in inputs
+
+
+def test_a_perception_in_the_prompt_that_does_not_fit(wordy):
+    with pytest.raises(PromptError, match="context"):
+        wordy.with_words(wordy.prompt_ids("What?"), [tiny.seen(*["red circle"] * 40)])
+
+
+def test_mixers_keep_the_prompt_free_of_words(processor):
+    plain = processor.prompt_ids("What is it?")
+    assert processor.with_words(plain, [tiny.seen("red")]) == plain

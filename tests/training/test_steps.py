@@ -200,6 +200,16 @@ def test_shares_of_kinds():
     assert {kinds[index] for batch in none for index in batch} == {"open"}
 
 
+def test_balanced_questions_have_as_many_of_each_answer():
+    pairs = [("red?", "no")] * 70 + [("red?", "yes")] * 10 + [("what?", "red")] * 20 + [("never?", "no")] * 5
+    plan = training(0, 120, batch_size=8, step2={"balance": True})
+    batches = steps.draw_batches(0, [1] * len(pairs), ["a"] * len(pairs), plan, pairs)
+    drawn = Counter(pairs[index] for batch in batches[:5] for index in batch)
+    assert drawn == {("red?", "no"): 10, ("red?", "yes"): 10, ("what?", "red"): 20}
+    seen = {index for batch in batches for index in batch if pairs[index] == ("red?", "no")}
+    assert len(seen) > 60, "other samples of the frequent answer in each epoch"
+
+
 # Rates and groups -------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,79 @@
+"""What goes into the host's forward and what comes out: masks, positions, and which logits are computed.
+
+Knows: tensors, and the signatures of transformers' causal language models, which differ between families.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moai.errors import HostError
+
+OPTIONAL = ("position_ids", "logits_to_keep", "use_cache")
+
+
+def prompt_positions(given, attention_mask, labels, input_ids, past: int, window: int) -> Tensor | None:
+    """The prompt mask for the current window ``(B, window)``; ``None`` where nothing is to be mixed."""
+    if given is not None:
+        given = F.pad(given.bool()[:, past : past + window], (0, max(0, past + window - given.shape[1])))
+        return given if past == 0 or bool(given.any()) else None
+    if past or input_ids is None:
+        return None
+    mask = torch.ones_like(input_ids, dtype=torch.bool)
+    if attention_mask is not None and attention_mask.ndim == 2:
+        mask = attention_mask.bool()
+    if labels is not None:  # an answer, and any turn behind it, must not reach what comes before it
+        mask = mask & ((labels != -100).cumsum(dim=1) == 0)
+    return mask
+
+
+def positions(attention_mask: Tensor | None, window: int) -> Tensor | None:
+    """Position numbers ``(B, window)`` that skip padding; ``None`` without a two-dimensional mask."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return None
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -window:]
+
+
+def answer_positions(labels: Tensor) -> Tensor:
+    """From one before the first label of any row to the end: the only logits that a loss needs."""
+    first = int((labels != -100).int().argmax(dim=1).min())
+    return torch.arange(max(first - 1, 0), labels.shape[1], device=labels.device)
+
+
+def takes(host: nn.Module) -> frozenset[str]:
+    """Those of ``OPTIONAL`` that the host's forward accepts: by name, or among arguments of any name."""
+    parameters = inspect.signature(host.forward).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return frozenset(OPTIONAL)
+    return frozenset(OPTIONAL) & frozenset(parameters)
+
+
+def kept_logits(logits: Tensor, keep: int | Tensor, window: int) -> Tensor:
+    """The logits of ``keep``, cut out here when the host did not do so itself.
+
+    A host whose forward swallows ``logits_to_keep`` among its further arguments returns all of them.
+    """
+    every = isinstance(keep, int) and keep == 0
+    count = window if every else keep if isinstance(keep, int) else len(keep)
+    if logits.shape[1] == count or every:
+        return logits
+    return logits[:, -count:] if isinstance(keep, int) else logits[:, keep]
+
+
+def cache_of(output, host: nn.Module):
+    """The key-value cache in a host's output, ``None`` where none was asked for.
+
+    Raises:
+        HostError: the host never returns one: each generated token would be mixed as if it stood alone.
+    """
+    try:
+        return output.past_key_values
+    except AttributeError:
+        raise HostError(
+            f"{type(host).__name__} keeps no key-value cache, so it cannot be a host; "
+            "use a decoder-only language model with attention layers"
+        ) from None

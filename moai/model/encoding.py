@@ -1,0 +1,102 @@
+"""What is put before the host: images and auxiliary words as vectors of the decoder's width.
+
+Knows: tensors and modules; never a perception, never the host's layers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from moai.errors import PromptError
+from moai.model.context import context_states
+from moai.model.graft import half_precision
+from moai.model.mixer import unit
+
+
+class Encoders:
+    """The encoding half of the model: needs ``host``, ``holder``, ``vision``, ``connector``, ``compressor`` and ``config``.
+
+    Scale: image features stand among the words as the connector gives them, at the scale of what the decoder reads.
+    Hosts of the Gemma family scale words inside their embedding, which image features do not pass; hosts of the Granite
+    family multiply whatever comes in, words and images, so there image features are divided by that factor first.
+    """
+
+    def encode_images(self, pixel_values: Tensor, input_ids: Tensor, keep: Tensor | None = None) -> Tensor:
+        """``pixel_values (N, 3, h, w)``, in the order of the placeholders, to ``(B, M, D)`` padded per row.
+
+        ``keep (B,)`` zeroes the vision features of the rows that are false. Before the connector, never behind it: a
+        zero embedding stays zero through every layer, and its gradient is multiplied by each norm's ``1 / sqrt(eps)``.
+
+        Raises:
+            PromptError: the placeholders in ``input_ids`` do not match the number of images.
+        """
+        counts = (input_ids == self.config.image_token_id).sum(dim=1)
+        features = self.vision(pixel_values)
+        if keep is not None:
+            kept = keep.repeat_interleave(counts // self.config.image_tokens)
+            features = features * kept[:, None, None].to(features.dtype)
+        with self._precision():
+            features = self.connector(features)  # (N, tokens, D)
+        if int(counts.sum()) != features.shape[0] * features.shape[1]:
+            raise PromptError(
+                f"{int(counts.sum())} image placeholders for {features.shape[0]} images of "
+                f"{features.shape[1]} tokens; build the inputs with MoaiProcessor"
+            )
+        rows = features.flatten(0, 1).split(counts.tolist())
+        return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+    def encode_aux(
+        self,
+        aux_input_ids: Tensor,
+        aux_attention_mask: Tensor,
+        aux_pixel_values: Tensor | None = None,
+        aux_pixel_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Auxiliary tokens to compressed ones.
+
+        Args:
+            aux_input_ids, aux_attention_mask: the verbalized perception, ``(B, A)``.
+            aux_pixel_values: panoptic maps ``(B, M, 3, h, w)``; ``aux_pixel_mask (B, M)`` says which are real.
+
+        Returns:
+            ``(B, C, D)`` and its mask ``(B, C)``, false for rows without any perception.
+        """
+        words = self.get_input_embeddings()(aux_input_ids).float()
+        if self.config.center_aux:
+            words = unit(words - self.aux_mean)
+        else:
+            words = words * (self.word_factor * self.embedding_factor)  # at the scale of what the decoder reads
+        if self.config.context_layer is not None and aux_input_ids.shape[1]:
+            states = context_states(self.host, self.holder, aux_input_ids, aux_attention_mask, self.config.context_layer)
+            words = unit(unit(words) + states)
+        mask = aux_attention_mask.bool()
+        with self._precision():
+            if aux_pixel_values is not None:
+                maps = self.connector(self.vision(aux_pixel_values.flatten(0, 1))).float()
+                maps = unit(maps) if self.config.center_aux else maps
+                maps = maps.unflatten(0, aux_pixel_values.shape[:2])  # (B, M, tokens, D)
+                real = aux_pixel_mask.bool()[..., None].expand(maps.shape[:3])
+                words = torch.cat([words, maps.flatten(1, 2)], dim=1)
+                mask = torch.cat([mask, real.flatten(1)], dim=1)
+            states = self.compressor(words, mask)
+        return states, mask.any(dim=1)[:, None].expand(states.shape[:2])
+
+    def _precision(self):
+        """Adapters keep fp32 weights and compute in the host's half precision, in training as in inference."""
+        return half_precision(self.host.get_input_embeddings().weight)
+
+    def _embed(self, input_ids: Tensor, is_image: Tensor, image_features: Tensor | None) -> Tensor:
+        table = self.get_input_embeddings()
+        # The placeholder's id may lie outside the host's vocabulary; it is never looked up.
+        words = table(input_ids.masked_fill(is_image, 0))
+        if self.word_factor != 1.0:
+            words = words * self.word_factor
+        if image_features is None or image_features.shape[1] == 0:
+            return words
+        order = (is_image.long().cumsum(dim=1) - 1).clamp(min=0)  # k-th placeholder of its row
+        order = order.clamp(max=image_features.shape[1] - 1)
+        if self.embedding_factor != 1.0:
+            image_features = image_features / self.embedding_factor
+        images = image_features.to(words.dtype).gather(1, order[..., None].expand_as(words))
+        return torch.where(is_image[..., None], images, words)
