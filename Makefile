@@ -1,5 +1,6 @@
 # make quickstart   make .venv, install, and do the main job: assets, perceive, train, evaluate, ask
 # make test         make .venv, install, and run every test of the library and of its plugins
+# make bench        time moai against its references, side by side (docs/benchmarks.md)
 # make lint         ruff
 # make clean        remove what make and Python built; runs/ and the asset cache stay
 #
@@ -21,13 +22,16 @@ PLUGINS := plugins/moai-shapes plugins/moai-geometry plugins/moai-easyocr plugin
 export OMP_WAIT_POLICY := passive
 unexport HF_HUB_OFFLINE
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test bench lint clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/moai quickstart --run $(RUN)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest tests plugins -q
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -24,8 +24,9 @@ COMMANDS = {  # name -> (module, one line of help); pinned to the commands' own 
     "train": ("moai.cli.train", "Train a recipe's mixers around its frozen host."),
     "eval": ("moai.cli.evaluate", "Measure a run with perception on, off and shuffled."),
     "compare": ("moai.cli.compare", "Set a run beside a baseline run, question by question."),
+    "ablate": ("moai.cli.ablate", "Train and evaluate a folder of ablations, and print one table."),
     "ask": ("moai.cli.ask", "Ask a question about an image."),
-    "plan": ("moai.cli.plan", "Say what a recipe's model needs in memory, before a GPU is rented."),
+    "plan": ("moai.cli.plan", "Say what a recipe needs in memory, before a GPU is rented."),
     "import-official": ("moai.cli.import_official", "Convert the published MoAI checkpoint into a run folder."),
 }
 RESUME = "moai.resume"  # ctx.meta: the command line that continues what a Ctrl-C stops
@@ -57,7 +58,8 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table above, so that help imports none of them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            # A longer name has its line below it, so that it does not push all lines to the right and make them wrap.
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()], col_max=10)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a MoaiError is one sentence, a Ctrl-C says how to go on, a logged warning is shown."""

@@ -1,0 +1,74 @@
+"""Prefill and decoding: an augmented model against its own bare host, same sequence, same batch.
+
+Knows: forwards and caches. The augmented prefill includes condensing the words of perception; the vision encoder is
+left out, since a host that sees needs one whatever stands behind it.
+"""
+
+from __future__ import annotations
+
+import torch
+from measure import Row, in_turns, operations, ratio, spread
+from subjects import augmented, bare, batch
+
+PREFILL, DECODE = 1.15, 0.97
+
+
+def run(quick: bool, repeats: int) -> list[Row]:
+    """Prefill at two sizes, decoding at the first."""
+    image, prompt = (64, 32) if quick else (256, 64)
+    rows = [*_prefill("smollm2", 2, image, prompt, repeats), _decode("smollm2", 2, image, prompt, repeats, quick)]
+    return [*rows, *_prefill("1b", 1, image, prompt, max(2, repeats // 2))]
+
+
+@torch.no_grad()
+def _prefill(shape: str, rows: int, image: int, prompt: int, repeats: int) -> list[Row]:
+    model, inputs = augmented(shape, image), batch(shape, rows, image, prompt, aux=128)
+    inputs["image_features"] = model.encode_images(inputs.pop("pixel_values"), inputs["input_ids"])
+    host, embeds = bare(shape), model._embed(inputs["input_ids"], inputs["input_ids"] == model.config.image_token_id,
+                                             inputs["image_features"])  # fmt: skip
+
+    def ours() -> None:
+        model(**inputs, use_cache=True, logits_to_keep=1)
+
+    def theirs() -> None:
+        host(inputs_embeds=embeds, attention_mask=inputs["attention_mask"], use_cache=True, logits_to_keep=1)
+
+    counted = operations(ours), operations(theirs)
+    slow, fast = in_turns(ours, theirs, repeats)
+    return [
+        Row(
+            f"prefill, {shape} host: augmented over bare", ratio(slow, fast), PREFILL, at_most=True,
+            floor=counted[0] / counted[1],
+            detail={"augmented": spread(slow), "bare": spread(fast), "operations": counted, "batch": rows,
+                    "sequence": image + prompt, "mixers": list(model.mixers)},
+        )
+    ]  # fmt: skip
+
+
+@torch.no_grad()
+def _decode(shape: str, rows: int, image: int, prompt: int, repeats: int, quick: bool) -> Row:
+    model, inputs, steps = augmented(shape, image), batch(shape, rows, image, prompt, aux=128), 8 if quick else 32
+    host, token = bare(shape), torch.full((rows, 1), 5)
+    length = image + prompt
+    mask = torch.ones(rows, length + steps, dtype=torch.long)
+    caches = {
+        "ours": model(**inputs, use_cache=True, logits_to_keep=1).past_key_values,
+        "theirs": host(input_ids=torch.full((rows, length), 5), use_cache=True, logits_to_keep=1).past_key_values,
+    }
+
+    def walk(step_model, name: str) -> None:
+        cache = caches[name]
+        if cache.get_seq_length() > length:
+            cache.crop(length - cache.get_seq_length())  # back to where the prompt ended
+        for step in range(steps):
+            past = {"past_key_values": cache, "attention_mask": mask[:, : length + step + 1], "use_cache": True}
+            step_model(input_ids=token, logits_to_keep=1, **past)
+
+    slow, fast = in_turns(lambda: walk(model, "ours"), lambda: walk(host, "theirs"), repeats)
+    counted = operations(lambda: walk(model, "ours")), operations(lambda: walk(host, "theirs"))
+    return Row(
+        f"decoding, {shape} host, tokens/s: augmented over bare", ratio(fast, slow), DECODE, at_most=False,
+        floor=counted[1] / counted[0],
+        detail={"augmented": spread(slow), "bare": spread(fast), "operations": counted, "batch": rows, "steps": steps,
+                "prompt": length},
+    )  # fmt: skip

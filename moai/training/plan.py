@@ -1,0 +1,273 @@
+"""What a recipe's model needs in memory, found without any: shapes alone, on PyTorch's fake tensors.
+
+Knows: recipes and the model's builders. Parameters are counted on the real modules; activations are the tensors that
+autograd keeps of one real forward. Weights are never read, so a ``config.json`` is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, CLIPVisionConfig, LlamaConfig, PreTrainedConfig
+
+from moai.assets.host import resolve_host
+from moai.assets.resolver import resolve
+from moai.errors import AssetError, RecipeError, nearest
+from moai.model.config import MoaiConfig
+from moai.model.graft import Conditioning, decoder_layers
+from moai.model.modeling import MoaiForConditionalGeneration
+from moai.model.vision import VisionEncoder, build_vision
+from moai.training.build import image_tokens
+from moai.training.recipe import Recipe
+
+CARDS = (24, 48, 80)  # GiB
+RESERVE = 1.5 * 2**30  # bytes of a card that the driver, the kernels and fragments take
+HOST_SHAPE = {"layers": 32, "width": 4096, "heads": 32, "kv": None, "ffn": 11008, "vocab": 32000, "context": 4096}
+VISION_SHAPE = {"width": 1024, "layers": 24, "heads": 16, "ffn": 4096, "patch": 14}
+ANSWER = 8  # tokens whose logits a training step computes, per sample
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the model; all but ``parameters`` in bytes. A frozen part has neither gradients nor moments."""
+
+    name: str
+    parameters: int
+    weights: int
+    gradients: int = 0
+    optimizer: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes while training."""
+        return self.weights + self.gradients + self.optimizer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe needs. ``activations`` and ``checkpointed`` are bytes per sample of a training batch."""
+
+    parts: tuple[Part, ...]
+    mixer_layers: tuple[int, ...]
+    tokens: dict[str, int]  # image, prompt, aux: per sample
+    activations: int
+    checkpointed: int
+    cache: int  # bytes of one answered prompt's keys and values
+
+    def training(self, batch: int, checkpointed: bool) -> int:
+        """Bytes of a training step with ``batch`` samples."""
+        sample = self.checkpointed if checkpointed else self.activations
+        return sum(part.total for part in self.parts) + batch * sample
+
+    def answering(self) -> int:
+        """Bytes to answer one question: every weight, and the prompt's cache."""
+        return sum(part.weights for part in self.parts) + self.cache
+
+    def largest_batch(self, card: int, checkpointed: bool) -> int:
+        """The most samples per step on a card of ``card`` GiB; 0 where not even one fits."""
+        free = card * 2**30 - RESERVE - self.training(0, checkpointed)
+        return max(0, int(free // (self.checkpointed if checkpointed else self.activations)))
+
+    def to_dict(self, batch: int) -> dict[str, Any]:
+        """Plain JSON types; bytes throughout."""
+        cards = {
+            str(card): {
+                "answers": self.answering() + RESERVE <= card * 2**30,
+                "batch": self.largest_batch(card, False),
+                "batch_checkpointed": self.largest_batch(card, True),
+            }
+            for card in CARDS
+        }
+        return {
+            **asdict(self),
+            "batch": batch,
+            "training": self.training(batch, False),
+            "training_checkpointed": self.training(batch, True),
+            "answering": self.answering(),
+            "cards": cards,
+        }
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    host_shape: str | None = None,
+    vision_shape: str | None = None,
+    prompt: int = 64,
+    aux: int = 256,
+) -> Plan:
+    """Build the recipe's model on fake tensors and measure it.
+
+    Args:
+        recipe: the recipe; neither its data nor its weights are touched.
+        host_shape: ``"layers=32,width=4096,.."`` (``HOST_SHAPE``) in place of ``host.reference``: a Llama.
+        vision_shape: ``"width=1024,layers=24,.."`` (``VISION_SHAPE``) in place of the vision encoder: a CLIP.
+        prompt, aux: question tokens and words of perception per sample.
+
+    Raises:
+        MoaiError: a part that cannot be found; the message names the shape option that would do instead.
+    """
+    host_config = _llama(host_shape) if host_shape else _host_config(recipe)
+    with _quiet(), FakeTensorMode():
+        dtype = getattr(torch, recipe.host.dtype)
+        host = AutoModelForCausalLM.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
+        vision = _vision(recipe, vision_shape)
+        tokens = {"image": image_tokens(recipe, vision), "prompt": prompt, "aux": aux}
+        config = MoaiConfig(
+            text_config=host_config,
+            host={}, vision={},
+            connector={"kind": recipe.connector.kind, "options": dict(recipe.connector.options)},
+            compressor=recipe.compressor.model_dump(),
+            mixer=recipe.mixer.model_dump(),
+            center_aux=recipe.preset != "official",
+            image_tokens=tokens["image"],
+        )  # fmt: skip
+        model = MoaiForConditionalGeneration(config, host=host, vision=vision)
+        outside, kept = _activations(model, tokens, True), _activations(model, tokens, False)
+    layers = len(decoder_layers(host))
+    states = (tokens["image"] + prompt) * host_config.get_text_config().hidden_size * dtype.itemsize
+    checkpointed = outside + layers * states + (kept - outside) // max(1, layers)  # one layer is alive at a time
+    return Plan(
+        _parts(model), tuple(map(int, model.mixers)), tokens, kept, min(kept, checkpointed),
+        _cache(host_config.get_text_config(), tokens["image"] + prompt, dtype),
+    )  # fmt: skip
+
+
+def _parts(model: MoaiForConditionalGeneration) -> tuple[Part, ...]:
+    parts = [_part("host", model.host), _part("vision", model.vision)]
+    for name, module in model.adapters().items():
+        part = _part(name, module)  # adapters are kept in FP32, and AdamW keeps two moments of each parameter
+        parts.append(Part(name, part.parameters, part.weights, part.weights, 2 * part.weights))
+    return tuple(parts)
+
+
+def _part(name: str, module: nn.Module) -> Part:
+    tensors = list(module.parameters())  # each once: tied embeddings lie in memory once
+    return Part(name, sum(t.numel() for t in tensors), sum(t.numel() * t.dtype.itemsize for t in tensors))
+
+
+def _activations(model: MoaiForConditionalGeneration, tokens: dict[str, int], checkpointed: bool) -> int:
+    """Bytes that autograd keeps of one sample's forward, weights aside; with checkpointing, outside the layers only."""
+    if checkpointed:
+        model.activation_checkpointing_enable()
+    else:
+        model.activation_checkpointing_disable()
+    model.train()
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    kept: dict[int, tuple[Any, int]] = {}  # the storage is held, so that its address stays its own
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = (storage, storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _forward(model, tokens)
+    assert loss.requires_grad, "nothing trains"
+    return sum(size for _, size in kept.values())
+
+
+def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int]) -> Tensor:
+    """One sample as in training. Not ``model.forward``: that asks masks for their values, and there are none."""
+    table = model.get_input_embeddings().weight
+    width, image, prompt = table.shape[1], tokens["image"], tokens["prompt"]
+    with model._precision():
+        images = model.connector(torch.empty(1, image, model.vision.width))  # by width: pooling comes before
+        aux = model.compressor(torch.empty(1, tokens["aux"], width), torch.ones(1, tokens["aux"], dtype=torch.bool))
+    embeds = torch.cat([images.to(table.dtype), torch.empty(1, prompt, width, dtype=table.dtype)], dim=1)
+    places = [torch.zeros(1, n, dtype=torch.long) for n in (images.shape[1], prompt)]
+    masks = [torch.ones_like(place, dtype=torch.bool) for place in places]
+    model.holder.conditioning = Conditioning(
+        places[0], masks[0], places[1], masks[1], aux, torch.ones(1, aux.shape[1], dtype=torch.bool)
+    )
+    logits = model.host(inputs_embeds=embeds, use_cache=False, logits_to_keep=ANSWER).logits
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), torch.zeros(ANSWER, dtype=torch.long))
+
+
+def _cache(config: PreTrainedConfig, length: int, dtype: torch.dtype) -> int:
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * head * length * dtype.itemsize
+
+
+def _llama(shape: str) -> LlamaConfig:
+    s = _shape(shape, HOST_SHAPE, "--host-shape")
+    return LlamaConfig(
+        num_hidden_layers=s["layers"], hidden_size=s["width"], num_attention_heads=s["heads"],
+        num_key_value_heads=s["kv"] or s["heads"], intermediate_size=s["ffn"], vocab_size=s["vocab"],
+        max_position_embeddings=s["context"],
+    )  # fmt: skip
+
+
+def _shape(text: str, known: dict[str, int | None], option: str) -> dict[str, int | None]:
+    """``"layers=32,width=4096"`` over the defaults in ``known``."""
+    made = dict(known)
+    for item in filter(None, (item.strip() for item in text.split(","))):
+        name, _, value = item.partition("=")
+        if name not in known:
+            raise RecipeError(f"{option}: no '{name}' in a shape{nearest(name, known)}")
+        if not value.isdigit() or int(value) < 1:
+            raise RecipeError(f"{option}: '{item}' is no number of at least 1; write {name}=32")
+        made[name] = int(value)
+    if made["width"] % made["heads"] or made["heads"] % (made.get("kv") or made["heads"]):
+        raise RecipeError(f"{option}: width must be a multiple of heads, and heads of kv")
+    return made
+
+
+def _host_config(recipe: Recipe) -> PreTrainedConfig:
+    reference = recipe.host.reference
+    try:
+        return AutoConfig.from_pretrained(_config_file(reference, recipe.host.revision) or resolve_host(reference))
+    except AssetError as error:
+        raise AssetError(f"{error}; or describe the host with --host-shape layers=32,width=4096,heads=32") from None
+
+
+def _config_file(reference: str, revision: str | None) -> Path | None:
+    """Where the configuration alone is; weights are not needed, so those of a hub id are not downloaded."""
+    path = Path(reference).expanduser()
+    if (path / "config.json").is_file():
+        return path
+    is_hub_id = not path.exists() and reference.count("/") == 1 and ":" not in reference
+    return resolve(f"{reference}/config.json", revision) if is_hub_id else None
+
+
+def _vision(recipe: Recipe, shape: str | None) -> VisionEncoder:
+    v = recipe.vision
+    if shape:
+        s = _shape(shape, VISION_SHAPE, "--vision-shape")
+        config = CLIPVisionConfig(
+            hidden_size=s["width"], num_hidden_layers=s["layers"], num_attention_heads=s["heads"],
+            intermediate_size=s["ffn"], patch_size=s["patch"], image_size=v.image_size,
+        )  # fmt: skip
+        return VisionEncoder(AutoModel.from_config(config), config.hidden_size, drop_first=1)
+    if v.architecture is not None:
+        return build_vision(architecture=v.architecture, reference=None)
+    if v.reference in (None, "host"):
+        raise RecipeError("plan cannot tell the shape of this vision encoder; describe it with --vision-shape")
+    try:
+        body = AutoModel.from_config(AutoConfig.from_pretrained(_config_file(v.reference, v.revision) or v.reference))
+    except (AssetError, OSError) as error:
+        raise AssetError(f"{error}; or describe the encoder with --vision-shape width=1024,layers=24") from None
+    body = getattr(body, "vision_model", body)
+    return VisionEncoder(body, body.config.hidden_size, v.layer, v.drop_first)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings about settings that matter to weights only."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
