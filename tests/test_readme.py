@@ -187,7 +187,7 @@ def test_commands_are_understood(line, monkeypatch):
     for name in given["experts"].split(",") if given.get("experts") and "images" in given else []:
         assert name in {*registry().experts, "qr"}, f"`{line}` names no expert of ours"
     for condition in (given.get("conditions") or "on").split(","):
-        assert condition in ("on", "off", "shuffled")
+        assert condition.partition(":")[0] in ("on", "off", "shuffled", "oracle", "leave-one-out", "without", "noisy")
 
 
 def test_commands_named_in_passing_exist():
