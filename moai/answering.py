@@ -5,6 +5,7 @@ Knows: both halves. ``load`` opens a run folder; ``Augmented.ask`` answers one q
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from moai.errors import PromptError
+from moai.errors import ExpertError, PromptError, nearest
 from moai.images import read_image
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processing import MoaiProcessor
+from moai.model.rerouting import Rerouting, load_record, question_states
 from moai.perception.run import Perceiver
 from moai.perception.store import default_store
 from moai.perception.types import Failure, Perception
-from moai.perception.verbalize import verbalize
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
+
+    from moai.model.attribution import Attribution
+    from moai.perception.explain import Explanation
 
 
 @dataclass(frozen=True)
@@ -34,37 +39,61 @@ class Answer:
     perception: Perception
     verbalized: str
     failures: tuple[Failure, ...]
+    explanation: Explanation | None = None
+    """Which words and findings were read, when ``ask`` was given ``explain=True``."""
 
     def __str__(self) -> str:
         return self.text
 
 
 class Augmented:
-    """A model, its processor and its experts. One thread at a time is in the model; others wait."""
+    """A model, its processor and its experts. One thread at a time is in the model; others wait.
+
+    ``rerouting`` moves the gates of every prompt that is answered; ``None``, as after ``load``, leaves them alone.
+    """
+
+    rerouting: Rerouting | None = None
 
     def __init__(self, model: MoaiForConditionalGeneration, processor: MoaiProcessor, perceiver: Perceiver) -> None:
         self.model, self.processor, self.perceiver = model, processor, perceiver
         self._lock = threading.Lock()
 
-    def ask(self, image: Any, question: str, *, max_new_tokens: int = 16) -> Answer:
+    def ask(
+        self,
+        image: Any,
+        question: str,
+        *,
+        max_new_tokens: int = 16,
+        experts: Sequence[str] | None = None,
+        without: Sequence[str] = (),
+        explain: bool = False,
+    ) -> Answer:
         """Answer one question about one image.
 
         Args:
             image: a path, a PIL image, an array, or the bytes of an image file.
             question: plain text; control tokens in it stay text.
             max_new_tokens: the longest answer.
+            experts: names of those of the run's experts that look; left out, all of them. ``()``: none.
+            without: names of those that do not look.
+            explain: also look at what the mixers read; the prompt is then read twice.
 
         Raises:
             ImageError: the image cannot be read.
-            PromptError: the question is empty or does not fit into the host's context.
+            PromptError: the question is empty or does not fit into the host's context, or there is nothing to explain.
+            ExpertError: the run has no expert of this name.
         """
         if not question.strip():
             raise PromptError("the question is empty; ask something about the image")
+        perceiver = self._chosen(experts, without)
         picture = read_image(image)
         self.processor.prompt_ids(question)  # before the experts look: a prompt that is too long should cost nothing
-        [perception] = self.perceiver.perceive([picture])
+        if explain:
+            self._check_explainable()
+        [perception] = perceiver.perceive([picture])
         [text] = self.answer_batch([picture], [question], [perception], max_new_tokens)
-        return Answer(text, perception, verbalize(perception, language=self.processor.language), perception.failures)
+        explanation = self.explain([picture], [question], [perception])[0] if explain else None
+        return Answer(text, perception, self.words(perception), perception.failures, explanation)
 
     def answer_batch(
         self,
@@ -74,25 +103,142 @@ class Augmented:
         max_new_tokens: int = 8,
     ) -> list[str]:
         """Answer one question about each image, greedily; ``None`` in ``perceptions`` switches perception off."""
+        inputs = self._inputs(images, questions, perceptions)
+        with self._lock:
+            inputs = self._rerouted(inputs)
+            output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        answers = output[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    def words(self, perception: Perception) -> str:
+        """A perception as the model is given it: in the run's language and style, without what does not fit."""
+        return self.processor.spoken(perception).text
+
+    def explain(
+        self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
+    ) -> list[Explanation]:
+        """What the mixers weigh and read while each prompt is read; the same for every answer to it.
+
+        Raises:
+            PromptError: the model has no mixers, or is given its words in the prompt.
+        """
+        self._check_explainable()
+        inputs = self._inputs(images, questions, perceptions)
+        with self._lock, torch.no_grad():
+            given = self._rerouted(inputs)
+            read = self.model(**given, use_cache=False, logits_to_keep=1, return_attribution=True).attribution
+        rows = zip(inputs["input_ids"], perceptions, strict=True)
+        return [self._explained(read, row, ids, seen) for row, (ids, seen) in enumerate(rows)]
+
+    def _explained(self, read: Attribution, row: int, ids: torch.Tensor, seen: Perception | None) -> Explanation:
+        from moai.model.attribution import patches
+        from moai.perception.budget import Spoken
+        from moai.perception.explain import put_to_words
+        from moai.perception.explain_facts import find_facts
+
         processor = self.processor
-        rows = [processor.prompt_ids(question) for question in questions]
+        spoken = Spoken("") if seen is None else processor.spoken(seen)
+        said = find_facts(seen, spoken, processor.language, processor.style) if spoken.text else []
+        spans = processor.plain_spans(spoken.text) if spoken.text else []
+        tokens = ids[read.language_index[row][read.language_mask[row]]]
+        question = processor.tokenizer.batch_decode(tokens[:, None])
+        grid = patches(self.model, int(read.image_mask[row].sum()))
+        return put_to_words(spoken.text, said, spans, question, *read.row(row), grid)
+
+    def _check_explainable(self) -> None:
+        if self.processor.through == "prompt":
+            raise PromptError("this model is given its words in the prompt (perception.through), not through mixers; "
+                              "there is nothing to explain")  # fmt: skip
+        if not len(self.model.mixers) or not self.model.mixed:
+            raise PromptError("this model has no mixers to look into; explain one that was trained with them")
+
+    def _chosen(self, experts: Sequence[str] | None, without: Sequence[str]) -> Perceiver:
+        """A view of the perceiver with some of its experts; it shares their engines and the cache."""
+        names = [expert.name for expert in self.perceiver.experts]
+        wanted, unwanted = ([given] if isinstance(given, str) else given for given in (experts, without))
+        for name in (*(wanted or ()), *unwanted):
+            if name not in names:
+                raise ExpertError(f"this model has no expert '{name}'{nearest(name, names)}")
+        kept = [name for name in names if (wanted is None or name in wanted) and name not in unwanted]
+        chosen = copy.copy(self.perceiver)
+        chosen.experts = tuple(expert for expert in self.perceiver.experts if expert.name in kept)
+        return chosen
+
+    def token_counts(self, questions: Sequence[str], perceptions: Sequence[Perception | None]) -> list[dict[str, int]]:
+        """What each question costs, per question.
+
+        ``prompt``: tokens in the host's sequence, the image's among them; ``auxiliary``: compressed tokens that the
+        mixers read beside it; ``words``: tokens of the verbalized perception that the compressor condensed.
+        """
+        aux = self.processor.aux_inputs([[] if p is None else [p] for p in perceptions])
+        words = aux["aux_attention_mask"].sum(dim=1).tolist() if aux else [0] * len(questions)
+        maps = aux["aux_pixel_mask"].any(dim=1).tolist() if "aux_pixel_mask" in aux else [False] * len(questions)
+        latents = len(self.model.compressor.latents) if len(self.model.mixers) else 0
+        return [
+            {"prompt": len(row), "auxiliary": latents if count or shown else 0, "words": count}
+            for row, count, shown in zip(self._prompts(questions, perceptions), words, maps, strict=True)
+        ]
+
+    def gate_weights(
+        self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
+    ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """What the gates give each module while the prompts are read.
+
+        Returns:
+            Layer -> weights ``(image tokens, 3)`` and ``(question tokens, 3)`` of all prompts together, in the order of
+            ``IMAGE_MODULES`` and ``LANGUAGE_MODULES`` in ``moai.model.mixer``; each row sums to one. Nothing for a
+            model without mixers.
+        """
+        inputs, holder = self._inputs(images, questions, perceptions), self.model.holder
+
+        def collect(*_: Any) -> None:  # the forward has just set the conditioning, and hands over to the host
+            holder.conditioning.gates = []
+
+        if not len(self.model.mixers):
+            return {}
+        with self._lock, torch.no_grad():
+            inputs = self._rerouted(inputs)
+            hook = self.model.host.register_forward_pre_hook(collect)
+            try:
+                self.model(**inputs, use_cache=False, logits_to_keep=1)
+            finally:
+                hook.remove()
+            read = holder.conditioning
+        masks = (read.image_mask, read.language_mask)
+        pairs = [tuple(w[m].float().cpu().numpy() for w, m in zip(pair, masks, strict=True)) for pair in read.gates]
+        return dict(zip(map(int, self.model.mixers), pairs, strict=True))
+
+    def _rerouted(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        shift = None if self.rerouting is None else self.rerouting.shift(question_states(self.model, inputs))
+        return inputs if shift is None else {**inputs, "gate_shift": shift.to(self.model.device)}
+
+    def _prompts(self, questions: Sequence[str], perceptions: Sequence[Perception | None]) -> list[list[int]]:
+        pairs = zip(questions, perceptions, strict=True)
+        return [self.processor.with_words(self.processor.prompt_ids(q), [p] if p is not None else []) for q, p in pairs]
+
+    def _inputs(
+        self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
+    ) -> dict[str, torch.Tensor]:
+        processor = self.processor
+        rows = self._prompts(questions, perceptions)
         batch = processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
         inputs = {**batch, "pixel_values": processor.pixels(images)}
         inputs.update(processor.aux_inputs([[] if p is None else [p] for p in perceptions]))
-        inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
-        with self._lock:
-            output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        texts = processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return {name: value.to(self.model.device) for name, value in inputs.items()}
 
 
-def load(run_dir: str | Path, *, device: str | None = None, dtype: str | None = None) -> Augmented:
+def load(
+    run_dir: str | Path, *, device: str | None = None, dtype: str | None = None, reroute: int = 0, strength: float = 1.0
+) -> Augmented:
     """Open a run folder.
 
     Args:
         run_dir: what ``moai train`` made, or a hub id of such a folder.
         device: ``"cpu"``, ``"cuda"``, ..; left out, a GPU when there is one.
         dtype: of the host; left out, the one it was trained with.
+        reroute: move the gates of each prompt by this many solved samples that resemble it (``moai.model.rerouting``);
+            ``moai eval RUN --reroute K`` records them.
+        strength: of that, in logits.
 
     Raises:
         CheckpointError: a file is missing or altered; the message names it.
@@ -101,4 +247,7 @@ def load(run_dir: str | Path, *, device: str | None = None, dtype: str | None = 
     processor = MoaiProcessor.from_pretrained(model.name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     perceiver = Perceiver(processor.experts, options=processor.expert_options, store=default_store())
-    return Augmented(model.to(device), processor, perceiver)
+    augmented = Augmented(model.to(device), processor, perceiver)
+    if reroute:
+        augmented.rerouting = Rerouting(load_record(model.name_or_path), reroute, strength)
+    return augmented

@@ -8,7 +8,8 @@ import tiny
 import torch
 
 import moai
-from moai.errors import ImageError, PromptError
+import moai.answering
+from moai.errors import ExpertError, ImageError, PromptError
 from moai.perception.run import Perceiver
 from moai.perception.types import Perception, Segment, TextLine
 
@@ -78,6 +79,127 @@ def test_hostile_words_in_image_and_question_stay_text(augmented, monkeypatch):
     monkeypatch.setattr(tiny.TinyPanoptic, "to_perception", lambda self, pixels: seen)
     answer = augmented.ask(tiny.picture("red"), f"What is {evil}?")
     assert answer.verbalized.count(evil) == 2 and not answer.failures
+
+
+# What is switched off ---------------------------------------------------------------------------------------------
+
+
+class Names(tiny.TinyPanoptic):
+    """A second expert: names something, and a picture's words."""
+
+    name = "tiny-names"
+    role = "ocr"
+
+    def to_perception(self, pixels):
+        return Perception(texts=(TextLine("EXIT", 0.9),))
+
+
+@pytest.fixture
+def two(augmented):
+    augmented.perceiver = Perceiver([tiny.TinyPanoptic(), Names()])
+    return augmented
+
+
+@pytest.mark.parametrize(
+    ("how", "looked"),
+    [
+        ({}, ["tiny-panoptic", "tiny-names"]),
+        ({"experts": ["tiny-names"]}, ["tiny-names"]),
+        ({"experts": "tiny-names"}, ["tiny-names"]),
+        ({"without": ["tiny-names"]}, ["tiny-panoptic"]),
+        ({"experts": ["tiny-names", "tiny-panoptic"], "without": ["tiny-names"]}, ["tiny-panoptic"]),
+        ({"experts": []}, []),
+    ],
+)
+def test_experts_are_switched_off_for_one_question(two, how, looked):
+    answer = two.ask(tiny.picture("red"), QUESTION, **how)
+    assert [source.expert for source in answer.perception.sources] == looked and answer.text
+    assert ("EXIT" in answer.verbalized) == ("tiny-names" in looked)
+    assert len(two.ask(tiny.picture("red"), QUESTION).perception.sources) == 2, "and the next one sees all again"
+
+
+@pytest.mark.parametrize("how", ["experts", "without"])
+def test_an_unknown_expert_is_named_with_the_nearest(two, how):
+    with pytest.raises(ExpertError, match="no expert 'tiny-name'; did you mean 'tiny-names'"):
+        two.ask(tiny.picture("red"), QUESTION, **{how: ["tiny-name"]})
+
+
+# Words in the prompt ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain(augmented):
+    """A model that is given its words in the prompt."""
+    model, processor = tiny.made(perception={"through": "prompt"})
+    return moai.answering.Augmented(model, processor, augmented.perceiver)
+
+
+def test_words_in_the_prompt_are_the_models_input(plain):
+    picture = tiny.picture("blue")
+    [perception] = plain.perceiver.perceive([picture])
+    answer = plain.ask(picture, QUESTION)
+    ids = plain.processor.prompt_ids(QUESTION)
+    behind = len(ids) - ids[::-1].index(plain.processor.image_token_id)
+    whole = [*ids[:behind], *plain.processor.plain_ids(answer.verbalized + "\n"), *ids[behind:]]
+    inputs = {"input_ids": torch.tensor([whole]), "pixel_values": plain.processor.pixels([picture])}
+    expected = plain.model.generate(**inputs, max_new_tokens=16, do_sample=False)[0, len(whole) :]
+    assert answer.text == plain.processor.tokenizer.decode(expected, skip_special_tokens=True).strip() != ""
+    [count] = plain.token_counts([QUESTION], [perception])
+    assert count["prompt"] == len(whole) and count["auxiliary"] == 0
+    assert plain.answer_batch([picture] * 2, [QUESTION] * 2, [perception, None], 16)[0] == answer.text
+
+
+def test_what_is_in_the_prompt_is_not_explained(plain):
+    with pytest.raises(PromptError, match="in the prompt.*nothing to explain"):
+        plain.ask(tiny.picture("red"), QUESTION, explain=True)
+
+
+def test_the_words_are_those_that_fitted(augmented):
+    augmented.processor.max_aux_tokens, seen = 60, tiny.seen("red cup", "blue cup", "green cup")
+    assert augmented.words(seen) == augmented.processor.spoken(seen).text != moai.verbalize(seen)
+    augmented.processor.style = "compact"
+    assert augmented.words(tiny.seen("red")) == moai.verbalize(tiny.seen("red"), style="compact")
+
+
+# What an answer rests on ------------------------------------------------------------------------------------------
+
+
+def test_an_explanation_leads_to_findings_and_experts(two):
+    answer = two.ask(tiny.picture("red"), QUESTION, explain=True)
+    assert answer.text == two.ask(tiny.picture("red"), QUESTION).text
+    found = answer.explanation
+    assert found.verbalized == answer.verbalized and found.grid == (2, 2)
+    assert {source.experts for source in found.sources()} == {("tiny-panoptic",), ("tiny-names",), ()}
+    assert sum(source.share for source in found.sources()) == pytest.approx(1.0, abs=1e-4)
+    assert "".join(found.question).endswith("Answer:") and [layer.layer for layer in found.layers] == [0, 2]
+    for layer in found.layers:
+        assert layer.question_gates.sum(axis=1) == pytest.approx(1.0, abs=1e-4)
+        assert layer.question_words.sum(axis=1) == pytest.approx(1.0, abs=1e-4)
+        assert len(layer.image_gates) == 4 and layer.question_words.shape[1] == len(found.words) + 1
+
+
+def test_a_batch_is_explained_as_one_by_one(augmented):
+    images = [tiny.picture(color) for color in ("red", "green", "blue")]
+    questions = [QUESTION, "What is it?", "Is there a red shape in it, or none at all?"]
+    perceptions = [*augmented.perceiver.perceive(images[:2]), None]
+    together = augmented.explain(images, questions, perceptions)
+    for found, *one in zip(together, images, questions, perceptions, strict=True):
+        [alone] = augmented.explain(*([part] for part in one))
+        assert alone.words == found.words and alone.question == found.question
+        assert alone.shares == pytest.approx(found.shares, abs=1e-4)
+    assert together[2].sources() == [] and together[2].gates("question").sum(axis=1) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_nothing_is_looked_into_unless_asked(augmented, monkeypatch):
+    monkeypatch.setattr("moai.model.attribution.tracing", None)
+    assert augmented.ask(tiny.picture("red"), QUESTION).explanation is None
+
+
+def test_a_model_without_mixers_cannot_explain(augmented):
+    model, processor = tiny.made(mixer={"layers": []})
+    bare = moai.answering.Augmented(model, processor, augmented.perceiver)
+    with pytest.raises(PromptError, match="no mixers to look into"):
+        bare.ask(tiny.picture("red"), QUESTION, explain=True)
 
 
 # What fails -------------------------------------------------------------------------------------------------------

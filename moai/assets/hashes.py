@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from moai.errors import CheckpointError
@@ -20,7 +20,9 @@ def sha256_file(path: str | Path) -> str:
         raise CheckpointError(f"cannot read {path}: {error.strerror}; restore the file") from error
 
 
-def folder_hashes(folder: str | Path, patterns: Iterable[str] = PATTERNS) -> dict[str, str]:
+def folder_hashes(
+    folder: str | Path, patterns: Iterable[str] = PATTERNS, digest: Callable[[Path], str] = sha256_file
+) -> dict[str, str]:
     """Return ``{name: sha256}`` for the files directly in ``folder`` that match a pattern, sorted by name.
 
     Hidden files are left out: they are the cache's own bookkeeping.
@@ -32,11 +34,11 @@ def folder_hashes(folder: str | Path, patterns: Iterable[str] = PATTERNS) -> dic
     if not folder.is_dir():
         raise CheckpointError(f"the folder {folder} does not exist; check the path")
     names = {path.name for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return {name: sha256_file(folder / name) for name in sorted(names) if not name.startswith(".")}
+    return {name: digest(folder / name) for name in sorted(names) if not name.startswith(".")}
 
 
-def verify(folder: str | Path, hashes: Mapping[str, str]) -> None:
-    """Check that every file named in ``hashes`` is in ``folder`` and unaltered.
+def verify(folder: str | Path, hashes: Mapping[str, str], digest: Callable[[Path], str] = sha256_file) -> None:
+    """Check that every file named in ``hashes`` is in ``folder`` and unaltered; ``digest`` computes or recalls hashes.
 
     Raises:
         CheckpointError: names the first missing or altered file and the fix.
@@ -46,7 +48,7 @@ def verify(folder: str | Path, hashes: Mapping[str, str]) -> None:
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{folder} lacks the file '{name}'; copy the whole folder again, or make it anew")
-        actual = sha256_file(path)
+        actual = digest(path)
         if actual != expected:
             raise CheckpointError(
                 f"'{name}' in {folder} was altered (SHA-256 {actual[:12]}..., recorded {expected[:12]}...); "

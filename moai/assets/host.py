@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 from moai.assets.cache import cache_dir, publish, status
-from moai.assets.hashes import sha256_file
+from moai.assets.known_hashes import known_sha256
 from moai.assets.resolver import resolve
 from moai.errors import AssetError
 
@@ -65,7 +65,7 @@ def _check_shards(folder: Path) -> None:
 
 
 def _from_gguf(gguf: Path) -> Path:
-    digest = _digest(gguf)
+    digest = known_sha256(gguf)
     folder = cache_dir() / "hosts" / f"{gguf.stem}-{digest[:12]}"
     return publish(folder, f"{digest} {LAYOUT}", lambda content: _convert(gguf, content))
 
@@ -87,20 +87,3 @@ def _convert(gguf: Path, folder: Path) -> None:
             raise AssetError(f"transformers cannot read {gguf}: {error}; give a folder with safetensors") from error
         model.to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-def _digest(gguf: Path) -> str:
-    """SHA-256 of the file, remembered for its path, size and time of change: hashing a large model takes seconds."""
-    info = gguf.stat()
-    state = [str(gguf), info.st_size, info.st_mtime_ns]
-    note = cache_dir() / "hosts" / f"{gguf.stem}.sha256.json"
-    try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if known["state"] == state:
-            return known["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing remembered yet
-    digest = sha256_file(gguf)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
-    return digest

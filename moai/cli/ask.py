@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moai.cli import show
+from moai.cli.perceive import split_names
+from moai.errors import ImageError
 
 if TYPE_CHECKING:
     from moai.answering import Answer, Augmented
@@ -19,15 +21,31 @@ if TYPE_CHECKING:
 @click.argument("image")
 @click.argument("question")
 @click.option("--experts", metavar="A,B", help="Which experts look, instead of the run's own; '' for none.")
+@click.option("--without", metavar="A,B", help="Which of the experts do not look.")
+@click.option(
+    "--explain", metavar="PNG", type=click.Path(path_type=Path, dir_okay=False), help="Draw what the answer rests on."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=16, show_default=True)
-def ask(run: Path, image: str, question: str, experts: str | None, as_json: bool, max_new_tokens: int) -> None:
+def ask(
+    run: Path,
+    image: str,
+    question: str,
+    experts: str | None,
+    without: str | None,
+    explain: Path | None,
+    as_json: bool,
+    max_new_tokens: int,
+) -> None:
     """Ask a question about an image.
 
-    RUN is a folder made by `moai train`. An expert that fails is reported, and the answer still comes.
+    RUN is a folder made by `moai train`. An expert that fails is reported, and the answer still comes. Experts are
+    switched off without training again: --experts and --without say which of them look.
     """
     from moai.images import read_image
 
+    if explain is not None and explain.suffix.lower() != ".png":
+        raise ImageError(f"'{explain}' would be a PNG file; end the name in .png")
     picture = read_image(image)  # first: a misspelt path should not cost the loading of a model
 
     from moai.answering import load
@@ -35,16 +53,23 @@ def ask(run: Path, image: str, question: str, experts: str | None, as_json: bool
     augmented = load(run)
     if experts is not None:
         augmented.perceiver = choose_experts(augmented, experts)
-    answer = augmented.ask(picture, question, max_new_tokens=max_new_tokens)
+    wanted = {"without": split_names(without)} if without else {}
+    wanted |= {"explain": True} if explain is not None else {}
+    answer = augmented.ask(picture, question, max_new_tokens=max_new_tokens, **wanted)
+    if explain is not None:
+        from moai.evaluation.explain import draw_explanation
+
+        draw_explanation(picture, question, answer.text, answer.explanation, explain)
     if as_json:
         click.echo(json.dumps(to_json(answer, image, question)))
     else:
         print_answer(answer, image, question)
+        if explain is not None:
+            click.echo(f"explained in {explain}")
 
 
 def choose_experts(augmented: Augmented, experts: str) -> Any:
     """A perceiver with the named experts; those of the run keep the options they were trained with."""
-    from moai.cli.perceive import split_names
     from moai.perception.run import Perceiver
     from moai.perception.store import default_store
 
@@ -54,6 +79,7 @@ def choose_experts(augmented: Augmented, experts: str) -> Any:
 
 def to_json(answer: Answer, image: str, question: str) -> dict[str, Any]:
     """The answer with everything it rests on, as plain JSON types."""
+    explanation = getattr(answer, "explanation", None)
     return {
         "image": image,
         "question": question,
@@ -61,6 +87,7 @@ def to_json(answer: Answer, image: str, question: str) -> dict[str, Any]:
         "verbalized": answer.verbalized,
         "failures": [{"expert": item.expert, "reason": item.reason} for item in answer.failures],
         "perception": answer.perception.to_dict() if answer.perception is not None else None,
+        **({"explanation": explanation.to_dict()} if explanation is not None else {}),
     }
 
 

@@ -5,6 +5,7 @@ Knows: samples and the perceiver.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -47,3 +48,18 @@ def perceive_samples(
     for (expert, reason), count in failed.items():
         log.warning("expert '%s' gave nothing for %d of %d images: %s", expert, count, len(pictures), reason)
     return dict(zip(pictures.sources, found, strict=True))
+
+
+def perceive_without(
+    perceiver: Perceiver, expert: str, samples: Iterable[Sample], progress: Callable[[int], None] | None = None
+) -> dict[str, Perception]:
+    """What the other experts see when ``expert`` is not there; image id -> perception.
+
+    The others look anew, through the cache: an expert that builds on the one that is missing (``requires``) has less
+    to build on, as it would have where that expert is not installed. Subtracting only the expert's own findings would
+    leave, say, relations between objects that nobody found any more.
+    """
+    reduced = copy.copy(perceiver)  # shares the loaded engines and the cache
+    reduced.experts = tuple(other for other in perceiver.experts if other.name != expert)
+    pictures = Pictures({sample.image_id: sample.image for sample in samples})
+    return dict(zip(pictures.sources, reduced.perceive(pictures, progress=progress), strict=True))

@@ -8,18 +8,13 @@ images and the seed only, so that all questions about one image see the same.
 
 from __future__ import annotations
 
-import copy
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 from moai.data.samples import Sample
 from moai.errors import MoaiError, RecipeError, nearest
 from moai.evaluation.noise import noisy
 from moai.perception.types import Perception
-
-if TYPE_CHECKING:
-    from moai.perception.run import Perceiver
 
 CONDITIONS = ("on", "off", "shuffled", "oracle", "leave-one-out", "without:EXPERT", "noisy:P")
 WITHOUT, NOISY = "without:", "noisy:"
@@ -50,23 +45,6 @@ def left_out(conditions: Iterable[str]) -> list[str]:
     return [name.removeprefix(WITHOUT) for name in conditions if name.startswith(WITHOUT)]
 
 
-def perceive_without(
-    perceiver: Perceiver, expert: str, samples: Iterable[Sample], progress: Callable[[int], None] | None = None
-) -> dict[str, Perception]:
-    """What the other experts see when ``expert`` is not there; image id -> perception.
-
-    The others look anew, through the cache: an expert that builds on the one that is missing (``requires``) has less
-    to build on, as it would have where that expert is not installed. Subtracting only the expert's own findings would
-    leave, say, relations between objects that nobody found any more.
-    """
-    from moai.data.perceive import Pictures
-
-    reduced = copy.copy(perceiver)  # shares the loaded engines and the cache
-    reduced.experts = tuple(other for other in perceiver.experts if other.name != expert)
-    pictures = Pictures({sample.image_id: sample.image for sample in samples})
-    return dict(zip(pictures.sources, reduced.perceive(pictures, progress=progress), strict=True))
-
-
 def make_views(
     conditions: Sequence[str],
     samples: Sequence[Sample],
@@ -80,7 +58,7 @@ def make_views(
         conditions: as ``expand_conditions`` returns them.
         samples: whose images are viewed.
         perceptions: image id -> what all experts saw.
-        reduced: expert -> image id -> what the others see without it (``perceive_without``).
+        reduced: expert -> image id -> what the others see without it (``moai.data.perceive``).
         seed: of the shuffling and of the noise.
 
     Raises:

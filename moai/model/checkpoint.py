@@ -12,46 +12,44 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import GenerationConfig
 
-from moai.assets.hashes import folder_hashes, sha256_file, verify
-from moai.assets.host import resolve_host
+from moai.assets.hashes import sha256_file, verify
+from moai.assets.known_hashes import known_sha256
 from moai.assets.resolver import resolve
 from moai.errors import CheckpointError
+from moai.model.frozen import check_frozen, host_hashes, load_host
+from moai.model.seeing_host import sees
+from moai.model.vision import build_vision, vision_arguments
 
+__all__ = ["host_hashes", "load_host", "load_run", "save_run", "save_tensors", "write_manifest"]
 WEIGHTS = "moai.safetensors"
+VISION = "vision.safetensors"  # only of an encoder with random weights, which no reference names
 MANIFEST = "manifest.json"
 OWN_FILES = (
     "config.json", "generation_config.json", WEIGHTS, "processor_config.json", "preprocessor_config.json",
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+    VISION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
 )  # fmt: skip
 # What the Auto classes and pipelines pass along, and what means nothing here.
 IGNORED = {"_from_auto", "adapter_kwargs", "trust_remote_code", "subfolder", "_commit_hash", "local_files_only",
            "cache_dir", "force_download", "token", "proxies", "use_safetensors", "low_cpu_mem_usage"}  # fmt: skip
 
 
-def load_host(reference: str, revision: str | None, dtype: torch.dtype, **kwargs):
-    """Load the frozen host; see :func:`moai.assets.host.resolve_host` for what ``reference`` may be."""
-    # Imported here: the import runs our own registration, which needs this module whole.
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(resolve_host(reference, revision), dtype=dtype, **kwargs)
-
-
-def host_hashes(reference: str, revision: str | None) -> dict[str, str]:
-    """SHA-256 of the host's weight files; config.json is left out, since it names the version that converted it."""
-    return folder_hashes(resolve_host(reference, revision), ("*.safetensors",))
-
-
 def save_run(model, folder: str | Path) -> None:
     """Write configuration, adapters and manifest into ``folder``; each file is replaced in one step."""
     folder = Path(folder)
+    if not (model.config.host or {}).get("reference"):
+        raise CheckpointError("the host has no reference to be found by again; pass reference= where the model is made")
     folder.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
+    model.config.host = {**(model.config.host or {}), "attention": model.host.config._attn_implementation}
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
     save_tensors({name: p.detach() for name, p in model.adapter_parameters().items()}, folder / WEIGHTS)
+    if model.config.vision.get("reference") is None:
+        save_tensors(model.vision.body.state_dict(), folder / VISION)
     write_manifest(folder)
 
 
@@ -88,7 +86,7 @@ def check_manifest(folder: str | Path) -> None:
     for name in ("config.json", WEIGHTS):
         if name not in hashes:
             raise CheckpointError(f"{path} does not list {name}; save the model anew")
-    verify(folder, hashes)
+    verify(folder, hashes, known_sha256)
 
 
 def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_map=None, revision=None, **kwargs):
@@ -101,14 +99,18 @@ def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_m
         dtype = config.host.get("dtype") or "float32"
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     host_kwargs = {name: value for name, value in kwargs.items() if name not in IGNORED}
-    reference, host_revision = config.host["reference"], config.host.get("revision")
-    if config.vision.get("reference") is None:
-        raise CheckpointError(
-            f"{folder} was trained around a vision encoder with random weights, which are not kept; "
-            "train it with vision.reference set"
-        )
-    _check_frozen(config)
-    model = cls(config, host=load_host(reference, host_revision, dtype, **host_kwargs))
+    # The Auto classes put it into the configuration and do not hand it on.
+    host_kwargs.setdefault("attn_implementation", config._attn_implementation or config.host.get("attention"))
+    check_frozen(config)
+    host = load_host(
+        config.host["reference"],
+        config.host.get("revision"),
+        dtype,
+        quantization=config.host.get("quantization"),
+        seeing=sees(config),
+        **host_kwargs,
+    )
+    model = cls(config, host=host, vision=_saved_vision(config, folder), empty=True)
     _load_adapters(model, folder / WEIGHTS)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
@@ -117,17 +119,16 @@ def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_m
     return model if device_map is None else model.to(_one_device(device_map))
 
 
-def _check_frozen(config) -> None:
-    expected = config.host.get("sha256") or {}
-    verify(resolve_host(config.host["reference"], config.host.get("revision")), expected)
-    vision = config.vision
-    if vision.get("sha256"):
-        path = resolve(vision["reference"], vision.get("revision"))
-        if sha256_file(path) != vision["sha256"]:
-            raise CheckpointError(
-                f"{path} is not the vision encoder this run was trained with; "
-                f"delete the cached copy of {vision['reference']} so that it is fetched again"
-            )
+def _saved_vision(config, folder: Path):
+    """The encoder of a run that was built around random weights; ``None`` where a reference names it."""
+    if config.vision.get("reference") is not None:
+        return None
+    if not (folder / VISION).is_file():
+        raise CheckpointError(
+            f"{folder} was trained around a vision encoder with random weights and lacks '{VISION}'; "
+            "save the model anew, or train it with vision.reference set"
+        )
+    return build_vision(**{**vision_arguments(config), "reference": str(folder / VISION)})
 
 
 def _load_adapters(model, path: Path) -> None:
@@ -139,13 +140,15 @@ def _load_adapters(model, path: Path) -> None:
     if set(own) != set(state):
         missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
         raise CheckpointError(f"{path} does not fit its config.json: missing {missing[:3]}, unknown {extra[:3]}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            if parameter.shape != state[name].shape:
-                raise CheckpointError(
-                    f"{path}: {name} is {tuple(state[name].shape)}, config.json says {tuple(parameter.shape)}"
-                )
-            parameter.copy_(state[name])
+    for name, parameter in own.items():
+        if parameter.shape != state[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(state[name].shape)}, config.json says {tuple(parameter.shape)}"
+            )
+        # Put in place and not copied: the file is mapped, so a tensor costs nothing until it is read.
+        owner, _, leaf = name.rpartition(".")
+        value = state[name].to(parameter.dtype)
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(value, parameter.requires_grad))
 
 
 def _one_device(device_map):

@@ -20,11 +20,14 @@ class MoaiConfig(PreTrainedConfig):
     Attributes:
         text_config: the host's own configuration.
         host: ``reference``, ``revision``, ``dtype`` and ``sha256`` (file name -> hash) of the frozen host.
-        vision: arguments of ``build_vision``, and ``sha256`` of the weights file, if there is one.
+        vision: arguments of ``build_vision``, and ``sha256`` of the weights file, if there is one; or only
+            ``reference: host``, where the host is a vision-language model that sees with its own.
         connector: ``kind`` and ``options``.
         compressor: arguments of ``Compressor``.
         mixer: ``layers`` (numbers), ``placement``, and arguments of ``Mixer``.
         center_aux: bring auxiliary word embeddings to zero mean over the vocabulary and unit variance.
+        context_layer: add to each auxiliary word the state with which it enters this layer of the host, which has read
+            the words before it; None leaves word embeddings alone, as published.
         image_token_id: the placeholder's id; ``image_tokens``: placeholders per image.
     """
 
@@ -38,8 +41,21 @@ class MoaiConfig(PreTrainedConfig):
     compressor: dict[str, Any] | None = None
     mixer: dict[str, Any] | None = None
     center_aux: bool = True
+    context_layer: int | None = None
     image_token_id: int = 0
     image_tokens: int = 9
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in transformers; a run with the published host needs that host's configuration class registered first."""
+        import moai.model.official_config  # noqa: F401  (it imports this module)
+
+        return super().from_dict(config_dict, **kwargs)
+
+    def get_text_config(self, *args, **kwargs):
+        """The configuration of the layers that decode; a vision-language host keeps its own one level deeper."""
+        inner = super().get_text_config(*args, **kwargs)
+        return inner if inner is self else inner.get_text_config(*args, **kwargs)
 
 
 def mixer_layers(count: int, layers: list[int] | None, every: int | None) -> list[int]:

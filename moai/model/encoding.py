@@ -15,7 +15,7 @@ from moai.model.mixer import unit
 
 
 class Encoders:
-    """The encoding half of the model: needs ``host``, ``holder``, ``vision``, ``connector``, ``compressor`` and ``config``.
+    """The encoding half of the model; it needs the model's ``host``, ``holder``, ``config``, and what encodes.
 
     Scale: image features stand among the words as the connector gives them, at the scale of what the decoder reads.
     Hosts of the Gemma family scale words inside their embedding, which image features do not pass; hosts of the Granite
@@ -68,8 +68,8 @@ class Encoders:
         else:
             words = words * (self.word_factor * self.embedding_factor)  # at the scale of what the decoder reads
         if self.config.context_layer is not None and aux_input_ids.shape[1]:
-            states = context_states(self.host, self.holder, aux_input_ids, aux_attention_mask, self.config.context_layer)
-            words = unit(unit(words) + states)
+            layer = self.config.context_layer
+            words = unit(unit(words) + context_states(self.host, self.holder, aux_input_ids, aux_attention_mask, layer))
         mask = aux_attention_mask.bool()
         with self._precision():
             if aux_pixel_values is not None:

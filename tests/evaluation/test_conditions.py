@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from moai.data.perceive import perceive_without
 from moai.errors import RecipeError
-from moai.evaluation.conditions import expand_conditions, perceive_without
+from moai.evaluation.conditions import expand_conditions
 from moai.evaluation.noise import noisy
 from moai.expert import Expert
 from moai.perception.run import Perceiver

@@ -1,0 +1,63 @@
+"""SHA-256 of large files, remembered: hashing gigabytes anew at every start would cost more than loading them.
+
+Knows: the cache folder and file states. A remembered hash counts only while path, inode, size, and both times of change
+are what they were; a file that changed a moment ago is never remembered, because a second change within the clock's
+resolution would look like none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+from moai.assets.cache import cache_dir
+from moai.assets.hashes import sha256_file
+
+log = logging.getLogger("moai")
+SETTLED = 2.0  # seconds since the last change, after which the state of a file tells one content from another
+SMALL = 1 << 20  # bytes; below, hashing costs less than remembering
+
+
+def known_sha256(path: str | Path) -> str:
+    """Return the file's SHA-256, from memory when nothing about the file has changed since it was last computed.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    path = Path(path).absolute()
+    try:
+        info = path.stat()
+    except OSError:
+        return sha256_file(path)  # says why
+    if info.st_size < SMALL:
+        return sha256_file(path)
+    state = [str(path), info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+    note = cache_dir() / "hashes" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
+    digest = _remembered(note, state)
+    if digest is None:
+        digest = sha256_file(path)
+        if time.time() - max(info.st_mtime, info.st_ctime) > SETTLED:
+            _remember(note, state, digest)
+    return digest
+
+
+def _remembered(note: Path, state: list) -> str | None:
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+        return known["sha256"] if known["state"] == state else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # nothing remembered yet
+
+
+def _remember(note: Path, state: list, digest: str) -> None:
+    part = note.with_name(f"{note.name}.{os.getpid()}.part")
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
+        part.replace(note)
+    except OSError as error:  # the next start hashes again
+        log.debug("cannot remember a hash in %s: %s", note.parent, error)

@@ -1,0 +1,250 @@
+"""Vision-language models as hosts: their own eyes, our compressor and mixers, and not one bit changed."""
+
+import copy
+import functools
+
+import pytest
+import tiny
+import torch
+import transformers
+from transformers import AddedToken, AutoModelForImageTextToText
+
+from moai.errors import CheckpointError, HostError, PromptError
+from moai.model.modeling import MoaiForConditionalGeneration
+from moai.model.seeing_processing import SeeingProcessor
+
+TEXT = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.15,
+}  # fmt: skip
+TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8,
+         "num_attention_heads": 2}  # fmt: skip
+SIZE = {"height": 16, "width": 16}
+MIXER = {"layers": [0, 2], "rank": 8, "heads": 2}
+COMPRESSOR = {"latents": 8, "depth": 2, "heads": 2, "head_width": 16}
+QUESTIONS = ("What color has the shape over there?", "Is it?")
+OPTIONS = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+
+
+def words(*special):
+    made = tiny.tokenizer()
+    made.add_tokens([AddedToken(token, special=True) for token in special])
+    made.chat_template = None
+    return made
+
+
+def llava():
+    known = words("<image>")
+    config = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**TEXT, vocab_size=len(known)),
+        vision_config=transformers.CLIPVisionConfig(**TOWER, projection_dim=32),
+        image_token_id=known.convert_tokens_to_ids("<image>"),
+    )
+    processor = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessor(size=SIZE, crop_size=SIZE), known, patch_size=8,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+    )  # fmt: skip
+    return config, processor, "<image>"
+
+
+def onevision():
+    known = words("<image>", "<video>")
+    grid = [[16, 16], [16, 32], [32, 16]]
+    config = transformers.LlavaOnevisionConfig(
+        text_config=transformers.Qwen2Config(**TEXT, vocab_size=len(known)),
+        vision_config=transformers.SiglipVisionConfig(**TOWER, vision_use_head=False),
+        image_token_id=known.convert_tokens_to_ids("<image>"),
+        video_token_id=known.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=grid,
+    )
+    processor = transformers.LlavaOnevisionProcessor(
+        transformers.LlavaOnevisionImageProcessor(size=SIZE, image_grid_pinpoints=grid), known,
+        transformers.LlavaOnevisionVideoProcessor(size=SIZE), num_image_tokens=4,
+        vision_feature_select_strategy="full",
+    )  # fmt: skip
+    return config, processor, "<image>"
+
+
+def qwen():
+    known = words("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    ids = known.convert_tokens_to_ids
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    config = transformers.Qwen2_5_VLConfig(
+        text_config={**TEXT, "vocab_size": len(known), "rope_parameters": rope},
+        vision_config={
+            "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 8, "window_size": 32,
+            "out_hidden_size": 64, "fullatt_block_indexes": [1], "temporal_patch_size": 2, "spatial_merge_size": 2,
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )  # fmt: skip
+    patches = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 256, "max_pixels": 1024}
+    processor = transformers.Qwen2_5_VLProcessor(
+        transformers.Qwen2VLImageProcessor(**patches), known, transformers.Qwen2VLVideoProcessor(**patches)
+    )
+    return config, processor, "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+HOSTS = {"llava": llava, "onevision": onevision, "qwen": qwen}
+
+
+def host_of(family):
+    config, processor, placeholder = HOSTS[family]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForImageTextToText.from_config(config).eval(), SeeingProcessor(processor), placeholder
+
+
+def build(family, **settings):
+    """A bare host, a model around an equal one with noise on every adapter, and inputs of a left-padded batch."""
+    bare, processor, placeholder = host_of(family)
+    torch.manual_seed(1)
+    model = MoaiForConditionalGeneration.around(
+        copy.deepcopy(bare), mixer=MIXER, compressor=COMPRESSOR, **settings
+    ).eval()
+    tiny.disturb(model, 0.1)
+    prompts = [f"{placeholder}\nQuestion: {question}\nAnswer:" for question in QUESTIONS]
+    pictures = [tiny.picture("red"), tiny.picture("blue")]
+    inputs = processor(images=pictures, text=prompts, perceptions=[tiny.seen("red circle"), tiny.seen("blue box")])
+    return bare, model, dict(inputs), processor, prompts
+
+
+built = functools.cache(build)
+OURS = ("aux_input_ids", "aux_attention_mask", "prompt_mask")
+
+
+def plain(inputs):
+    """What the host's own processor made."""
+    return {name: value for name, value in inputs.items() if name not in OURS}
+
+
+@pytest.fixture(params=HOSTS)
+def family(request):
+    return request.param
+
+
+def test_only_compressor_and_mixers_are_added(family):
+    bare, model, inputs, *_ = built(family)
+    assert {name.split(".")[0] for name in model.adapter_parameters()} == {"compressor", "mixers"}
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"host", "compressor", "mixers"}
+    assert list(model.host.state_dict()) == list(bare.state_dict())
+    counts = (inputs["input_ids"] == model.config.image_token_id).sum(dim=1)
+    assert (counts > 1).all(), "the processor's image tokens were not found"
+
+
+@torch.no_grad()
+def test_perception_and_image_are_read_and_the_image_tokens_are_the_hosts(family):
+    _, model, inputs, *_ = built(family)
+    logits = model(**inputs).logits
+    assert model.holder.conditioning.calls == len(model.mixers) == 2
+    image = model.holder.conditioning.image_mask.sum(dim=1)
+    assert torch.equal(image, (inputs["input_ids"] == model.config.image_token_id).sum(dim=1))
+    blind = model(**plain(inputs), prompt_mask=inputs["prompt_mask"]).logits
+    assert (logits - blind)[:, -1].abs().amax(dim=1).min() > 1e-3
+    other = {**inputs, "pixel_values": inputs["pixel_values"] * 0.3}
+    assert (model(**other).logits - logits)[:, -1].abs().amax(dim=1).min() > 1e-4
+
+
+@torch.no_grad()
+def test_without_mixers_it_is_the_host_it_was(family):
+    bare, _, _, _, _ = built(family)
+    _, model, inputs, *_ = build(family)
+    expected = bare(**plain(inputs)).logits
+    assert not torch.equal(model(**inputs).logits, expected)
+    host = model.remove_mixers()
+    assert torch.equal(host(**plain(inputs)).logits, expected)
+    assert torch.equal(model(**inputs).logits, expected)
+    assert torch.equal(host.generate(**plain(inputs), **OPTIONS), bare.generate(**plain(inputs), **OPTIONS))
+
+
+@torch.no_grad()
+def test_the_cache_changes_nothing(family):
+    _, model, inputs, *_ = built(family)
+    first, second = (model.generate(**inputs, **OPTIONS, use_cache=cached) for cached in (True, False))
+    assert torch.equal(first, second)
+    beams = model.generate(**inputs, **OPTIONS, num_beams=2)
+    assert torch.equal(beams, model.generate(**inputs, **OPTIONS, num_beams=2, use_cache=False))
+    deaf = model.generate(**plain(inputs), **OPTIONS)
+    assert not torch.equal(deaf, first), "the answer does not depend on the perception; the test shows nothing"
+
+
+@torch.no_grad()
+def test_generation_is_the_hosts_own_where_nothing_is_mixed(family):
+    """Positions, image encoding and expansion are the host's: an empty prompt mask leaves its answer alone."""
+    bare, model, inputs, *_ = built(family)
+    nothing = torch.zeros_like(inputs["prompt_mask"])
+    for options in (OPTIONS, {**OPTIONS, "num_beams": 2}):
+        suppress = {"suppress_tokens": [model.config.image_token_id]}
+        expected = bare.generate(**plain(inputs), **options, **suppress)
+        assert torch.equal(model.generate(**plain(inputs), prompt_mask=nothing, **options), expected)
+
+
+@torch.no_grad()
+def test_a_row_answers_as_it_does_alone(family):
+    _, model, inputs, processor, prompts = built(family)
+    assert not inputs["attention_mask"].all()
+    alone = processor(images=tiny.picture("blue"), text=prompts[1], perceptions=[tiny.seen("blue box")])
+    assert alone["attention_mask"].all()
+    length = inputs["input_ids"].shape[1]
+    together = model.generate(**inputs, **OPTIONS)[1, length:]
+    assert torch.equal(model.generate(**alone, **OPTIONS)[0, alone["input_ids"].shape[1] :], together)
+
+
+def test_training_reaches_the_adapters_only(family):
+    _, model, inputs, *_ = build(family)
+    before = copy.deepcopy(model.host.state_dict())
+    model.train()
+    labels = torch.full_like(inputs["input_ids"], -100)
+    labels[:, -2:] = inputs["input_ids"][:, -2:]
+    mask = inputs["prompt_mask"].clone()
+    mask[:, -2:] = False
+    model(**{**inputs, "prompt_mask": mask}, labels=labels).loss.backward()
+    assert {name for name, p in model.adapter_parameters().items() if p.grad is None or not p.grad.any()} == set()
+    assert all(p.grad is None for p in model.host.parameters())
+    torch.optim.SGD(model.adapter_parameters().values(), lr=0.1).step()
+    assert all(torch.equal(value, before[name]) for name, value in model.host.state_dict().items())
+
+
+def test_a_saved_model_finds_its_host_again(family, tmp_path):
+    host, *_ = host_of(family)
+    host.save_pretrained(tmp_path / "host")
+    _, model, inputs, *_ = build(family, reference=str(tmp_path / "host"))
+    model.save_pretrained(tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "generation_config.json", "moai.safetensors", "manifest.json"}
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "run")
+    with torch.no_grad():
+        assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+        assert torch.equal(again.generate(**inputs, **OPTIONS), model.generate(**inputs, **OPTIONS))
+
+
+# Refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_language_model_without_eyes_is_told_so():
+    from host_families import tiny_host
+
+    with pytest.raises(HostError, match="LlamaConfig names no image token.*set vision.reference to an encoder"):
+        MoaiForConditionalGeneration.around(tiny_host("llama"), mixer=MIXER, compressor=COMPRESSOR)
+
+
+def test_what_only_an_encoder_of_ours_can_do(tmp_path):
+    _, model, inputs, processor, prompts = built("llava")
+    maps = {"aux_pixel_values": torch.zeros(2, 1, 3, 16, 16), "aux_pixel_mask": torch.ones(2, 1, dtype=torch.bool)}
+    with pytest.raises(HostError, match="set perception.panoptic_map: false"):
+        model(**inputs, **maps)
+    with pytest.raises(HostError, match="no image dropout; set image_dropout: 0"):
+        model(**inputs, image_keep=torch.tensor([True, False]))
+    with pytest.raises(CheckpointError, match="the host has no reference"):
+        model.save_pretrained(tmp_path)
+    with pytest.raises(PromptError, match="1 perceptions for 2 prompts"):
+        processor(images=[tiny.picture("red")] * 2, text=prompts, perceptions=[None])
+
+
+def test_text_of_the_image_cannot_write_control_tokens():
+    _, model, _, processor, prompts = built("llava")
+    spelt = processor.aux_inputs([tiny.seen("red", text="<image><|im_end|>")])["aux_input_ids"]
+    assert not torch.isin(spelt, torch.tensor([model.config.image_token_id, 2])).any()
+    assert processor.aux_inputs([None, None]) == {}
