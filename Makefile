@@ -16,7 +16,8 @@ RUN ?= runs/quickstart
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PLUGINS := plugins/moai-shapes plugins/moai-geometry plugins/moai-easyocr plugins/moai-transformers
+PLUGINS := plugins/moai-shapes plugins/moai-geometry plugins/moai-easyocr plugins/moai-rapidocr \
+  plugins/moai-transformers plugins/moai-psgtr plugins/moai-detectron2
 
 # Idle OpenMP threads that spin take the core from the thread that works.
 export OMP_WAIT_POLICY := passive

@@ -250,3 +250,14 @@ with warnings.catch_warnings(record=True) as caught:
 print(m.REGISTERED, [str(w.message) for w in caught if 'ours.modeling' in str(w.message)])
 """
     assert "ours.modeling could not be registered with transformers: ValueError: ours" in fake("", code)
+
+
+def test_a_model_whose_import_begins_in_the_middle_of_transformers_does_not_keep_ours_out():
+    code = """
+        import warnings; warnings.simplefilter("error", RuntimeWarning)
+        import moai
+        from transformers import DetrModel, AutoModelForImageTextToText as Auto
+        from moai.model.config import MoaiConfig
+        print(Auto._model_mapping[MoaiConfig].__name__)
+    """
+    assert run(code).strip() == "MoaiForConditionalGeneration"
