@@ -44,11 +44,11 @@ def draw_explanation(
     from matplotlib.figure import Figure
 
     lines = _lay_out(explanation)
-    figure = Figure(figsize=(_WIDTH, 7.4 + 0.24 * len(lines)), dpi=120, facecolor="white")
+    figure = Figure(figsize=(_WIDTH, 7.6 + 0.24 * len(lines)), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)  # no window system and no global state, so it is safe in threads
     heights = [3.9, 0.5 + 0.24 * len(lines), 2.3]
     grid = figure.add_gridspec(3, 24, height_ratios=heights, hspace=0.32, wspace=0.3, left=0.04, right=0.98,
-                               top=1 - 1.0 / figure.get_figheight(), bottom=0.5 / figure.get_figheight())  # fmt: skip
+                               top=1 - 1.25 / figure.get_figheight(), bottom=0.6 / figure.get_figheight())  # fmt: skip
     _title(figure, question, answer)
     _draw_patches(figure.add_subplot(grid[0, :8]), image, explanation)
     _draw_sources(figure.add_subplot(grid[0, 15:]), explanation.sources())
@@ -61,11 +61,12 @@ def draw_explanation(
 def _title(figure, question: str, answer: str) -> None:
     from matplotlib.patches import Patch
 
-    top = 1 - 0.34 / figure.get_figheight()
+    top = 1 - 0.36 / figure.get_figheight()
     said = textwrap.shorten(drawn(f"{question}  \N{RIGHTWARDS ARROW}  {answer}"), 400)
     figure.text(0.04, top, textwrap.fill(said, 96, max_lines=2), fontsize=14, color=INK, weight="bold", va="center")
     handles = [Patch(facecolor=colour, label=NAMES[name]) for name, colour in COLOURS.items()]
-    figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False, fontsize=10, title_fontsize=10)
+    place = (0.03, 1 - 0.86 / figure.get_figheight())
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=place, ncols=3, frameon=False, fontsize=10)
 
 
 def _draw_patches(axes: Axes, image: Image, explanation: Explanation) -> None:
@@ -112,9 +113,11 @@ def _draw_sources(axes: Axes, sources: Sequence[Source]) -> None:
         expert = " or ".join(source.experts) or source.role
         axes.barh(place, 100 * source.share, height=0.62, color=COLOURS["auxiliary"] if source.experts else "#9fb4bd")
         axes.plot([100 * source.even] * 2, [place - 0.42, place + 0.42], color=INK, linewidth=1.4)
-        axes.text(100 * source.share, place, f" {100 * source.share:.0f} %", va="center", fontsize=8.5, color=INK)
-        named = source.text if source.text in (FRAME, MAP) else f"{source.text}  ({expert})"
-        axes.text(-0.02, place, textwrap.shorten(drawn(named), 56, placeholder=" ..."), va="center", ha="right",
+        end = 100 * max(source.share, source.even if source.even < source.share + 0.06 else 0)
+        axes.text(end, place, f" {100 * source.share:.0f} %", va="center", fontsize=8.5, color=INK)
+        text = source.text if len(source.text) <= 46 else f"{source.text[:45]}\N{HORIZONTAL ELLIPSIS}"
+        named = text if source.text in (FRAME, MAP) else f"{text}  ({expert})"
+        axes.text(-0.02, place, drawn(named), va="center", ha="right",
                   fontsize=8.5, color=INK, transform=axes.get_yaxis_transform())  # fmt: skip
     left = f"; {len(sources) - len(shown)} more" if len(sources) > len(shown) else ""
     title = f"Sources by their share of what was read{left}   ( | : if all words were read alike)"

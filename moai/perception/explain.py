@@ -107,6 +107,7 @@ class Explanation:
             for place, (row, gate) in enumerate(zip(read, layer.question_gates[:, 0], strict=True)):
                 above = row - even
                 best = [i for i in np.argsort(-above, kind="stable")[:3] if above[i] > 0]
+                best.sort(key=lambda i, row=row: -row[i])
                 words = tuple((texts[i], float(row[i])) for i in best)
                 value = float(gate * sum(above[i] for i in best))
                 ranked.append((value, place, Reading(layer.layer, self.question[place], float(gate), words)))
