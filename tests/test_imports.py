@@ -252,11 +252,12 @@ print(m.REGISTERED, [str(w.message) for w in caught if 'ours.modeling' in str(w.
     assert "ours.modeling could not be registered with transformers: ValueError: ours" in fake("", code)
 
 
-def test_a_model_whose_import_begins_in_the_middle_of_transformers_does_not_keep_ours_out():
-    code = """
+@pytest.mark.parametrize("name", ["DetrModel", "LlamaConfig", "LlamaForCausalLM", "AutoProcessor"])
+def test_wherever_the_import_of_transformers_begins_ours_is_registered(name):
+    code = f"""
         import warnings; warnings.simplefilter("error", RuntimeWarning)
         import moai
-        from transformers import DetrModel, AutoModelForImageTextToText as Auto
+        from transformers import {name}, AutoModelForImageTextToText as Auto
         from moai.model.config import MoaiConfig
         print(Auto._model_mapping[MoaiConfig].__name__)
     """

@@ -47,8 +47,10 @@ class MoaiConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """As in transformers; a run with the published host needs that host's configuration class registered first."""
-        import moai.model.official_config  # noqa: F401  (it imports this module)
+        """As in transformers; the published host is of a class of ours, which has to be known first."""
+        text = config_dict.get("text_config")
+        if isinstance(text, dict) and text.get("model_type") == "moai_plora_llama":
+            import moai.model.official_host  # noqa: F401  (here: most runs do without, and it imports Llama's layers)
 
         return super().from_dict(config_dict, **kwargs)
 

@@ -27,7 +27,6 @@ from moai.model.generation import PromptGeneration
 from moai.model.graft import Conditioning, Holder, decoder_layers, graft, locate, ungraft
 from moai.model.host_checks import check_host, embedding_factors
 from moai.model.mixer import Mixer
-from moai.model.official_host import takes_image_positions
 from moai.model.seeing_host import SeeingHostGeneration, Unseeing, seeing_config, sees
 from moai.model.vision import VisionEncoder, build_vision, vision_arguments, without_memory
 from moai.plugins import registry
@@ -277,7 +276,7 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             if pixels is not None and features is None:
                 features = self.encode_images(pixels, input_ids, keep)
             inputs_embeds = self._embed(input_ids, is_image, features)
-        seen = {"image_positions": is_image} if takes_image_positions(self.host) else {}
+        seen = {"image_positions": is_image} if getattr(self.host, "takes_image_positions", False) else {}
         return {"inputs_embeds": inputs_embeds, **seen}
 
     def _condition(self, prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift) -> None:

@@ -66,6 +66,7 @@ class PLoRALlamaForCausalLM(LlamaForCausalLM):
     """``LlamaForCausalLM`` with PLoRA; without image positions it is the Llama that its other weights make."""
 
     config_class = PLoRALlamaConfig
+    takes_image_positions = True  # the model tells such a host which inputs are image tokens
 
     def __init__(self, config: PLoRALlamaConfig) -> None:
         super().__init__(config)
@@ -113,11 +114,6 @@ class PLoRALlamaForCausalLM(LlamaForCausalLM):
                 if isinstance(hook, MixerHook):
                     return hook.holder.conditioning
         return None
-
-
-def takes_image_positions(host: nn.Module) -> bool:
-    """Whether the host wants to be told which inputs are image tokens."""
-    return isinstance(host, PLoRALlamaForCausalLM)
 
 
 AutoModelForCausalLM.register(PLoRALlamaConfig, PLoRALlamaForCausalLM, exist_ok=True)

@@ -14,7 +14,7 @@ from transformers import GenerationMixin, PreTrainedConfig
 
 from moai.errors import HostError
 from moai.model.config import MoaiConfig
-from moai.model.generation import PREFILL_ONLY
+from moai.model.generation import PREFILL_ONLY, is_read
 
 HOST = "host"  # the value of ``vision.reference`` that says so
 TOKEN_NAMES = ("image_token_id", "image_token_index")
@@ -95,16 +95,26 @@ class SeeingHostGeneration(GenerationMixin):
         if pixels is not None:
             kwargs["pixel_values"] = pixels
 
-    def prepare_inputs_for_generation(self, input_ids, inputs_embeds=None, is_first_iteration=False, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, **kwargs
+    ):
         """As the host prepares its inputs, with the perception at prefill only."""
         if not sees(self.config):
             return super().prepare_inputs_for_generation(
-                input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+                input_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                is_first_iteration=is_first_iteration,
+                **kwargs,
             )
         model_inputs = self.host.prepare_inputs_for_generation(
-            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+            input_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
         )
-        if not is_first_iteration and kwargs.get("use_cache", True):
+        if not is_first_iteration and is_read(past_key_values):
             for name in PREFILL_ONLY:
                 model_inputs.pop(name, None)
         return model_inputs

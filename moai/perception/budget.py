@@ -25,7 +25,7 @@ OWN = "own"  # stands for every role that a plugin brings
 # The most important role first. What no image encoder sees (text) and what no other role repeats is kept longest:
 # relations mostly restate boxes, and an open vocabulary mostly repeats the panoptic objects under other names.
 IMPORTANCE = ("panoptic", "ocr", "open_world", OWN, "scene_graph")
-_FIELDS = {"panoptic": "segments", "open_world": "detections", "scene_graph": "relations", "ocr": "texts"}
+FIELDS = {"panoptic": "segments", "open_world": "detections", "scene_graph": "relations", "ocr": "texts"}
 Fact = Segment | Detection | Relation | TextLine | str  # a str is a sentence of ``Perception.notes``
 
 
@@ -85,7 +85,7 @@ def verbalize_within(
     texts: dict[int, str] = {}
 
     def fits(left_out: int) -> bool:
-        texts[left_out] = verbalize(_without(perception, facts[:left_out]), language, style, registry, scores)
+        texts[left_out] = verbalize(without_facts(perception, facts[:left_out]), language, style, registry, scores)
         return count_tokens(texts[left_out]) <= budget
 
     fewest = 1 + bisect_left(range(1, len(facts) + 1), True, key=fits)  # each fact less is a shorter text
@@ -104,22 +104,23 @@ def _leaving(perception: Perception, importance: Sequence[str]) -> list[Dropped]
         rank = ranks.index(dropped.role if dropped.role in ranks else OWN)
         return -rank, -1.0 if isinstance(dropped.fact, str) else dropped.fact.score
 
-    return sorted(reversed(_facts(perception)), key=worth)  # reversed: of equals, the one said later goes first
+    return sorted(reversed(facts_of(perception)), key=worth)  # reversed: of equals, the one said later goes first
 
 
-def _facts(perception: Perception) -> list[Dropped]:
+def facts_of(perception: Perception) -> list[Dropped]:
     """All facts, in the order in which they are said."""
-    said = {role: getattr(perception, name) for role, name in _FIELDS.items()}
+    said = {role: getattr(perception, name) for role, name in FIELDS.items()}
     facts = [Dropped(role, number, fact) for role in ROLES for number, fact in enumerate(said[role])]
     own = sorted(perception.notes, key=lambda role: (role in ROLES, role))
     return facts + [Dropped(role, number, line) for role in own for number, line in enumerate(perception.notes[role])]
 
 
-def _without(perception: Perception, dropped: Sequence[Dropped]) -> Perception:
+def without_facts(perception: Perception, dropped: Sequence[Dropped]) -> Perception:
+    """The perception less these facts; everything else stays as it is."""
     gone = {(role, isinstance(fact, str), number) for role, number, fact in dropped}
     kept = {
         name: tuple(fact for number, fact in enumerate(getattr(perception, name)) if (role, False, number) not in gone)
-        for role, name in _FIELDS.items()
+        for role, name in FIELDS.items()
     }
     notes = {
         role: tuple(line for number, line in enumerate(lines) if (role, True, number) not in gone)

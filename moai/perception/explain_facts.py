@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from moai.perception.budget import _FIELDS, Dropped, Fact, Spoken, _facts, _without
+from moai.perception.budget import FIELDS, Dropped, Fact, Spoken, facts_of, without_facts
 from moai.perception.types import Detection, Perception, Relation, Segment, TextLine
 from moai.perception.verbalize import PAPER, clean_label, verbalize
 from moai.plugins import Registry
@@ -48,10 +48,10 @@ def find_facts(
         One entry per fact that can be found; a template that does not say a fact in its own words hides it. No two
         entries share a character: the shorter one has it, as the one that says less besides.
     """
-    kept = _without(perception, spoken.dropped)
+    kept = without_facts(perception, spoken.dropped)
     marker = next(sign for sign in map(chr, _PRIVATE) if sign not in spoken.text)
     found: list[tuple[Dropped, int, int]] = []
-    for fact in _facts(kept):
+    for fact in facts_of(kept):
         texts = [verbalize(changed, language, style, registry) for changed in _changed(kept, fact, marker)]
         spans = [span for text in texts if (span := _difference(spoken.text, text))]
         if spans:
@@ -82,9 +82,9 @@ def _changed(perception: Perception, fact: Dropped, marker: str) -> Iterator[Per
             lines[fact.number] = new
             yield replace(perception, notes={**perception.notes, fact.role: tuple(lines)})
         else:
-            own = list(getattr(perception, _FIELDS[fact.role]))
+            own = list(getattr(perception, FIELDS[fact.role]))
             own[fact.number] = new
-            yield replace(perception, **{_FIELDS[fact.role]: tuple(own)})
+            yield replace(perception, **{FIELDS[fact.role]: tuple(own)})
 
 
 def _difference(text: str, other: str) -> tuple[int, int] | None:

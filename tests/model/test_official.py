@@ -14,7 +14,7 @@ from moai.model.mixer import Mixer
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.official import import_official, split_fused
 from moai.model.official_config import PLoRALlamaConfig
-from moai.training.recipe import OFFICIAL
+from moai.training.recipe import OFFICIAL, MixerSection
 
 IMAGE, TOKENS = published.WORDS, published.SIDE**2
 PIXELS = published.SIDE * published.PATCH
@@ -131,8 +131,9 @@ def test_what_was_written(imported, weights):
     everything = imported.host + imported.plora + imported.vision + imported.connector
     assert everything + imported.compressor + imported.mixers + published.WIDTH == sum(sizes.values())
     config = json.loads((imported.folder / "config.json").read_text())
+    defaults = {"every": 8, **{key: getattr(MixerSection(), key) for key in ("center", "match_init", "gates")}}
     for name, value in OFFICIAL["mixer"].items():
-        assert config["mixer"].get(name, 8) == (published.RANK if name == "rank" else value)
+        assert config["mixer"].get(name, defaults.get(name)) == (published.RANK if name == "rank" else value)
     assert config["compressor"] == OFFICIAL["compressor"] and not config["center_aux"]
 
 
