@@ -192,7 +192,8 @@ class Augmented:
         inputs, holder = self._inputs(images, questions, perceptions), self.model.holder
 
         def collect(*_: Any) -> None:  # the forward has just set the conditioning, and hands over to the host
-            holder.conditioning.gates = []
+            if holder.conditioning is not None:  # None while the host only reads the auxiliary words in context
+                holder.conditioning.gates = []
 
         if not len(self.model.mixers):
             return {}

@@ -83,3 +83,14 @@ def test_gradients_pass_the_compressor_only(model, processor):
     model(**inputs).logits.sum().backward()
     assert all(p.grad is None for p in model.host.parameters())
     assert any(p.grad is not None and p.grad.any() for p in model.compressor.parameters())
+
+
+def test_looking_inside_a_model_that_reads_its_words_in_context(model, processor):
+    from moai.answering import Augmented
+
+    augmented = Augmented(model, processor, None)
+    pictures, seen = [tiny.picture("red")], [tiny.seen("red", "blue")]
+    gates = augmented.gate_weights(pictures, ["What?"], seen)
+    assert list(gates) == [0, 2] and all(weights.shape[-1] == 3 for pair in gates.values() for weights in pair)
+    attribution = model(**tiny.prompt_inputs(processor, ["What?"], seen), return_attribution=True).attribution
+    assert [part.layer for part in attribution.mixers] == [0, 2]
