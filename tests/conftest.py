@@ -12,6 +12,7 @@ for _name in ("MOAI_PLUGINS", "MOAI_DEBUG"):
     os.environ.pop(_name, None)
 
 import pytest  # noqa: E402
+import setuptools  # noqa: E402, F401  (before anything imports distutils: torch's compiler needs it, and refuses if late)
 
 
 @pytest.fixture

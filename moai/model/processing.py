@@ -56,7 +56,9 @@ class MoaiProcessor(ProcessorMixin):
     ) -> None:
         self.image_token, self.image_tokens = image_token, image_tokens
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
-        self.experts, self.expert_options = list(experts), dict(expert_options or {})
+        self.experts = list(experts)
+        # A recipe that leaves an expert out may inherit its options.
+        self.expert_options = {name: value for name, value in (expert_options or {}).items() if name in self.experts}
         self.language, self.panoptic_map, self.max_aux_tokens = language, panoptic_map, max_aux_tokens
         self.style, self.through = style, through
         self.max_length = max_length

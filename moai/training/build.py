@@ -31,7 +31,7 @@ def build(recipe: Recipe) -> tuple[MoaiForConditionalGeneration, MoaiProcessor]:
     Raises:
         MoaiError: whatever of the recipe does not fit together; the message names the key.
     """
-    for name in recipe.perception.experts:
+    for name in (*recipe.perception.experts, *recipe.perception.options):
         registry().get_expert(name)
     registry().get_dataset(recipe.data.name)
     if recipe.vision.reference == "host":

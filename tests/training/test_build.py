@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import moai
-from moai.errors import AssetError, RecipeError
+from moai.errors import AssetError, ExpertError, RecipeError
 from moai.model.config import mixer_layers
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.training.build import build
@@ -124,3 +124,11 @@ def test_a_host_with_its_own_eyes_is_not_trained_from_a_recipe():
 def test_an_unknown_quantisation_is_refused_by_the_recipe():
     with pytest.raises(ValueError, match="nf4"):
         tiny.recipe(host={"quantization": "int3"})
+
+
+def test_options_of_an_expert_that_is_left_out_are_no_mistake_but_those_of_an_unknown_one_are():
+    tiny.register()
+    _, processor = build(tiny.recipe(perception={"experts": [], "options": {"tiny-panoptic": {}}}))
+    assert processor.expert_options == {} and processor.perceiver.experts == ()
+    with pytest.raises(ExpertError, match="tiny-panoptik"):
+        build(tiny.recipe(perception={"options": {"tiny-panoptik": {}}}))
