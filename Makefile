@@ -16,6 +16,7 @@ RUN ?= runs/quickstart
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+ULTRALYTICS := .venv/.ultralytics
 PLUGINS := plugins/moai-shapes plugins/moai-geometry plugins/moai-easyocr plugins/moai-rapidocr \
   plugins/moai-transformers plugins/moai-psgtr plugins/moai-detectron2
 
@@ -28,7 +29,7 @@ unexport HF_HUB_OFFLINE
 quickstart: $(INSTALLED)
 	$(BIN)/moai quickstart --run $(RUN)
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(ULTRALYTICS)
 	$(BIN)/python -m pytest tests plugins -q
 
 bench: $(INSTALLED)
@@ -44,6 +45,12 @@ $(INSTALLED): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	@# A .venv without a working pip is one that was interrupted while it was made.
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[test]' $(PLUGINS:%=-e %)
+	touch $@
+
+# Without its dependencies: it asks for opencv-python, which would write over the headless build that the others use.
+$(ULTRALYTICS): $(INSTALLED) plugins/moai-ultralytics/pyproject.toml
+	$(BIN)/python -m pip install $(PIP_ARGS) --no-deps 'ultralytics>=8.4.190,<8.5' 'polars>=1' 'polars-runtime-32>=1' \
+	  nvidia-ml-py -e plugins/moai-ultralytics
 	touch $@
 
 clean:
