@@ -15,8 +15,6 @@ REGISTRARS = {
     "transformers.models.auto.modeling_auto": "moai.model.modeling",
     "transformers.models.auto.processing_auto": "moai.model.processing",
 }
-# modeling_auto is imported by this one while it is half made itself; what registers there needs both whole.
-UNFINISHED = "transformers.modeling_layers"
 
 
 def register_with_transformers(registrars: dict[str, str] = REGISTRARS) -> None:
@@ -50,11 +48,10 @@ class _PostImportFinder:
 
     def __init__(self, waiting: dict[str, str]) -> None:
         self.waiting = waiting
-        self.due: list[str] = []  # registrars whose module is loaded, held back by an unfinished one
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Return the watched module's own spec with our loader around its loader; ``None`` for any other module."""
-        if name not in self.waiting and name != UNFINISHED:
+        if name not in self.waiting:
             return None
         # Only the finders behind this one: two of our kind that asked each other would never end.
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -66,20 +63,11 @@ class _PostImportFinder:
         return None
 
     def loaded(self, name: str) -> None:
-        if (registrar := self.waiting.pop(name, None)) is not None:
-            self.due.append(registrar)
-        if name != UNFINISHED and _half_made(UNFINISHED):
-            return
-        due, self.due = self.due, []
+        registrar = self.waiting.pop(name, None)
         if not self.waiting and self in sys.meta_path:
             sys.meta_path.remove(self)
-        for registrar in due:
+        if registrar is not None:
             _register(registrar)
-
-
-def _half_made(name: str) -> bool:
-    """Whether a module is being imported right now, further up the stack."""
-    return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
 
 
 class _Notifying:
