@@ -5,7 +5,6 @@ Knows: samples and the perceiver.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +58,6 @@ def perceive_without(
     to build on, as it would have where that expert is not installed. Subtracting only the expert's own findings would
     leave, say, relations between objects that nobody found any more.
     """
-    reduced = copy.copy(perceiver)  # shares the loaded engines and the cache
-    reduced.experts = tuple(other for other in perceiver.experts if other.name != expert)
+    reduced = perceiver.only(other.name for other in perceiver.experts if other.name != expert)
     pictures = Pictures({sample.image_id: sample.image for sample in samples})
     return dict(zip(pictures.sources, reduced.perceive(pictures, progress=progress), strict=True))

@@ -7,10 +7,11 @@ not installed becomes a ``Failure`` in the perceptions concerned; the other expe
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -114,6 +115,12 @@ class Perceiver:
                 if len(shifts) > 1:
                     self._unload(shift)
         return [merge([column[i] for column in columns.values()]) for i in range(len(images))]
+
+    def only(self, names: Iterable[str]) -> Perceiver:
+        """The same with these of its experts alone; it shares their loaded engines, the memory budget and the cache."""
+        names, chosen = set(names), copy.copy(self)
+        chosen.experts = tuple(expert for expert in self.experts if expert.name in names)
+        return chosen
 
     def close(self) -> None:
         """Unload the experts; the next ``perceive`` loads them again."""
