@@ -5,7 +5,6 @@ Knows: both halves. ``load`` opens a run folder; ``Augmented.ask`` answers one q
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,11 +123,14 @@ class Augmented:
         """
         self._check_explainable()
         inputs = self._inputs(images, questions, perceptions)
-        with self._lock, torch.no_grad():
-            given = self._rerouted(inputs)
-            read = self.model(**given, use_cache=False, logits_to_keep=1, return_attribution=True).attribution
+        read = self._attribution(inputs)
         rows = zip(inputs["input_ids"], perceptions, strict=True)
         return [self._explained(read, row, ids, seen) for row, (ids, seen) in enumerate(rows)]
+
+    def _attribution(self, inputs: dict[str, torch.Tensor]) -> Attribution:
+        with self._lock, torch.no_grad():
+            given = self._rerouted(inputs)
+            return self.model(**given, use_cache=False, logits_to_keep=1, return_attribution=True).attribution
 
     def _explained(self, read: Attribution, row: int, ids: torch.Tensor, seen: Perception | None) -> Explanation:
         from moai.model.attribution import patches
@@ -159,10 +161,7 @@ class Augmented:
         for name in (*(wanted or ()), *unwanted):
             if name not in names:
                 raise ExpertError(f"this model has no expert '{name}'{nearest(name, names)}")
-        kept = [name for name in names if (wanted is None or name in wanted) and name not in unwanted]
-        chosen = copy.copy(self.perceiver)
-        chosen.experts = tuple(expert for expert in self.perceiver.experts if expert.name in kept)
-        return chosen
+        return self.perceiver.only(n for n in names if (wanted is None or n in wanted) and n not in unwanted)
 
     def token_counts(self, questions: Sequence[str], perceptions: Sequence[Perception | None]) -> list[dict[str, int]]:
         """What each question costs, per question.
@@ -189,25 +188,16 @@ class Augmented:
             ``IMAGE_MODULES`` and ``LANGUAGE_MODULES`` in ``moai.model.mixer``; each row sums to one. Nothing for a
             model without mixers.
         """
-        inputs, holder = self._inputs(images, questions, perceptions), self.model.holder
-
-        def collect(*_: Any) -> None:  # the forward has just set the conditioning, and hands over to the host
-            if holder.conditioning is not None:  # None while the host only reads the auxiliary words in context
-                holder.conditioning.gates = []
-
         if not len(self.model.mixers):
             return {}
-        with self._lock, torch.no_grad():
-            inputs = self._rerouted(inputs)
-            hook = self.model.host.register_forward_pre_hook(collect)
-            try:
-                self.model(**inputs, use_cache=False, logits_to_keep=1)
-            finally:
-                hook.remove()
-            read = holder.conditioning
-        masks = (read.image_mask, read.language_mask)
-        pairs = [tuple(w[m].float().cpu().numpy() for w, m in zip(pair, masks, strict=True)) for pair in read.gates]
-        return dict(zip(map(int, self.model.mixers), pairs, strict=True))
+        read = self._attribution(self._inputs(images, questions, perceptions))
+        return {
+            mixer.layer: (
+                mixer.image.gates[read.image_mask].cpu().numpy(),
+                mixer.language.gates[read.language_mask].cpu().numpy(),
+            )
+            for mixer in read.mixers
+        }
 
     def _rerouted(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         shift = None if self.rerouting is None else self.rerouting.shift(question_states(self.model, inputs))

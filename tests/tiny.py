@@ -221,3 +221,21 @@ def prompt_inputs(processor, questions, perceptions, images=None) -> dict[str, t
     inputs = {**batch, "pixel_values": processor.pixels(images)}
     inputs.update(processor.aux_inputs([[] if p is None else [p] for p in perceptions]))
     return inputs
+
+
+def gates_of(model, forward) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What each mixer's gates weigh, image and language, while ``forward`` runs; padding included."""
+    found = []
+
+    def collect(mixer, args):
+        streams, _, shift = args
+        found.append(mixer.gate_weights(streams, shift))
+
+    hooks = [mixer.register_forward_pre_hook(collect) for mixer in model.mixers.values()]
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -111,7 +111,7 @@ class Trace:
         with torch.autocast(streams.aux.device.type, enabled=False):
             s = Streams(*(part.float() if part.is_floating_point() else part for part in streams))
             gates, masks = mixer.gate_weights(s, shift), (s.image_mask, s.language_mask)
-            pairs = zip(("image", "language"), mixer._read(s), masks, gates, strict=True)
+            pairs = zip(("image", "language"), mixer.inputs(s), masks, gates, strict=True)
             taken = [_taken(mixer.attention[f"{name}_aux"], x, mask, gate, s) for name, x, mask, gate in pairs]
         self.mixers.append(MixerAttribution(self.layers[number], *taken))
 

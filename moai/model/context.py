@@ -6,19 +6,13 @@ circle: it has read the words before it. The host is frozen, so this trains noth
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from moai.errors import HostError
-from moai.model.graft import Holder, decoder_layers
+from moai.model.graft import Holder, decoder_layers, states_entering
 from moai.model.mixer import centered, unit
 
 
-class _Reached(Exception):
-    """The forward has come as far as it has to."""
-
-
-@torch.no_grad()
 def context_states(host: nn.Module, holder: Holder, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor:
     """Hidden states that enter decoder layer ``layer`` while the host reads ``input_ids``, without any mixer.
 
@@ -45,20 +39,12 @@ def context_states(host: nn.Module, holder: Holder, input_ids: Tensor, mask: Ten
         attended = nn.functional.pad(mask, (1, 0), value=1)
     else:
         attended = mask
-    found: list[Tensor] = []
-
-    def stop(module, args, kwargs):
-        found.append(args[0] if args else kwargs["hidden_states"])
-        raise _Reached
-
     conditioning, holder.conditioning = holder.conditioning, None
-    hook = layers[layer].register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
     try:
-        host(input_ids=input_ids, attention_mask=attended.long(), use_cache=False)
-    except _Reached:
-        pass  # the layers above have nothing to add
+        states = states_entering(
+            layers[layer], lambda: host(input_ids=input_ids, attention_mask=attended.long(), use_cache=False)
+        )
     finally:
-        hook.remove()
         holder.conditioning = conditioning
     kept = mask.bool()
-    return centered(unit(found[0][:, added:].float()), kept) * kept[..., None]
+    return centered(unit(states[:, added:].float()), kept) * kept[..., None]

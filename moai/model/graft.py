@@ -7,6 +7,7 @@ is never cleared in between, because activation checkpointing runs the hooks aga
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,6 @@ class Conditioning:
     aux: Tensor  # (B, C, D)
     aux_mask: Tensor  # (B, C) bool
     choices: list[tuple[int, int]] | None = None  # step 1's draw, one pair per mixer
-    gates: list[tuple[Tensor, Tensor]] | None = None  # set to [] to collect the gates' weights
     gate_shift: Tensor | None = None  # (B, mixers, 2, 3) added to the gates' logits, per row
     calls: int = 0
 
@@ -68,6 +68,41 @@ def attention_of(layer: nn.Module) -> nn.Module | None:
     return next((getattr(layer, n) for n in ATTENTIONS if isinstance(getattr(layer, n, None), nn.Module)), None)
 
 
+class _Reached(Exception):
+    """A forward has come as far as it has to."""
+
+
+@torch.no_grad()
+def states_entering(
+    layer: nn.Module, forward: Callable[[], object], when: Callable[[], bool] = lambda: True
+) -> Tensor | None:
+    """Run ``forward`` until a decoder layer is handed its hidden states, and return these; what lies above never runs.
+
+    Args:
+        layer: a decoder layer of the host.
+        forward: runs the host.
+        when: asked each time the layer is reached, for a ``forward`` that runs the host more than once.
+
+    Returns:
+        ``(B, S, D)`` as they come to the layer, before its own mixer; None when it was not reached.
+    """
+    found: list[Tensor] = []
+
+    def stop(module, args, kwargs):
+        if when():
+            found.append(args[0] if args else kwargs["hidden_states"])
+            raise _Reached
+
+    hook = layer.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
+    try:
+        forward()
+    except _Reached:
+        return found[0]
+    finally:
+        hook.remove()
+    return None
+
+
 class MixerHook:
     """Forward pre-hook that adds a mixer's updates to the hidden states it is handed.
 
@@ -95,8 +130,6 @@ class MixerHook:
         if self.holder.trace is not None:
             self.holder.trace.mixed(self.index, self.mixer, streams, shift)
         with half_precision(hidden):
-            if c.gates is not None:
-                c.gates.append(self.mixer.gate_weights(streams, shift))
             choice = None if c.choices is None else c.choices[self.index]
             image_update, language_update = self.mixer(streams, choice, shift)
         hidden = _add(hidden, c.image_index, image_update * c.image_mask[..., None])

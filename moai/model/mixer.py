@@ -88,7 +88,7 @@ class Mixer(nn.Module):
         scales: tuple[Tensor | float, Tensor | float] = (1.0, 1.0)
         if self.normalize:
             scales = (_size(s.image), _size(s.language))
-            image, language = self._read(s)
+            image, language = self.inputs(s)
             s = s._replace(image=image, language=language)
         contexts = {
             "image_aux": (s.aux, s.aux_mask),
@@ -124,7 +124,7 @@ class Mixer(nn.Module):
             total = total + weights[..., i, None] * module(x, *contexts[name])
         return total
 
-    def _read(self, s: Streams) -> tuple[Tensor, Tensor]:
+    def inputs(self, s: Streams) -> tuple[Tensor, Tensor]:
         """Image and language tokens as queries, keys and gates see them."""
         if not self.normalize:
             return s.image, s.language
@@ -135,7 +135,7 @@ class Mixer(nn.Module):
 
     def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""
-        image, language = self._read(s)
+        image, language = self.inputs(s)
         return self._weights(image, language, shift)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from moai.errors import CheckpointError, HostError, RecipeError
 from moai.model.checkpoint import save_tensors
-from moai.model.graft import decoder_layers
+from moai.model.graft import decoder_layers, states_entering
 
 FOLDER = "rerouting"  # in a run folder
 FILES = ("record.safetensors", "record.json")
@@ -100,11 +100,6 @@ class Rerouting:
         return nn.functional.normalize(states.float() - self.mean, dim=-1)
 
 
-class _Reached(Exception):
-    """The forward has come as far as it has to."""
-
-
-@torch.no_grad()
 def question_states(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     """What tells prompts apart: the mean over the question's tokens of the states that enter the host's middle layer.
 
@@ -118,24 +113,16 @@ def question_states(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     Returns:
         ``(B, D)`` in fp32.
     """
-    layers, found = decoder_layers(model.host), []
-
-    def stop(module, args, kwargs):
-        found.append(args[0] if args else kwargs["hidden_states"])
-        raise _Reached
-
-    hook = layers[len(layers) // 2].register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
-    try:
-        model(**{name: value for name, value in inputs.items() if name != "gate_shift"}, use_cache=False)
-    except _Reached:
-        pass  # the layers above are not needed
-    finally:
-        hook.remove()
+    layers = decoder_layers(model.host)
+    given = {name: value for name, value in inputs.items() if name != "gate_shift"}
+    # There is no conditioning while the host only reads the auxiliary words in context.
+    prompted = lambda: model.holder.conditioning is not None  # noqa: E731
+    states = states_entering(layers[len(layers) // 2], lambda: model(**given, use_cache=False), prompted)
     c = model.holder.conditioning
     if c is None or not len(model.mixers):
         raise HostError("this run has no mixers, so there are no gates to re-route")
     index, mask = c.language_index, c.language_mask[..., None]
-    states = found[0].gather(1, index[..., None].expand(-1, -1, found[0].shape[2])).float()
+    states = states.gather(1, index[..., None].expand(-1, -1, states.shape[2])).float()
     return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 

@@ -39,16 +39,7 @@ def test_rows_sum_to_one_where_there_is_something_to_read(model, inputs):
 
 def test_the_gates_are_those_of_the_forward(model, inputs):
     read = attribute(model, inputs)
-    model.holder.conditioning = None
-
-    def collect(*_):
-        model.holder.conditioning.gates = []
-
-    hook = model.host.register_forward_pre_hook(collect)
-    with torch.no_grad():
-        model(**inputs)
-    hook.remove()
-    for mixer, (image, language) in zip(read.mixers, model.holder.conditioning.gates, strict=True):
+    for mixer, (image, language) in zip(read.mixers, tiny.gates_of(model, lambda: model(**inputs)), strict=True):
         assert torch.allclose(mixer.image.gates, image * read.image_mask[..., None], atol=1e-5)
         assert torch.allclose(mixer.language.gates, language * read.language_mask[..., None], atol=1e-5)
 

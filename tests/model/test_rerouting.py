@@ -51,21 +51,9 @@ def test_the_gates_are_shifted_layer_by_layer_and_stream_by_stream(model, inputs
         for stream in range(2):
             shift = torch.zeros(3, 2, 2, 3)
             shift[:, layer, stream, 0] = 50.0
-            found = weights(model, inputs, shift)
+            found = tiny.gates_of(model, lambda shift=shift: logits(model, inputs, gate_shift=shift))
             taken = [[bool((found[at][one][..., 0] > 0.999).all()) for one in range(2)] for at in range(2)]
             assert taken == [[(layer, stream) == (at, one) for one in range(2)] for at in range(2)]
-
-
-def weights(model, inputs, shift):
-    def collect(*_):
-        model.holder.conditioning.gates = []
-
-    hook = model.host.register_forward_pre_hook(collect)
-    try:
-        logits(model, inputs, gate_shift=shift)
-    finally:
-        hook.remove()
-    return model.holder.conditioning.gates
 
 
 def test_generation_keeps_the_shift_with_and_without_a_cache_and_with_beams(model, inputs):
@@ -135,6 +123,17 @@ def test_a_run_without_mixers_has_no_gates_to_move():
     model, processor = tiny.made(mixer={"layers": []})
     with pytest.raises(HostError, match="no mixers, so there are no gates to re-route"):
         question_states(model, tiny.prompt_inputs(processor, QUESTIONS[:1], PERCEPTIONS[:1]))
+
+
+def test_question_states_are_the_prompts_where_the_words_are_read_further_up():
+    """The host reads auxiliary words up to layer 3 here, past its middle layer, before it reads the prompt."""
+    model, processor = tiny.made(perception={"context_layer": 3, "panoptic_map": False})
+    inputs = tiny.prompt_inputs(processor, QUESTIONS[:1], PERCEPTIONS[:1])
+    found = question_states(model, inputs)
+    with torch.no_grad():
+        middle = model(**inputs, use_cache=False, output_hidden_states=True).hidden_states[2]
+    c = model.holder.conditioning
+    assert torch.allclose(found, middle[:, c.language_index[0][c.language_mask[0]]].mean(dim=1), atol=1e-5)
 
 
 # The step ---------------------------------------------------------------------------------------------------------

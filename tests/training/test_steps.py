@@ -126,11 +126,7 @@ def test_step_two_trains_everything(batch_of):
 def test_step_two_gates_sum_to_one_at_every_token():
     model, processor = tiny.made(noise=0.3)
     inputs = tiny.prompt_inputs(processor, ["What?", "Is it red?"], [tiny.seen("red"), tiny.seen("blue")])
-    model(**inputs)
-    model.holder.conditioning.gates, model.holder.conditioning.calls = [], 0
-    with torch.no_grad():
-        model.host(inputs_embeds=model.get_input_embeddings()(inputs["input_ids"]))
-    gates = model.holder.conditioning.gates
+    gates = tiny.gates_of(model, lambda: model(**inputs))
     assert len(gates) == len(model.mixers)
     for image, language in gates:
         assert image.shape == (2, tiny.IMAGE_TOKENS, 3) and language.shape[2] == 3
