@@ -169,14 +169,12 @@ class Augmented:
         ``prompt``: tokens in the host's sequence, the image's among them; ``auxiliary``: compressed tokens that the
         mixers read beside it; ``words``: tokens of the verbalized perception that the compressor condensed.
         """
-        aux = self.processor.aux_inputs([[] if p is None else [p] for p in perceptions])
-        words = aux["aux_attention_mask"].sum(dim=1).tolist() if aux else [0] * len(questions)
-        maps = aux["aux_pixel_mask"].any(dim=1).tolist() if "aux_pixel_mask" in aux else [False] * len(questions)
         latents = len(self.model.compressor.latents) if len(self.model.mixers) else 0
-        return [
-            {"prompt": len(row), "auxiliary": latents if count or shown else 0, "words": count}
-            for row, count, shown in zip(self._prompts(questions, perceptions), words, maps, strict=True)
-        ]
+        counts = []
+        for row, perception in zip(self._prompts(questions, perceptions), perceptions, strict=True):
+            words, shown = (0, False) if perception is None else self.processor.aux_size(perception)
+            counts.append({"prompt": len(row), "auxiliary": latents if words or shown else 0, "words": words})
+        return counts
 
     def gate_weights(
         self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]

@@ -130,27 +130,20 @@ class Engine:
 
     def _read(self, prompts: Sequence[Prompt]) -> tuple[list[list[int]], list[list[Perception]]]:
         """Token ids of each prompt, and what is given of its pictures."""
-        rows = [self._ids(prompt, add_generation_prompt=True) for prompt in prompts]
+        rows = [self._ids(prompt) for prompt in prompts]
         for row in rows:
             self._room(row)  # before the experts look: a prompt that is too long should cost nothing
         found = iter(self.sight([image for prompt in prompts for image in prompt.images]))
         seen = [[one for _ in prompt.images if (one := next(found)) is not None] for prompt in prompts]
         return [self.processor.with_words(row, own) for row, own in zip(rows, seen, strict=True)], seen
 
-    def _ids(self, prompt: Prompt, **kwargs) -> list[int]:
-        return self.processor._conversation_ids(list(prompt.turns), **kwargs)
+    def _ids(self, prompt: Prompt) -> list[int]:
+        return self.processor.conversation_ids(list(prompt.turns), add_generation_prompt=True)
 
     def _answer_ids(self, prompt: Prompt, answer: str) -> list[int]:
         """Ids of the answer behind the prompt, as the template writes it there."""
-        text, end = answer.strip(), self.processor.tokenizer.eos_token_id
-        if not text:
-            return []
-        turn = {"role": "assistant", "content": [{"type": "text", "text": text}]}
-        before = self._ids(prompt, add_generation_prompt=True)
-        whole = self._ids(Prompt((*prompt.turns, turn)))
-        if whole[: len(before)] != before or end not in whole[len(before) :]:
-            return self.processor.plain_ids(text)  # the template does not continue its own prompt
-        return whole[len(before) : whole.index(end, len(before))]
+        text = answer.strip()
+        return self.processor.reply_ids(list(prompt.turns), self._ids(prompt), text)[:-1] if text else []
 
     def _room(self, row: list[int], answer: int = 1) -> int:
         """Tokens left for an answer."""

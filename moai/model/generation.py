@@ -123,10 +123,15 @@ class PromptGeneration(GenerationMixin):
             past_key_values=past_key_values,
             **kwargs,
         )
-        if not is_first_iteration and is_read(past_key_values):
-            for name in PREFILL_ONLY:
-                model_inputs.pop(name, None)
-        return model_inputs
+        return without_read(model_inputs, past_key_values, is_first_iteration)
+
+
+def without_read(model_inputs: dict, past, is_first_iteration: bool) -> dict:
+    """The inputs of one step; what only the prefill needs is taken out when the cache holds the prompt."""
+    if not is_first_iteration and is_read(past):
+        for name in PREFILL_ONLY:
+            model_inputs.pop(name, None)
+    return model_inputs
 
 
 def is_read(past) -> bool:

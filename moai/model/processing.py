@@ -8,7 +8,7 @@ splits them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from moai.model.checkpoint import write_manifest
 from moai.perception.budget import Spoken, verbalize_within
 from moai.perception.panoptic_map import render_map
 from moai.perception.types import Perception, merge
+from moai.perception.verbalize import PAPER
 
 
 class MoaiProcessor(ProcessorMixin):
@@ -64,9 +65,7 @@ class MoaiProcessor(ProcessorMixin):
         self.max_length = max_length
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
-        # A tokenizer of its own: the flag is a state of the shared Rust object, and another thread would see it change.
-        self._plain = copy.deepcopy(tokenizer)
-        self._plain.split_special_tokens = True
+        self._plain = plain_tokenizer(tokenizer)
         self._running = _Running()
 
     @property
@@ -92,18 +91,21 @@ class MoaiProcessor(ProcessorMixin):
         Raises:
             PromptError: longer than the host's context.
         """
-        ids = self._conversation_ids(self._user_turn(question, images), add_generation_prompt=True)
+        ids = self.conversation_ids(self._user_turn(question, images), add_generation_prompt=True)
         self._check_length(len(ids))
         return ids
 
     def answer_ids(self, question: str, answer: str, images: int = 1) -> list[int]:
         """Token ids of the answer to ``prompt_ids(question)``, with the token that ends it."""
-        prompt = self.prompt_ids(question, images)
-        turns = [
-            *self._user_turn(question, images),
-            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
-        ]
-        whole, eos = self._conversation_ids(turns), self.tokenizer.eos_token_id
+        return self.reply_ids(self._user_turn(question, images), self.prompt_ids(question, images), answer)
+
+    def reply_ids(self, turns: list[dict], prompt: list[int], answer: str) -> list[int]:
+        """Token ids of the assistant's ``answer`` behind ``turns``, as the template writes it, with the end of turn.
+
+        ``prompt`` is ``conversation_ids(turns, add_generation_prompt=True)``.
+        """
+        turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+        whole, eos = self.conversation_ids([*turns, turn]), self.tokenizer.eos_token_id
         if whole[: len(prompt)] != prompt or eos not in whole[len(prompt) :]:
             return [*self.plain_ids(answer), eos]  # the template does not continue its own prompt
         return whole[len(prompt) : whole.index(eos, len(prompt)) + 1]
@@ -111,7 +113,13 @@ class MoaiProcessor(ProcessorMixin):
     def _user_turn(self, question: str, images: int) -> list[dict]:
         return [{"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": question}]}]
 
-    def _conversation_ids(self, turns: list[dict], **kwargs) -> list[int]:
+    def conversation_ids(self, turns: list[dict], **kwargs) -> list[int]:
+        """Token ids of a conversation, images as their placeholders; what users wrote never becomes control tokens.
+
+        Args:
+            turns: as transformers' chat templates take them.
+            kwargs: of ``apply_chat_template``, such as ``add_generation_prompt``.
+        """
         ids = self.tokenizer.apply_chat_template(
             turns,
             chat_template=self.chat_template,
@@ -179,14 +187,14 @@ class MoaiProcessor(ProcessorMixin):
         """
         if not any(perceptions) or self.through == "prompt":
             return {}
-        ids = [self._speak(merge(row)) if row else [] for row in perceptions]
-        width = max(1, max(len(row) for row in ids))
-        tokens = torch.zeros(len(ids), width, dtype=torch.long)
-        mask = torch.zeros(len(ids), width, dtype=torch.long)
-        for index, row in enumerate(ids):
-            tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-            mask[index, : len(row)] = 1
-        return {"aux_input_ids": tokens, "aux_attention_mask": mask, **self._maps(perceptions)}
+        rows = [self._speak(merge(row)) if row else [] for row in perceptions]
+        return {**auxiliary(rows), **self._maps(perceptions)}
+
+    def aux_size(self, perception: Perception) -> tuple[int, bool]:
+        """How many words, in tokens, and whether a panoptic map ``aux_inputs`` would hand over; nothing is drawn."""
+        if self.through == "prompt":
+            return 0, False
+        return len(self._speak(perception)), self.panoptic_map and perception.has_panoptic
 
     def with_words(self, ids: list[int], perceptions: Sequence[Perception]) -> list[int]:
         """``ids`` of a prompt with its images' perceptions in words behind the last image; for ``through="prompt"``.
@@ -222,14 +230,7 @@ class MoaiProcessor(ProcessorMixin):
         return self._within(perception)[1]
 
     def _within(self, perception: Perception) -> tuple[Spoken, list[int]]:
-        ids: dict[str, list[int]] = {"": []}
-
-        def count_tokens(text: str) -> int:
-            ids[text] = self.plain_ids(text)
-            return len(ids[text])
-
-        spoken = verbalize_within(perception, self.max_aux_tokens, count_tokens, self.language, self.style)
-        return spoken, ids[spoken.text]
+        return speak_within(self.plain_ids, perception, self.max_aux_tokens, self.language, self.style)
 
     def _maps(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
         shown = [[p for p in row if p.has_panoptic] if self.panoptic_map else [] for row in perceptions]
@@ -273,6 +274,40 @@ class MoaiProcessor(ProcessorMixin):
         files = super().save_pretrained(save_directory, **kwargs)
         write_manifest(save_directory)
         return files
+
+
+def plain_tokenizer(tokenizer):
+    """A copy of a tokenizer that splits control tokens into the characters they are made of, for untrusted text.
+
+    A copy, because the flag is a state of the shared Rust object, and another thread would see it change.
+    """
+    plain = copy.deepcopy(tokenizer)
+    plain.split_special_tokens = True
+    return plain
+
+
+def speak_within(
+    plain_ids: Callable[[str], list[int]], perception: Perception, budget: int, language: str, style: str = PAPER
+) -> tuple[Spoken, list[int]]:
+    """A perception in words of at most ``budget`` tokens, and their ids; it loses whole facts, never half a box."""
+    ids: dict[str, list[int]] = {"": []}
+
+    def count_tokens(text: str) -> int:
+        ids[text] = plain_ids(text)
+        return len(ids[text])
+
+    spoken = verbalize_within(perception, budget, count_tokens, language, style)
+    return spoken, ids[spoken.text]
+
+
+def auxiliary(rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+    """``aux_input_ids`` and ``aux_attention_mask`` ``(B, A)`` of each row's words, padded on the right."""
+    tokens = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[index, : len(row)] = 1
+    return {"aux_input_ids": tokens, "aux_attention_mask": mask}
 
 
 class _Running:

@@ -14,7 +14,7 @@ from transformers import GenerationMixin, PreTrainedConfig
 
 from moai.errors import HostError
 from moai.model.config import MoaiConfig
-from moai.model.generation import PREFILL_ONLY, is_read
+from moai.model.generation import PREFILL_ONLY, without_read
 
 HOST = "host"  # the value of ``vision.reference`` that says so
 TOKEN_NAMES = ("image_token_id", "image_token_index")
@@ -114,10 +114,7 @@ class SeeingHostGeneration(GenerationMixin):
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
-        if not is_first_iteration and is_read(past_key_values):
-            for name in PREFILL_ONLY:
-                model_inputs.pop(name, None)
-        return model_inputs
+        return without_read(model_inputs, past_key_values, is_first_iteration)
 
     def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
         if not sees(self.config):

@@ -6,7 +6,6 @@ what it returns goes to the model unchanged, beside the auxiliary words and the 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -14,8 +13,8 @@ from transformers import BatchFeature
 
 from moai.errors import PromptError
 from moai.images import read_image
-from moai.perception.types import Perception, merge
-from moai.perception.verbalize import verbalize
+from moai.model.processing import auxiliary, plain_tokenizer, speak_within
+from moai.perception.types import Perception
 
 
 class SeeingProcessor:
@@ -24,16 +23,14 @@ class SeeingProcessor:
     Args:
         processor: of transformers, as ``AutoProcessor.from_pretrained`` gives it for the host.
         language: of the verbalization.
-        max_aux_tokens: cut the verbalized perception here.
+        max_aux_tokens: of the verbalized perception; a longer one loses its least important facts.
     """
 
     def __init__(self, processor, *, language: str = "en", max_aux_tokens: int = 512) -> None:
         self.processor, self.language, self.max_aux_tokens = processor, language, max_aux_tokens
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"  # generation continues at the right end
-        # A tokenizer of its own: the flag is a state of the shared Rust object, and another thread would see it change.
-        self._plain = copy.deepcopy(self.tokenizer)
-        self._plain.split_special_tokens = True
+        self._plain = plain_tokenizer(self.tokenizer)
 
     def __call__(
         self, images=None, text=None, perceptions: Sequence[Perception | None] | None = None, **kwargs
@@ -69,14 +66,13 @@ class SeeingProcessor:
         """The auxiliary words of each prompt, padded on the right; nothing at all when no prompt has any."""
         if all(perception is None for perception in perceptions):
             return {}
-        texts = ["" if p is None else verbalize(merge([p]), language=self.language) for p in perceptions]
-        rows = [self._plain(text, add_special_tokens=False)["input_ids"][: self.max_aux_tokens] for text in texts]
-        tokens = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.long)
-        mask = torch.zeros_like(tokens)
-        for index, row in enumerate(rows):
-            tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-            mask[index, : len(row)] = 1
-        return {"aux_input_ids": tokens, "aux_attention_mask": mask}
+        return auxiliary([[] if perception is None else self._speak(perception) for perception in perceptions])
+
+    def _speak(self, perception: Perception) -> list[int]:
+        return speak_within(self._plain_ids, perception, self.max_aux_tokens, self.language)[1]
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return self._plain(text, add_special_tokens=False)["input_ids"]
 
     def __getattr__(self, name: str):
         if name in ("processor", "_plain"):  # not there yet while this object is copied
