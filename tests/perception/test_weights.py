@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-import moai.perception.weights
+from moai.assets import known_hashes
 from moai.assets.pins import PINS
 from moai.errors import AssetError
 from moai.perception.weights import identify
@@ -16,8 +16,10 @@ from moai.perception.weights import identify
 def hashed(monkeypatch, tmp_path):
     """A fresh cache folder; the files that were hashed, by name."""
     monkeypatch.setenv("MOAI_CACHE", str(tmp_path / "cache"))
-    names, real = [], moai.perception.weights.sha256_file
-    monkeypatch.setattr(moai.perception.weights, "sha256_file", lambda path: names.append(path.name) or real(path))
+    monkeypatch.setattr(known_hashes, "SMALL", 0)  # these files are a few bytes long, and were just written
+    monkeypatch.setattr(known_hashes, "SETTLED", -1)
+    names, real = [], known_hashes.sha256_file
+    monkeypatch.setattr(known_hashes, "sha256_file", lambda path: names.append(path.name) or real(path))
     return names
 
 
