@@ -102,29 +102,31 @@ def build_processor(recipe: Recipe, host, tokens: int) -> MoaiProcessor:
 
 def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) -> MoaiConfig:
     """Everything that ``from_pretrained`` will need, with the hashes of the frozen parts."""
-    h, mixer = recipe.host, recipe.mixer.model_dump()
-    mixer["layers"] = list(mixer["layers"]) if mixer["layers"] is not None else None
-    vision = vision_arguments(recipe)
+    h, vision = recipe.host, vision_arguments(recipe)
     if recipe.vision.reference is not None:
         path = resolve(recipe.vision.reference, recipe.vision.revision)
         vision["sha256"] = sha256_file(path) if path.is_file() else None
-    if (
-        not recipe.mixer.layers
-        and recipe.mixer.every is None
-        and len(decoder_layers(host)) < 8
-        and mixer["layers"] is None
-    ):
+    if recipe.mixer.layers is None and recipe.mixer.every is None and len(decoder_layers(host)) < 8:
         raise RecipeError("the host has fewer than 8 layers; name mixer.layers or mixer.every")
     return MoaiConfig(
         text_config=copy.deepcopy(host.config),
         host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype, "quantization": h.quantization,
               "sha256": host_hashes(h.reference, h.revision)},
         vision=vision,
-        connector={"kind": recipe.connector.kind, "options": dict(recipe.connector.options)},
-        compressor=recipe.compressor.model_dump(),
-        mixer=mixer,
-        center_aux=recipe.preset != "official",
-        context_layer=recipe.perception.context_layer,
         image_token_id=processor.image_token_id,
         image_tokens=tokens,
+        **trained_parts(recipe),
     )  # fmt: skip
+
+
+def trained_parts(recipe: Recipe) -> dict:
+    """What of ``MoaiConfig`` says how our parts are built and fed; the frozen ones aside."""
+    mixer = recipe.mixer.model_dump()
+    mixer["layers"] = list(mixer["layers"]) if mixer["layers"] is not None else None
+    return {
+        "connector": {"kind": recipe.connector.kind, "options": dict(recipe.connector.options)},
+        "compressor": recipe.compressor.model_dump(),
+        "mixer": mixer,
+        "center_aux": recipe.preset != "official",
+        "context_layer": recipe.perception.context_layer,
+    }

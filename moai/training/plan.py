@@ -24,7 +24,7 @@ from moai.model.config import MoaiConfig
 from moai.model.graft import Conditioning, decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.vision import VisionEncoder, build_vision
-from moai.training.build import image_tokens
+from moai.training.build import image_tokens, trained_parts
 from moai.training.recipe import Recipe
 
 CARDS = (24, 48, 80)  # GiB
@@ -120,15 +120,8 @@ def plan(
         host = AutoModelForCausalLM.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
         vision = _vision(recipe, vision_shape)
         tokens = {"image": image_tokens(recipe, vision), "prompt": prompt, "aux": aux}
-        config = MoaiConfig(
-            text_config=host_config,
-            host={}, vision={},
-            connector={"kind": recipe.connector.kind, "options": dict(recipe.connector.options)},
-            compressor=recipe.compressor.model_dump(),
-            mixer=recipe.mixer.model_dump(),
-            center_aux=recipe.preset != "official",
-            image_tokens=tokens["image"],
-        )  # fmt: skip
+        given = {"host": {}, "vision": {}, "image_tokens": tokens["image"], **trained_parts(recipe)}
+        config = MoaiConfig(text_config=host_config, **given)
         model = MoaiForConditionalGeneration(config, host=host, vision=vision)
         outside, kept = _activations(model, tokens, True), _activations(model, tokens, False)
     layers = len(decoder_layers(host))
