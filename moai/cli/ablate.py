@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moai.cli import show
-from moai.cli.main import RESUME
+from moai.cli.main import RESUME, options_given
 from moai.errors import CheckpointError, MoaiError
 
 if TYPE_CHECKING:
@@ -67,26 +67,12 @@ def ablate(
     for ablation in planned:
         _check_free(ablation, root / ablation.name)
     context = click.get_current_context()
-    context.meta[RESUME] = shlex.join(["moai", "ablate", str(folder), *_given(context)])
+    context.meta[RESUME] = shlex.join(["moai", "ablate", str(folder), *options_given(context)])
     outcomes = _work(planned, root, split, None if full else limit, seed)
     _print(outcomes, root, seed)
     failed = [outcome.name for outcome in outcomes if outcome.failure]
     if failed:
         raise MoaiError(f"{', '.join(failed)} failed; the table says why, and the same command tries again")
-
-
-def _given(context: click.Context) -> list[str]:
-    """The options that were given, as they are written."""
-    words: list[str] = []
-    for option in context.command.params[1:]:
-        value = context.params.get(option.name)
-        if value is True:
-            words.append(option.opts[0])
-        elif isinstance(value, tuple):
-            words += [word for one in value for word in (option.opts[0], one)]
-        elif value not in (None, False, option.default):
-            words += [option.opts[0], str(value)]
-    return words
 
 
 def _list(planned: list[Ablation], root: Path) -> None:

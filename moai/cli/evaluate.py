@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moai.cli import show
-from moai.cli.main import RESUME
+from moai.cli.main import RESUME, options_given
 from moai.cli.reroute import describe, rerouting_of, unrecorded
 from moai.errors import CheckpointError, RecipeError
 
@@ -78,7 +78,7 @@ def evaluate(
         raise click.UsageError("give --limit or --full, not both")
     recipe = recipe_of(run)
     context = click.get_current_context()
-    context.meta[RESUME] = shlex.join(["moai", "eval", *_given(context)])
+    context.meta[RESUME] = shlex.join(["moai", "eval", str(run), *options_given(context)])
 
     from moai.answering import load
 
@@ -86,18 +86,6 @@ def evaluate(
     names = None if conditions is None else [name.strip() for name in conditions.split(",") if name.strip()]
     settings = {"limit": chosen, "split": split, "conditions": names, "batch_size": batch_size, "seed": seed}
     evaluate_run(load(run), recipe, run, data=data, **settings, reroute=reroute, strength=strength)
-
-
-def _given(context: click.Context) -> list[str]:
-    """The command's own words again: what was given, not the defaults."""
-    words = [str(context.params["run"])]
-    for option in context.command.params[1:]:
-        value = context.params.get(option.name)
-        if value is True:
-            words.append(option.opts[0])
-        elif value not in (None, False, option.default):
-            words += [option.opts[0], str(value)]
-    return words
 
 
 def recipe_of(run: Path) -> Recipe:

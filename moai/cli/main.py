@@ -32,6 +32,22 @@ COMMANDS = {  # name -> (module, one line of help); pinned to the commands' own 
 RESUME = "moai.resume"  # ctx.meta: the command line that continues what a Ctrl-C stops
 
 
+def options_given(context: click.Context) -> list[str]:
+    """The options of the running command that differ from their defaults, as they are written; for ``RESUME``."""
+    words: list[str] = []
+    for option in context.command.params:
+        value = context.params.get(option.name)
+        if not isinstance(option, click.Option):
+            continue  # an argument: the caller knows where it stands
+        if value is True:
+            words.append(option.opts[0])
+        elif isinstance(value, tuple):
+            words += [word for one in value for word in (option.opts[0], one)]
+        elif value not in (None, False, option.default):
+            words += [option.opts[0], str(value)]
+    return words
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they run, and whose errors end in a sentence and exit code 1."""
 
