@@ -239,3 +239,10 @@ def gates_of(model, forward) -> list[tuple[torch.Tensor, torch.Tensor]]:
         for hook in hooks:
             hook.remove()
     return found
+
+
+def draw_nothing(patch) -> None:
+    """No curves, charts or plots, which take longer than all else in a small run; ``patch`` is a ``MonkeyPatch``."""
+    patch.setattr("moai.training.run.draw_curves", lambda run_dir, first_steps: run_dir / "curves.png")
+    patch.setattr("moai.evaluation.chart.draw_chart", lambda summary, path: path)
+    patch.setattr("moai.evaluation.page.draw_all", lambda summary: {"accuracy": "data:,"})

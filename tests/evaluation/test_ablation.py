@@ -143,9 +143,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("ablate")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOAI_CACHE", str(root / "cache"))
-        patch.setattr("moai.training.run.draw_curves", lambda run_dir, first_steps: run_dir / "curves.png")
-        patch.setattr("moai.evaluation.chart.draw_chart", lambda summary, path: path)
-        patch.setattr("moai.evaluation.page.draw_all", lambda summary: {"accuracy": "data:,"})
+        tiny.draw_nothing(patch)
         tiny.register()
         patch.setitem(registry().datasets, "tiny-kinds", kinds)
         recipe = tiny.recipe(name="base", data={"name": "tiny-kinds", "validation_limit": 4})
