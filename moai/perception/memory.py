@@ -47,8 +47,6 @@ def held(device: str) -> int | None:
         return int(torch.cuda.memory_allocated(device)) if torch is not None and torch.cuda.is_available() else None
     if device != "cpu":
         return None
-    try:
-        import psutil
-    except ImportError:
-        return None
+    import psutil
+
     return int(psutil.Process().memory_info().rss)
