@@ -25,10 +25,12 @@ class Collator:
     Args:
         processor: a ``MoaiProcessor``.
         max_cached: how many tokenised questions and how many decoded images are kept.
+        guide: says which auxiliary words a question should read (``moai.training.guide.Guide``); batches with answers
+            then have ``guide``.
     """
 
-    def __init__(self, processor, max_cached: int = 65536) -> None:
-        self.processor = processor
+    def __init__(self, processor, max_cached: int = 65536, guide=None) -> None:
+        self.processor, self.guide = processor, guide
         self._prompt = lru_cache(max_cached)(processor.prompt_ids)
         self._answer = lru_cache(max_cached)(processor.answer_ids)
 
@@ -63,7 +65,20 @@ class Collator:
             labels = [[IGNORED] * len(p) + end for p, end in zip(prompts, ends, strict=True)]
             batch["labels"] = _pad(labels, IGNORED, left)
         batch.update(self.processor.aux_inputs(seen))
+        if answers and self.guide is not None and "aux_input_ids" in batch:
+            batch["guide"] = self.marks(samples, batch["aux_input_ids"], batch["aux_attention_mask"])
         return batch
+
+    def marks(self, samples: Sequence[Sample], aux_input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What each sample's question should read of its words, ``(B, A + 1)`` bool; the last column: none of them."""
+        marked = torch.zeros(len(samples), aux_input_ids.shape[1] + 1, dtype=torch.bool)
+        for row, sample in enumerate(samples):
+            words = aux_input_ids[row][mask[row].bool()].tolist()
+            end = self.processor.tokenizer.eos_token_id
+            answer = [token for token in self._answer(sample.question, sample.answer) if token != end]
+            for position in self.guide.targets(words, self._prompt(sample.question), answer, sample.answer):
+                marked[row, position if position < len(words) else -1] = True
+        return marked
 
     def lengths(self, samples: Sequence[Sample]) -> list[int]:
         """Number of tokens of each sample, for grouping samples of equal length."""

@@ -64,7 +64,7 @@ class Attribution:
     def attended(self, mixer: int) -> tuple[Tensor, Tensor]:
         """The auxiliary tokens that the tokens of the ``mixer``-th mixer attended to: ``(B, I, A)``, ``(B, P, A)``.
 
-        Rows sum to one; those of padding, and of prompts without any auxiliary token, are zero.
+        Rows sum to one, less what a none token took; those of padding, and of prompts without any auxiliary token, are zero.
         """
         read = self.mixers[mixer]
         return read.image.latents @ self.rollout, read.language.latents @ self.rollout
@@ -112,7 +112,7 @@ class Trace:
             s = Streams(*(part.float() if part.is_floating_point() else part for part in streams))
             gates, masks = mixer.gate_weights(s, shift), (s.image_mask, s.language_mask)
             pairs = zip(("image", "language"), mixer.inputs(s), masks, gates, strict=True)
-            taken = [_taken(mixer.attention[f"{name}_aux"], x, mask, gate, s) for name, x, mask, gate in pairs]
+            taken = [_taken(mixer, f"{name}_aux", x, mask, gate, s) for name, x, mask, gate in pairs]
         self.mixers.append(MixerAttribution(self.layers[number], *taken))
 
     def result(self, conditioning) -> Attribution:
@@ -183,10 +183,12 @@ def patches(model: nn.Module, tokens: int) -> tuple[int, int] | None:
     return (side, side) if kept and tokens and side * side == tokens else None
 
 
-def _taken(module: nn.Module, x: Tensor, mask: Tensor, gates: Tensor, s: Streams) -> Taken:
+def _taken(mixer: Mixer, name: str, x: Tensor, mask: Tensor, gates: Tensor, s: Streams) -> Taken:
+    module = mixer.attention[name]
     real = mask[..., None].float()
-    latents = module.weights(x, s.aux, s.aux_mask).mean(dim=1) if s.aux.shape[1] else x.new_zeros(*x.shape[:2], 0)
-    update = gates[..., :1] * module(x, s.aux, s.aux_mask)
+    count, (aux, aux_mask) = s.aux.shape[1], mixer.readable(s)
+    latents = module.weights(x, aux, aux_mask).mean(dim=1)[..., :count] if count else x.new_zeros(*x.shape[:2], 0)
+    update = gates[..., :1] * module(x, aux, aux_mask)
     size = update.norm(dim=-1) / x.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
     return Taken(gates * real, latents * real, size * mask)
 

@@ -108,13 +108,15 @@ class Compressor(nn.Module):
         return self.norm(latents)
 
     def _slots(self, x: Tensor, mask: Tensor) -> Tensor:
-        count = len(self.latents)
         length = (
             mask.sum(dim=1, keepdim=True) if self.masked else torch.full_like(mask[:, :1], x.shape[1], dtype=torch.long)
         )
-        index = torch.arange(count, device=x.device) * length // count  # (B, C)
-        taken = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
+        taken = x.gather(1, self.slot_index(length)[..., None].expand(-1, -1, x.shape[2]))
         return taken * (length > 0)[..., None].to(x.dtype)
+
+    def slot_index(self, length: Tensor) -> Tensor:
+        """Which auxiliary token each latent starts from, ``(B, C)``, in rows of ``length (B, 1)`` tokens."""
+        return torch.arange(len(self.latents), device=length.device) * length // len(self.latents)
 
 
 def sinusoids(length: int, width: int, device=None, dtype=torch.float32) -> Tensor:

@@ -28,6 +28,8 @@ class MoaiConfig(PreTrainedConfig):
         center_aux: bring auxiliary word embeddings to zero mean over the vocabulary and unit variance.
         context_layer: add to each auxiliary word the state with which it enters this layer of the host, which has read
             the words before it; None leaves word embeddings alone, as published.
+        fact_ends: tokens that stand between two facts; each auxiliary word then also carries the mean of its fact's
+            words. None leaves words alone, as published.
         image_token_id: the placeholder's id; ``image_tokens``: placeholders per image.
     """
 
@@ -42,6 +44,7 @@ class MoaiConfig(PreTrainedConfig):
     mixer: dict[str, Any] | None = None
     center_aux: bool = True
     context_layer: int | None = None
+    fact_ends: list[int] | None = None
     image_token_id: int = 0
     image_tokens: int = 9
 

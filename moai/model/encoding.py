@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from moai.errors import PromptError
+from moai.errors import PromptError, RecipeError
 from moai.model.context import context_states
+from moai.model.facts import fact_means
 from moai.model.graft import half_precision
 from moai.model.mixer import unit
 
@@ -52,24 +53,19 @@ class Encoders:
         aux_attention_mask: Tensor,
         aux_pixel_values: Tensor | None = None,
         aux_pixel_mask: Tensor | None = None,
+        aux_words: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Auxiliary tokens to compressed ones.
 
         Args:
             aux_input_ids, aux_attention_mask: the verbalized perception, ``(B, A)``.
             aux_pixel_values: panoptic maps ``(B, M, 3, h, w)``; ``aux_pixel_mask (B, M)`` says which are real.
+            aux_words: ``(B, A, D)``, what :meth:`aux_words` makes of the words, for who keeps it.
 
         Returns:
             ``(B, C, D)`` and its mask ``(B, C)``, false for rows without any perception.
         """
-        words = self.get_input_embeddings()(aux_input_ids).float()
-        if self.config.center_aux:
-            words = unit(words - self.aux_mean)
-        else:
-            words = words * (self.word_factor * self.embedding_factor)  # at the scale of what the decoder reads
-        if self.config.context_layer is not None and aux_input_ids.shape[1]:
-            layer = self.config.context_layer
-            words = unit(unit(words) + context_states(self.host, self.holder, aux_input_ids, aux_attention_mask, layer))
+        words = self.aux_words(aux_input_ids, aux_attention_mask) if aux_words is None else aux_words
         mask = aux_attention_mask.bool()
         with self._precision():
             if aux_pixel_values is not None:
@@ -81,6 +77,43 @@ class Encoders:
                 mask = torch.cat([mask, real.flatten(1)], dim=1)
             states = self.compressor(words, mask)
         return states, mask.any(dim=1)[:, None].expand(states.shape[:2])
+
+    def aux_words(self, aux_input_ids: Tensor, aux_attention_mask: Tensor) -> Tensor:
+        """Auxiliary words ``(B, A)`` as vectors ``(B, A, D)`` in fp32; only frozen weights take part."""
+        words = self.get_input_embeddings()(aux_input_ids).float()
+        if self.config.center_aux:
+            words = unit(words - self.aux_mean)
+        else:
+            words = words * (self.word_factor * self.embedding_factor)  # at the scale of what the decoder reads
+        if self.config.context_layer is not None and aux_input_ids.shape[1]:
+            layer = self.config.context_layer
+            words = unit(unit(words) + context_states(self.host, self.holder, aux_input_ids, aux_attention_mask, layer))
+        if self.config.fact_ends is not None:
+            facts = fact_means(words, aux_input_ids, aux_attention_mask, self.config.fact_ends)
+            words = unit(unit(words) + 2**0.5 * facts)  # its fact says more about a word than the word itself
+        return words
+
+    def guide_slots(self, marked: Tensor, aux_attention_mask: Tensor, aux_pixel_mask: Tensor | None = None) -> Tensor:
+        """Marks on auxiliary words, as marks on the compressed tokens that start from these words.
+
+        Args:
+            marked: ``(B, A + 1)`` bool; the last column, for the none token, stays the last.
+            aux_attention_mask, aux_pixel_mask: as for :meth:`encode_aux`.
+
+        Returns:
+            ``(B, C + 1)`` bool. A word that no compressed token starts from loses its mark.
+
+        Raises:
+            RecipeError: compressed tokens start from no words (``compressor.slots: false``).
+        """
+        if not self.compressor.slots:
+            raise RecipeError("training.guide needs compressor.slots: true; without, no token stands for a word")
+        length = aux_attention_mask.sum(dim=1, keepdim=True)
+        if aux_pixel_mask is not None:
+            length = length + aux_pixel_mask.sum(dim=1, keepdim=True) * self.config.image_tokens
+        index = self.compressor.slot_index(length)
+        words = torch.nn.functional.pad(marked[:, :-1], (0, max(0, int(length.max()) - marked.shape[1] + 1)))
+        return torch.cat([words.gather(1, index), marked[:, -1:]], dim=1)
 
     def _precision(self):
         """Adapters keep fp32 weights and compute in the host's half precision, in training as in inference."""

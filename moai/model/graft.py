@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ class Conditioning:
     aux_mask: Tensor  # (B, C) bool
     choices: list[tuple[int, int]] | None = None  # step 1's draw, one pair per mixer
     gate_shift: Tensor | None = None  # (B, mixers, 2, 3) added to the gates' logits, per row
+    guide: Tensor | None = None  # (B, C + 1) bool: what the last prompt token should read; collected in ``guided``
+    guided: list[Tensor] = field(default_factory=list)  # one loss per mixer
     calls: int = 0
 
 
@@ -132,6 +134,8 @@ class MixerHook:
         with half_precision(hidden):
             choice = None if c.choices is None else c.choices[self.index]
             image_update, language_update = self.mixer(streams, choice, shift)
+            if c.guide is not None:
+                c.guided.append(self.mixer.guide_loss(streams, c.guide))
         hidden = _add(hidden, c.image_index, image_update * c.image_mask[..., None])
         return _add(hidden, c.language_index, language_update * c.language_mask[..., None])
 

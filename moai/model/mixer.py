@@ -41,6 +41,8 @@ class Mixer(nn.Module):
             share a few huge directions, beside which what tells them apart is small (ours; needs ``normalize``).
         match_init: start the modules that read auxiliary tokens with equal query and key projections, so that a token
             attends to its own word among them from the first step (ours; ``False`` is the published form).
+        none_token: put one learned token behind the auxiliary ones, to be read where none of them fits (ours); what an
+            attention takes from it says "not there", which a softmax over the others alone cannot say.
         gates: ``"learned"``; or, for comparison, frozen: ``"uniform"`` (a third each) or ``"random"``.
         others: passed to each :class:`AttentionModule`.
     """
@@ -52,6 +54,7 @@ class Mixer(nn.Module):
         normalize: bool = True,
         center: bool = False,
         match_init: bool = False,
+        none_token: bool = False,
         gates: str = "learned",
         **others,
     ) -> None:
@@ -59,6 +62,7 @@ class Mixer(nn.Module):
         self.normalize, self.center = normalize, center and normalize
         names = IMAGE_MODULES + LANGUAGE_MODULES
         self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
+        self.none = nn.Parameter(torch.randn(1, 1, width)) if none_token else None
         self.gate_image = nn.Linear(width, 3)
         self.gate_language = nn.Linear(width, 3)
         for gate in (self.gate_image, self.gate_language):  # equal weights until step 2 learns better ones
@@ -90,11 +94,12 @@ class Mixer(nn.Module):
             scales = (_size(s.image), _size(s.language))
             image, language = self.inputs(s)
             s = s._replace(image=image, language=language)
+        aux = self.readable(s)
         contexts = {
-            "image_aux": (s.aux, s.aux_mask),
+            "image_aux": aux,
             "image_language": (s.language, s.language_mask),
             "image_self": (s.image, s.image_mask),
-            "language_aux": (s.aux, s.aux_mask),
+            "language_aux": aux,
             "language_image": (s.image, s.image_mask),
             "language_self": (s.language, s.language_mask),
         }
@@ -132,6 +137,33 @@ class Mixer(nn.Module):
         if not self.center:
             return image, language
         return centered(image, s.image_mask), centered(language, s.language_mask)
+
+    def readable(self, s: Streams) -> tuple[Tensor, Tensor]:
+        """Auxiliary tokens and their mask as the modules read them: with the none token behind, where there is one."""
+        if self.none is None or s.aux.shape[1] == 0:
+            return s.aux, s.aux_mask
+        none = self.none.to(s.aux.dtype).expand(len(s.aux), -1, -1)
+        return torch.cat([s.aux, none], dim=1), torch.cat([s.aux_mask, s.aux_mask.any(dim=1, keepdim=True)], dim=1)
+
+    def guide_loss(self, s: Streams, targets: Tensor) -> Tensor:
+        """How far the last language token's attention is from the auxiliary tokens it should read.
+
+        Args:
+            s: the streams.
+            targets: ``(B, C + 1)`` bool, the last column for the none token; rows without any true are left out.
+
+        Returns:
+            Cross-entropy of the attention, averaged over heads, against an even spread over the row's targets; the
+            mean over rows.
+        """
+        last = (s.language_mask.sum(dim=1) - 1).clamp(min=0)[:, None, None].expand(-1, -1, s.language.shape[2])
+        query = self.inputs(s)[1].gather(1, last)
+        aux, mask = self.readable(s)
+        read = self.attention["language_aux"].weights(query, aux, mask).mean(dim=1)[:, 0].float()  # (B, C or C + 1)
+        wanted = targets[:, : read.shape[1]] & mask
+        rows = wanted.any(dim=1) & s.language_mask.any(dim=1)
+        found = (read.clamp(min=1e-6).log() * wanted).sum(dim=1) / wanted.sum(dim=1).clamp(min=1)
+        return -(found * rows).sum() / rows.sum().clamp(min=1)
 
     def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""

@@ -200,11 +200,13 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         aux_attention_mask: Tensor | None = None,
         aux_pixel_values: Tensor | None = None,
         aux_pixel_mask: Tensor | None = None,
+        aux_words: Tensor | None = None,
         aux_states: Tensor | None = None,
         aux_states_mask: Tensor | None = None,
         prompt_mask: Tensor | None = None,
         module_choices: Tensor | None = None,
         gate_shift: Tensor | None = None,
+        guide: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -218,17 +220,19 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             pixel_values: ``(N, 3, h, w)``, all images in the order of their placeholders.
             image_features: ``(B, M, D)`` instead of pixels, as ``encode_images`` gives them.
             image_keep: ``(B,)`` bool; rows that are false get zero vision features (image dropout in training).
-            aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask: see :meth:`encode_aux`.
+            aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words: see :meth:`encode_aux`.
             aux_states, aux_states_mask: compressed tokens instead, as ``encode_aux`` gives them.
             prompt_mask: ``(B, S)`` true at image and prompt tokens: what is mixed. Never padding, answers, or generated
                 tokens. Left out, it is everything before the first label, or all of the prompt.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
             gate_shift: ``(B, mixers, 2, 3)`` added to the logits of each row's gates, image then language.
+            guide: ``(B, A + 1)`` bool, the auxiliary words that the last prompt token should read, and "none of them".
             labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others.
             return_attribution: ``True`` puts :class:`~moai.model.attribution.Attribution` into the output.
 
         Returns:
-            ``loss`` (with labels), ``logits`` (with labels only at the answer positions), ``past_key_values``.
+            ``loss`` (with labels), ``logits`` (with labels only at the answer positions), ``past_key_values``; with
+            ``guide`` also ``guide_loss``, the mean over the mixers of :meth:`Mixer.guide_loss`, which is not in ``loss``.
         """
         window = input_ids.shape[1] if input_ids is not None else inputs_embeds.shape[1]
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -237,9 +241,11 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         given = self._host_inputs(input_ids, inputs_embeds, is_image, pixel_values, image_features, image_keep)
         if aux_input_ids is not None and aux_states is None:
             aux_states, aux_states_mask = self.encode_aux(
-                aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask
+                aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words
             )
         self._condition(prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift)
+        if guide is not None:
+            self.holder.conditioning.guide = self.guide_slots(guide, aux_attention_mask, aux_pixel_mask)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
         if position_ids is None and not sees(self.config):
@@ -257,13 +263,16 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         if labels is not None:
             targets = labels[:, logits_to_keep[1:]]
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
-        return CausalLMOutputWithPast(
+        answer = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
             past_key_values=cache_of(output, self.host),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
+        if guide is not None:
+            answer.guide_loss = torch.stack(self.holder.conditioning.guided[: len(self.mixers)]).mean()
+        return answer
 
     def _host_inputs(self, input_ids, inputs_embeds, is_image, pixels, features, keep) -> dict:
         """The prompt as the host takes it: embedded with its images, or, where it sees for itself, as it came."""

@@ -16,6 +16,7 @@ from moai.assets.resolver import resolve
 from moai.errors import RecipeError
 from moai.model.checkpoint import host_hashes, load_host
 from moai.model.config import MoaiConfig
+from moai.model.facts import fact_ends
 from moai.model.graft import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processing import MoaiProcessor
@@ -115,6 +116,7 @@ def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) ->
         vision=vision,
         image_token_id=processor.image_token_id,
         image_tokens=tokens,
+        fact_ends=fact_ends(processor.tokenizer) if recipe.perception.fact_context else None,
         **trained_parts(recipe),
     )  # fmt: skip
 

@@ -58,6 +58,7 @@ class PerceptionSection(Section):
     style: str = "paper"  # of the verbalization: "paper", "compact", or a plugin's own
     through: Literal["mixers", "prompt"] = "mixers"  # "prompt": as plain text in the prompt, the baseline to beat
     context_layer: int | None = Field(None, ge=1)  # words as the host's layer knows them, not their embeddings alone
+    fact_context: bool = False  # each word also carries the mean of its fact's words; for the style "compact"
     panoptic_map: bool = True  # the map's own tokens, when a panoptic expert answered
     max_tokens: int = Field(512, ge=1)  # of the verbalized perception; what is beyond is cut
 
@@ -89,6 +90,7 @@ class MixerSection(Section):
     normalize: bool = True
     center: bool = False
     match_init: bool = False
+    none_token: bool = False
     gates: Literal["learned", "uniform", "random"] = "learned"
 
 
@@ -121,9 +123,18 @@ class Step(Section):
     balance: bool = False  # as many "yes" as "no" for every question text: what the question gives away is gone
 
 
+class Align(Section):
+    """Before step 1: queries and keys learn which words to read, from states of the bare host; see ``align``."""
+
+    steps: int = Field(0, ge=0)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+
+
 class Training(Section):
     """Optimisation; rates are those of the mixers and the connector."""
 
+    align: Align = Align()
     step1: Step = Step(steps=100, routing="random_module")
     step2: Step = Step(steps=160, routing="gates")
     batch_size: int = Field(16, ge=1)
@@ -133,6 +144,7 @@ class Training(Section):
     final_rate: float = Field(0.05, ge=0)  # times learning_rate, at the end of the cosine
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
+    guide: float = Field(0.0, ge=0)  # weight of the loss that guides attention to the words which say the answer
     perception_dropout: float = Field(0.1, ge=0, le=1)  # share of samples without any perception: makes "off" fair
     expert_dropout: float = Field(0.0, ge=0, le=1)  # share of samples that lose one expert: makes leave-one-out fair
     checkpoint_every: int = Field(50, ge=1)
@@ -191,7 +203,7 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "mixer": {
         "every": 8, "rank": 64, "heads": 4, "placement": "attention_input", "activation": "gelu",
         "identity_init": False, "sharpness": None, "normalize": False, "center": False, "match_init": False,
-        "gates": "learned",
+        "none_token": False, "gates": "learned",
     },
     "compressor": {
         "latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1,

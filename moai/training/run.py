@@ -18,11 +18,15 @@ from moai.data.perceive import perceive_samples, perceive_without
 from moai.data.samples import Sample
 from moai.errors import CheckpointError, RecipeError, nearest
 from moai.model.checkpoint import MANIFEST
+from moai.model.facts import fact_ends
 from moai.plugins import registry
 from moai.training import steps
+from moai.training.align import align
 from moai.training.build import build
 from moai.training.checkpoint import load_checkpoint, save_checkpoint
 from moai.training.expert_dropout import ExpertDropout
+from moai.training.guide import Guide
+from moai.training.kept_words import KeptWords
 from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
 from moai.training.progress import Progress
@@ -83,7 +87,7 @@ class _Run:
         self.accelerator = Accelerator(kwargs_handlers=[handler])
         self.progress.shown = self.accelerator.is_main_process
         self.model, self.processor = build(recipe)
-        self.collator = Collator(self.processor)
+        self.collator = self.guided = Collator(self.processor)
         self.samples = self._dataset(recipe.data.train_split)
         self._check_kinds()
         kinds = [sample.kind for sample in self.samples]
@@ -91,6 +95,7 @@ class _Run:
         pairs = [(sample.question, sample.answer) for sample in self.samples]
         self.batches = steps.draw_batches(recipe.seed, lengths, kinds, self.training, pairs)
         self.dropout = ExpertDropout(recipe.seed, self.training.expert_dropout, recipe.perception.experts)
+        self.kept_words = KeptWords(self.model)
         self.perceptions: dict = {}
         self.reduced: dict[str, dict] = {}  # expert -> image id -> what the others see without it
 
@@ -110,6 +115,7 @@ class _Run:
         frozen = sum(p.numel() for p in self.model.parameters()) - count
         self.progress.note(f"training {count / 1e6:.1f} M parameters around {frozen / 1e6:.1f} M frozen ones")
         done = load_checkpoint(self.run_dir, self.model.adapter_parameters(), optimizer)
+        self._guide(fresh=done == 0)
         self._loop(optimizer, monitor, done)
         return self._finish()
 
@@ -132,17 +138,48 @@ class _Run:
                         save_checkpoint(self.run_dir, step + 1, parameters, getattr(optimizer, "optimizer", optimizer))
                 advance(1, _headline(values))
 
+    def _guide(self, fresh: bool) -> None:
+        """Find what questions should read, where the recipe asks for it, and align a ``fresh`` model with it."""
+        plan = self.training.align
+        if not self.perceptions or not (self.training.guide or plan.steps):
+            return
+        tokenizer, speak = self.processor.tokenizer, self.processor.aux_inputs
+        spoken = [speak([[seen]])["aux_input_ids"][0].tolist() for seen in self.perceptions.values()]
+        none_token = self.recipe.mixer.none_token
+        guide = Guide(spoken, fact_ends(tokenizer), lambda token: tokenizer.decode([token]), none_token)
+        guided = Collator(self.processor, guide=guide)
+        if self.training.guide:
+            self.guided = guided
+        if fresh and plan.steps:
+            used = sorted({index for batch in self.batches for index in batch})
+            with self.progress.bar("aligning", plan.steps) as advance:
+                align(
+                    self.model,
+                    guided,
+                    [self.samples[index] for index in used],
+                    self.perceptions,
+                    steps=plan.steps,
+                    batch_size=plan.batch_size,
+                    learning_rate=plan.learning_rate,
+                    seed=self.recipe.seed,
+                    advance=advance,
+                )
+
     def _step(self, step: int, model, optimizer, parameters) -> dict[str, float]:
         batch = self._batch(step)
         factor = steps.rate_at(self.training, step)
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        loss = model(**batch).loss
+        output = model(**batch)
+        loss, values = output.loss, {"loss": float(output.loss.detach())}
+        if "guide" in batch:
+            loss = loss + self.training.guide * output.guide_loss
+            values["guide"] = float(output.guide_loss.detach())
         self.accelerator.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), self.training.clip, error_if_nonfinite=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return {"loss": float(loss.detach()), "gradient_norm": float(norm), "rate": factor}
+        return {**values, "gradient_norm": float(norm), "rate": factor}
 
     def _batch(self, step: int) -> dict:
         """This process's share of the step's batch, with the step's draws."""
@@ -158,7 +195,8 @@ class _Run:
         views = [self.reduced[lost[i]] if lost[i] else self.perceptions for i in mine]
         rows = zip(mine, samples, views, strict=True)
         seen = [None if blind[i] else view.get(s.image_id) for i, s, view in rows]
-        batch = self.collator(samples, seen)
+        batch = self.guided(samples, seen)
+        batch = self.kept_words.add(batch)
         batch["image_keep"] = keep[mine]
         if part.routing == "random_module":
             batch["module_choices"] = steps.draw_modules(seed, step, len(self.model.mixers))

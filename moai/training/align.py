@@ -1,0 +1,148 @@
+"""Before training: teach the mixers where to look, on states of the bare host that are computed once.
+
+Knows: the model and the guide. Fresh mixers change nothing, so what they will be asked is known before they train: the
+state of each prompt's last token at each mixer's layer, and each image's compressed auxiliary tokens. With both kept,
+a step of learning which token to read costs milliseconds and no pass through the host, where a training step costs
+seconds. Trained are the queries and keys of the modules by which language reads auxiliary tokens, and the none token.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from moai.data.collate import Collator
+from moai.data.samples import Sample
+from moai.model.graft import MixerHook
+from moai.model.mixer import Streams
+
+
+class Kept(NamedTuple):
+    """What was computed once; half of what single precision needs, since there is one row per image and question."""
+
+    questions: dict[str, Tensor]  # question -> (mixers, D)
+    images: dict[str, tuple[Tensor, Tensor]]  # image id -> compressed tokens (C, D) and their mask (C,)
+    marks: dict[int, Tensor]  # sample -> (C + 1,) bool
+
+
+def align(
+    model: nn.Module,
+    collator: Collator,
+    samples: Sequence[Sample],
+    perceptions: dict,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    advance: Callable[[int, str], None] = lambda count, text: None,
+) -> list[float]:
+    """Train queries and keys to read what ``collator.guide`` says, and return the loss of each step.
+
+    Args:
+        model: fresh mixers, on its device.
+        collator: with a guide.
+        samples: training samples; those without a target, or without a perception, are left out.
+        perceptions: image id -> perception.
+        steps, batch_size, learning_rate, seed: of this stage; the rate falls in a line to a tenth.
+        advance: called with 1 and a text after each step.
+    """
+    kept = _keep(model, collator, samples, perceptions, batch_size)
+    usable = sorted(kept.marks)
+    modules = [mixer.attention["language_aux"] for mixer in model.mixers.values()]
+    parameters = [p for module in modules for part in (module.query, module.key) for p in part.parameters()]
+    parameters += [mixer.none for mixer in model.mixers.values() if mixer.none is not None]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    rng, losses = random.Random(f"{seed}/align"), []
+    for step in range(steps if usable else 0):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1.0, (step + 1) / 50) * (1 - 0.9 * step / steps)
+        drawn = rng.sample(usable, min(batch_size, len(usable)))
+        loss = _loss(model, kept, [(samples[index], kept.marks[index]) for index in drawn])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        advance(1, f"guide {losses[-1]:.3f}")
+    return losses
+
+
+def _loss(model: nn.Module, kept: Kept, rows: list[tuple[Sample, Tensor]]) -> Tensor:
+    device = next(model.mixers.parameters()).device
+    asked = torch.stack([kept.questions[sample.question] for sample, _ in rows]).to(device).float()  # (B, mixers, D)
+    aux = torch.stack([kept.images[sample.image_id][0] for sample, _ in rows]).to(device).float()
+    mask = torch.stack([kept.images[sample.image_id][1] for sample, _ in rows]).to(device)
+    marks = torch.stack([mark for _, mark in rows]).to(device)
+    alone = torch.ones(len(rows), 1, dtype=torch.bool, device=device)
+    total = asked.new_zeros(())
+    for number, mixer in enumerate(model.mixers.values()):
+        language = asked[:, number : number + 1]
+        streams = Streams(language[:, :0], alone[:, :0], language, alone, aux, mask)
+        total = total + mixer.guide_loss(streams, marks)
+    return total / len(model.mixers)
+
+
+@torch.no_grad()
+def _keep(model: nn.Module, collator: Collator, samples: Sequence[Sample], perceptions: dict, batch: int) -> Kept:
+    device = next(model.mixers.parameters()).device
+    kept = Kept({}, {}, {})
+    usable = [index for index, sample in enumerate(samples) if perceptions.get(sample.image_id) is not None]
+    was = model.training
+    model.eval()
+    # One question for many images: an image whose features are dropped says nothing, so the states are the same.
+    asked = {samples[index].question: samples[index] for index in usable}
+    for part in _parts(sorted(asked.values(), key=lambda sample: len(sample.question)), batch):
+        inputs = {key: value.to(device) for key, value in collator(part, [None] * len(part), answers=False).items()}
+        inputs["image_keep"] = torch.zeros(len(part), dtype=torch.bool, device=device)
+        with _entering(model) as states:
+            model(**inputs, use_cache=False)
+        last = torch.stack([state[:, -1] for state in states], dim=1)  # padded on the left: the last is a prompt's last
+        kept.questions.update(zip((s.question for s in part), last.bfloat16().cpu(), strict=True))
+    for part in _parts(usable, batch):
+        rows = [samples[index] for index in part]
+        seen = [perceptions[sample.image_id] for sample in rows]
+        inputs = collator.processor.aux_inputs([[perception] for perception in seen])
+        marks = collator.marks(rows, inputs["aux_input_ids"], inputs["aux_attention_mask"])
+        slots = model.guide_slots(marks, inputs["aux_attention_mask"], inputs.get("aux_pixel_mask"))
+        kept.marks.update((index, mark) for index, mark in zip(part, slots, strict=True) if mark.any())
+        fresh = {s.image_id: row for row, s in enumerate(rows) if s.image_id not in kept.images}
+        if fresh:
+            chosen = list(fresh.values())
+            states, mask = model.encode_aux(**{key: value[chosen].to(device) for key, value in inputs.items()})
+            pairs = zip(states.bfloat16().cpu(), mask.cpu(), strict=True)
+            kept.images.update(zip(fresh, pairs, strict=True))
+    model.train(was)
+    return kept
+
+
+def _parts(items: list, size: int) -> list[list]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+@contextmanager
+def _entering(model: nn.Module):
+    """Collects the hidden states that come to each mixer, in their order, while the block runs."""
+    states: list[Tensor] = []
+    found = {hook.mixer: (module, hook) for module in model.host.modules() for hook in _mixer_hooks(module)}
+
+    def collect(module, args, kwargs):
+        states.append(args[0] if args else kwargs["hidden_states"])
+
+    hooks = [
+        found[mixer][0].register_forward_pre_hook(collect, with_kwargs=True, prepend=True)
+        for mixer in model.mixers.values()
+    ]
+    try:
+        yield states
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _mixer_hooks(module: nn.Module) -> list[MixerHook]:
+    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, MixerHook)]
