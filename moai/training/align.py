@@ -103,19 +103,19 @@ def _keep(model: nn.Module, collator: Collator, samples: Sequence[Sample], perce
             model(**inputs, use_cache=False)
         last = torch.stack([state[:, -1] for state in states], dim=1)  # padded on the left: the last is a prompt's last
         kept.questions.update(zip((s.question for s in part), last.bfloat16().cpu(), strict=True))
-    for part in _parts(usable, batch):
-        rows = [samples[index] for index in part]
-        seen = [perceptions[sample.image_id] for sample in rows]
-        inputs = collator.processor.aux_inputs([[perception] for perception in seen])
-        marks = collator.marks(rows, inputs["aux_input_ids"], inputs["aux_attention_mask"])
-        slots = model.guide_slots(marks, inputs["aux_attention_mask"], inputs.get("aux_pixel_mask"))
-        kept.marks.update((index, mark) for index, mark in zip(part, slots, strict=True) if mark.any())
-        fresh = {s.image_id: row for row, s in enumerate(rows) if s.image_id not in kept.images}
-        if fresh:
-            chosen = list(fresh.values())
-            states, mask = model.encode_aux(**{key: value[chosen].to(device) for key, value in inputs.items()})
-            pairs = zip(states.bfloat16().cpu(), mask.cpu(), strict=True)
-            kept.images.update(zip(fresh, pairs, strict=True))
+    about: dict[str, list[int]] = {}
+    for index in usable:
+        about.setdefault(samples[index].image_id, []).append(index)
+    for part in _parts(list(about), batch):
+        inputs = collator.processor.aux_inputs([[perceptions[image]] for image in part])
+        rows = [(row, index) for row, image in enumerate(part) for index in about[image]]
+        repeated = {key: value[[row for row, _ in rows]] for key, value in inputs.items() if value.ndim == 2}
+        asking = [samples[index] for _, index in rows]
+        marks = collator.marks(asking, repeated["aux_input_ids"], repeated["aux_attention_mask"])
+        slots = model.guide_slots(marks, repeated["aux_attention_mask"], repeated.get("aux_pixel_mask"))
+        kept.marks.update((index, mark) for (_, index), mark in zip(rows, slots, strict=True) if mark.any())
+        states, mask = model.encode_aux(**{key: value.to(device) for key, value in inputs.items()})
+        kept.images.update(zip(part, zip(states.bfloat16().cpu(), mask.cpu(), strict=True), strict=True))
     model.train(was)
     return kept
 

@@ -122,3 +122,40 @@ def test_gates_that_do_not_learn(streams, gates):
     assert frozen == {f"gate_{stream}.{part}" for stream in ("image", "language") for part in ("weight", "bias")}
     for weights in mixer.gate_weights(streams):
         assert (weights.std() > 0.1) == (gates == "random")
+
+
+def test_a_none_token_is_read_where_there_is_something_to_read(streams):
+    torch.manual_seed(0)
+    mixer = Mixer(WIDTH, rank=8, heads=2, none_token=True, identity_init=False)
+    aux, mask = mixer.readable(streams)
+    assert aux.shape[1] == streams.aux.shape[1] + 1 and torch.equal(aux[:, :-1], streams.aux)
+    assert torch.equal(mask[:, -1], streams.aux_mask.any(dim=1))
+    nothing = streams._replace(aux_mask=torch.zeros_like(streams.aux_mask))
+    bare = streams._replace(aux=streams.aux[:, :0], aux_mask=streams.aux_mask[:, :0])
+    for got, expected in zip(mixer(nothing), mixer(bare), strict=True):  # a row that saw nothing is as one without
+        assert torch.allclose(got, expected, atol=1e-6)
+    before = mixer(streams)[1]
+    with torch.no_grad():
+        mixer.none.mul_(3.0)
+    assert not torch.allclose(mixer(streams)[1], before)
+
+
+def test_the_guide_loss_is_the_cross_entropy_of_the_last_tokens_attention(streams):
+    torch.manual_seed(0)
+    mixer = Mixer(WIDTH, rank=8, heads=2, none_token=True)
+    rows, count = streams.aux_mask.shape
+    targets = torch.zeros(rows, count + 1, dtype=torch.bool)
+    targets[0, :2], targets[1, -1] = True, True
+    aux, mask = mixer.readable(streams)
+    language = mixer.inputs(streams)[1]
+    expected, used = 0.0, 0
+    for row in range(rows):
+        wanted = targets[row] & mask[row]
+        if not wanted.any():
+            continue
+        last = int(streams.language_mask[row].sum()) - 1
+        query = language[row : row + 1, last : last + 1]
+        read = mixer.attention["language_aux"].weights(query, aux[row : row + 1], mask[row : row + 1])[0].mean(0)[0]
+        expected, used = expected - read[wanted].log().mean(), used + 1
+    assert used and torch.allclose(mixer.guide_loss(streams, targets), expected / used, atol=1e-5)
+    assert mixer.guide_loss(streams, torch.zeros_like(targets)) == 0

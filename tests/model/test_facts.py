@@ -1,0 +1,56 @@
+"""What a fact's words have in common: which tokens end one, and means that follow neither padding nor neighbours."""
+
+import tiny
+import torch
+
+from moai.model.facts import MARKS, fact_ends, fact_means, fact_numbers
+from moai.model.mixer import unit
+
+COMMA, STOP = 7, 8
+
+
+def test_the_ends_are_tokens_of_marks_alone():
+    tokenizer = tiny.tokenizer()
+    found = {tokenizer.decode([number]) for number in fact_ends(tokenizer)}
+    assert {",", ".", ";", ":"} <= found and all(set(text.strip()) <= MARKS for text in found)
+    assert not found & {"red", "a", "1", " "}
+
+
+def test_numbers_count_the_ends_before():
+    ids = torch.tensor([[20, 21, COMMA, 22, STOP, 23, 0]])
+    inside, number = fact_numbers(ids, torch.tensor([[1, 1, 1, 1, 1, 1, 0]]), [COMMA, STOP])
+    assert inside.tolist() == [[True, True, False, True, False, True, False]]
+    assert number[inside].tolist() == [0, 0, 1, 2]
+
+
+def test_means_are_those_of_a_loop():
+    torch.manual_seed(0)
+    ids, words = torch.tensor([[20, 21, COMMA, 22, 23, STOP]]), torch.randn(1, 6, 16)
+    found = fact_means(words, ids, torch.ones_like(ids), [COMMA, STOP])
+    first, second = (unit(words[0, part].mean(dim=0)) for part in (slice(0, 2), slice(3, 5)))
+    assert torch.allclose(found[0, 0], first, atol=1e-5) and torch.equal(found[0, 0], found[0, 1])
+    assert torch.allclose(found[0, 3], second, atol=1e-5) and torch.equal(found[0, 3], found[0, 4])
+    assert not found[0, 2].any() and not found[0, 5].any()
+
+
+def test_padding_on_either_side_changes_nothing():
+    torch.manual_seed(0)
+    ids, words = torch.tensor([[20, 21, COMMA, 22]]), torch.randn(1, 4, 16)
+    alone = fact_means(words, ids, torch.ones_like(ids), [COMMA])
+    for left in (0, 2):
+        padded = torch.full((1, 6), COMMA)
+        mask, wide = torch.zeros(1, 6, dtype=torch.long), torch.randn(1, 6, 16)
+        padded[:, left : left + 4], mask[:, left : left + 4], wide[:, left : left + 4] = ids, 1, words
+        found = fact_means(wide, padded, mask, [COMMA])
+        assert torch.equal(found[:, left : left + 4], alone) and not found[mask == 0].any()
+
+
+def test_a_word_carries_its_fact_into_the_model_and_back_from_disk(tmp_path):
+    model, processor = tiny.made(perception={"fact_context": True, "panoptic_map": False, "style": "compact"})
+    inputs = tiny.prompt_inputs(processor, ["What?", "Is it red?"], [tiny.seen("red", "blue"), tiny.seen("blue")])
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        model.save_pretrained(tmp_path)
+        assert torch.allclose(type(model).from_pretrained(tmp_path)(**inputs).logits, logits, atol=1e-5)
+        model.config.fact_ends = None
+        assert (model(**inputs).logits - logits).abs().max() > 1e-3

@@ -1,0 +1,170 @@
+"""Which words a question should read: in the right fact, only where words and answer agree."""
+
+import pytest
+import tiny
+import torch
+
+from moai.data.collate import Collator
+from moai.errors import RecipeError
+from moai.model.facts import fact_ends
+from moai.training.align import align
+from moai.training.guide import Guide
+from moai.training.kept_words import KeptWords
+
+WORDS = "top red circle , left blue star , red circle right of blue star . text bread".split()
+OTHER = "center green square , text lemon".split()
+
+
+class Table:
+    """Words as numbers."""
+
+    def __init__(self):
+        self.known = []
+
+    def ids(self, text):
+        words = text.split() if isinstance(text, str) else text
+        for word in words:
+            if word not in self.known:
+                self.known.append(word)
+        return [self.known.index(word) for word in words]
+
+
+@pytest.fixture
+def table():
+    return Table()
+
+
+@pytest.fixture
+def find(table):
+    rows = [table.ids(WORDS), table.ids(OTHER)]
+
+    def of(question, answer, none_token=True, words=WORDS):
+        guide = Guide(rows, table.ids(", ."), lambda token: table.known[token], none_token)
+        found = guide.targets(table.ids(words), table.ids(question), table.ids(answer), answer)
+        return [words[i] if i < len(words) else "none" for i in found], found
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "question,answer,expected",
+    [
+        ("where is the red circle ?", "top", [0]),
+        ("where is the blue star ?", "left", [4]),
+        ("what shape is right of the blue star ?", "red circle", [8, 9]),
+        ("what does the text say ?", "bread", [16]),
+        ("what does the text say ?", "lemon", []),
+        ("is there a red circle ?", "yes", [0, 1, 2, 8, 9, 10, 11, 12, 13]),
+        ("is there a green circle ?", "no", [17]),
+        ("is there a red circle ?", "no", []),
+        ("is there a green circle ?", "yes", []),
+        ("is it raining ?", "no", []),
+    ],
+)
+def test_targets(find, question, answer, expected):
+    assert find(question, answer)[1] == expected
+
+
+def test_without_a_none_token_nothing_stands_for_no(find):
+    assert find("is there a green circle ?", "no", none_token=False)[1] == []
+
+
+def test_case_and_spaces_do_not_count(table):
+    rows = [table.ids("Top circle".split())]
+    guide = Guide(rows, [], lambda token: " " + table.known[token] + " ")
+    assert guide.targets(rows[0], table.ids("where is the circle ?"), table.ids("top"), "top") == [0]
+
+
+# With a model -----------------------------------------------------------------------------------------------------
+
+def built(**changes):
+    mixer = {"none_token": True, "match_init": True, "sharpness": None}
+    perception = {"style": "compact", "fact_context": True, "panoptic_map": False}
+    return tiny.made(noise=0.0, perception=perception, mixer=mixer, **changes)
+
+
+def guided(processor, seen):
+    ends = fact_ends(processor.tokenizer)
+    spoken = [processor.aux_inputs([[one]])["aux_input_ids"][0].tolist() for one in seen]
+    guide = Guide(spoken, ends, lambda token: processor.tokenizer.decode([token]), none_token=True)
+    return Collator(processor, guide=guide)
+
+
+@pytest.fixture
+def rows():
+    samples = tiny.dataset("train")[:16]
+    return samples, {sample.image_id: tiny.seen(sample.image_id.split("-")[0], "circle") for sample in samples}
+
+
+def test_a_batch_names_words_of_its_own_row(rows):
+    samples, perceptions = rows
+    model, processor = built()
+    collator = guided(processor, perceptions.values())
+    batch = collator(samples, [perceptions[sample.image_id] for sample in samples])
+    assert batch["guide"].shape == (len(samples), batch["aux_input_ids"].shape[1] + 1)
+    padding = torch.nn.functional.pad(batch["aux_attention_mask"] == 0, (0, 1))
+    assert not (batch["guide"] & padding).any() and batch["guide"].any()
+    for row, sample in enumerate(samples):
+        marked = batch["aux_input_ids"][row][batch["guide"][row, :-1]]
+        if sample.answer not in ("yes", "no") and len(marked):
+            assert sample.answer in processor.tokenizer.decode(marked)
+    output = model(**batch)
+    assert output.guide_loss > 0 and output.guide_loss.requires_grad
+    assert "guide" not in collator(samples, [None] * len(samples))
+
+
+def test_aligning_teaches_where_to_look_and_nothing_else(rows):
+    samples, perceptions = rows
+    model, processor = built()
+    batch = guided(processor, perceptions.values())(samples, [perceptions[sample.image_id] for sample in samples])
+    with torch.no_grad():
+        before, logits = model(**batch).guide_loss, model(**batch).logits
+    old = {name: p.detach().clone() for name, p in model.adapter_parameters().items()}
+    told = []
+    losses = align(
+        model, guided(processor, perceptions.values()), samples, perceptions,
+        steps=60, batch_size=8, learning_rate=1e-2, seed=0, advance=lambda count, text: told.append(text),
+    )  # fmt: skip
+    assert len(losses) == len(told) == 60 and sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    moved = {name for name, p in model.adapter_parameters().items() if not torch.equal(p, old[name])}
+    assert moved and all(name.endswith(".none") or ".language_aux." in name for name in moved)
+    assert not any(".value." in name or ".output." in name for name in moved)
+    with torch.no_grad():
+        output = model(**batch)
+    assert output.guide_loss < before and torch.equal(output.logits, logits)
+
+
+def test_aligning_is_the_same_again(rows):
+    samples, perceptions = rows
+    found = []
+    for _ in range(2):
+        model, processor = built()
+        collator = guided(processor, perceptions.values())
+        found.append(align(model, collator, samples, perceptions, steps=5, batch_size=4, learning_rate=1e-3, seed=3))
+    assert found[0] == found[1]
+
+
+def test_latents_that_start_from_no_words_cannot_be_guided(rows):
+    samples, perceptions = rows
+    model, processor = built(compressor={"slots": False})
+    batch = guided(processor, perceptions.values())(samples, [perceptions[sample.image_id] for sample in samples])
+    with pytest.raises(RecipeError, match=r"compressor\.slots"):
+        model(**batch)
+
+
+def test_kept_words_are_those_of_the_forward(rows):
+    samples, perceptions = rows
+    model, processor = tiny.made(perception={"context_layer": 2, "style": "compact", "fact_context": True})
+    kept = KeptWords(model)
+    batch = Collator(processor)(samples, [perceptions[sample.image_id] for sample in samples])
+    first = kept.add(batch)
+    again = kept.add(batch)
+    assert torch.equal(first["aux_words"], again["aux_words"]) and len(kept.rows) == len({p for p in kept.rows})
+    words = model.aux_words(batch["aux_input_ids"], batch["aux_attention_mask"])
+    real = batch["aux_attention_mask"].bool()
+    assert torch.allclose(first["aux_words"][real], words[real], atol=2e-2)
+    with torch.no_grad():
+        assert torch.allclose(model(**first).loss, model(**batch).loss, atol=2e-2)
+    kept.most = 1
+    kept.add(batch)
+    assert len(kept.rows) == 1
