@@ -33,14 +33,11 @@ class Encoders:
             PromptError: the placeholders in ``input_ids`` do not match the number of images.
         """
         counts = (input_ids == self.config.image_token_id).sum(dim=1)
-        # Where no row keeps its image, the connector would learn its bias only, at the price of a backward pass through
-        # every layer of the host.
-        blind = keep is not None and not bool(keep.any())
         features = self.vision(pixel_values)
         if keep is not None:
             kept = keep.repeat_interleave(counts // self.config.image_tokens)
             features = features * kept[:, None, None].to(features.dtype)
-        with self._precision(), torch.set_grad_enabled(torch.is_grad_enabled() and not blind):
+        with self._precision():
             features = self.connector(features)  # (N, tokens, D)
         if int(counts.sum()) != features.shape[0] * features.shape[1]:
             raise PromptError(

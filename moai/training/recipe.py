@@ -119,6 +119,7 @@ class Step(Section):
     steps: int = Field(ge=0)
     routing: Literal["random_module", "gates"]
     image_dropout: float = Field(0.5, ge=0, le=1)  # share of samples whose image features are zeroed
+    train_connector: bool = True  # false: frozen, and no backward pass runs through the host below the first mixer
     kinds: dict[str, Share] = {}  # answer type -> share of its samples that an epoch uses, in [0, 1]; others use all
     balance: bool = False  # as many "yes" as "no" for every question text: what the question gives away is gone
 

@@ -166,6 +166,7 @@ class _Run:
                 )
 
     def _step(self, step: int, model, optimizer, parameters) -> dict[str, float]:
+        self.model.connector.requires_grad_(steps.step_at(self.training, step).train_connector)
         batch = self._batch(step)
         factor = steps.rate_at(self.training, step)
         for group in optimizer.param_groups:

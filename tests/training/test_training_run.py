@@ -226,3 +226,24 @@ def test_a_question_longer_than_the_context_in_the_data(tmp_path, monkeypatch):
     monkeypatch.setitem(registry().datasets, "tiny-long", lambda split, limit=None: [long])
     with pytest.raises(MoaiError, match="shorten the question"):
         train(tiny.recipe(data={"name": "tiny-long"}), tmp_path / "run")
+
+
+def test_a_frozen_connector_stays_and_nothing_runs_backwards_below_the_first_mixer(tmp_path, watched, monkeypatch):
+    frozen = {"steps": 2, "routing": "gates", "image_dropout": 1.0, "train_connector": False}
+    needed = []
+
+    def look(module, args, kwargs):
+        needed.append((args[0] if args else kwargs["hidden_states"]).requires_grad)
+
+    def hooked(recipe):
+        model, processor = build_watched(recipe)
+        model.host.model.layers[1].register_forward_pre_hook(look, with_kwargs=True)
+        return model, processor
+
+    build_watched = moai.training.run.build
+    monkeypatch.setattr(moai.training.run, "build", hooked)
+    plan = {"step1": frozen, "step2": {"steps": 0, "routing": "gates"}, "monitor_every": 100}
+    train(tiny.recipe(training=plan, mixer={"layers": [2]}, perception={"panoptic_map": False}), tmp_path / "run")
+    model, before = watched["model"], watched["adapters"]
+    moved = {name for name, p in model.adapter_parameters().items() if not torch.equal(p, before[name])}
+    assert moved and not any(name.startswith("connector") for name in moved) and not any(needed)
