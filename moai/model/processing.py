@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -65,8 +66,15 @@ class MoaiProcessor(ProcessorMixin):
         self.max_length = max_length
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
-        self._plain = plain_tokenizer(tokenizer)
         self._running = _Running()
+
+    def __repr__(self) -> str:
+        # transformers spells a processor out for its log on every load, which copies the tokenizer to do so.
+        return f"{type(self).__name__}({type(self.tokenizer).__name__}, experts={self.experts})"
+
+    @cached_property
+    def _plain(self):
+        return plain_tokenizer(self.tokenizer)  # on first use: to copy a tokenizer takes longer than to load a host
 
     @property
     def perceiver(self):
