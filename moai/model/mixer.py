@@ -153,8 +153,7 @@ class Mixer(nn.Module):
             targets: ``(B, C + 1)`` bool, the last column for the none token; rows without any true are left out.
 
         Returns:
-            Cross-entropy of the attention, averaged over heads, against an even spread over the row's targets; the
-            mean over rows.
+            The mean over rows of ``-log`` of the attention (averaged over heads) that lies on the row's targets.
         """
         last = (s.language_mask.sum(dim=1) - 1).clamp(min=0)[:, None, None].expand(-1, -1, s.language.shape[2])
         query = self.inputs(s)[1].gather(1, last)
@@ -162,7 +161,7 @@ class Mixer(nn.Module):
         read = self.attention["language_aux"].weights(query, aux, mask).mean(dim=1)[:, 0].float()  # (B, C or C + 1)
         wanted = targets[:, : read.shape[1]] & mask
         rows = wanted.any(dim=1) & s.language_mask.any(dim=1)
-        found = (read.clamp(min=1e-6).log() * wanted).sum(dim=1) / wanted.sum(dim=1).clamp(min=1)
+        found = (read * wanted).sum(dim=1).clamp(min=1e-6).log()
         return -(found * rows).sum() / rows.sum().clamp(min=1)
 
     def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -139,6 +139,7 @@ class Training(Section):
     step1: Step = Step(steps=100, routing="random_module")
     step2: Step = Step(steps=160, routing="gates")
     batch_size: int = Field(16, ge=1)
+    mixed_lengths: bool = False  # batches of mixed kinds, lengths within a factor of two; false: sorted in small pools
     learning_rate: float = Field(1e-3, gt=0)
     compressor_rate: float = Field(0.1, gt=0)  # times learning_rate
     warmup: int = Field(20, ge=0)

@@ -44,8 +44,9 @@ def draw_batches(
 ) -> list[list[int]]:
     """Indices of the samples of each optimisation step.
 
-    Both training steps walk through epochs of fresh shuffles, grouped by length within pools; ``Step.kinds`` says which
-    share of a kind's samples an epoch uses. A different share each epoch, so that all are seen in time.
+    Both training steps walk through epochs of fresh shuffles, grouped by length within pools, or, with
+    ``mixed_lengths``, only kept apart by a factor of two. ``Step.kinds`` says which share of a kind's samples an epoch
+    uses. A different share each epoch, so that all are seen in time.
 
     Args:
         seed: of every draw.
@@ -63,7 +64,8 @@ def draw_batches(
             used = [i for i, kind in enumerate(kinds) if rng.random() < part.kinds.get(kind, 1.0)]
             if part.balance:
                 used = balanced(rng, used, pairs)
-            drawn += _epoch(rng, used, lengths, training.batch_size)
+            cut = _mixed_epoch if training.mixed_lengths else _epoch
+            drawn += cut(rng, used, lengths, training.batch_size)
             epoch += 1
         batches += drawn[: part.steps]
     return batches
@@ -99,6 +101,22 @@ def _epoch(rng: random.Random, order: list[int], lengths: list[int], batch_size:
         cut = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
         rng.shuffle(cut)
         batches += cut
+    return batches
+
+
+def _mixed_epoch(rng: random.Random, order: list[int], lengths: list[int], batch_size: int) -> list[list[int]]:
+    """Batches of whatever comes, but no row more than twice as long as another: most padding is gone, no mixture is.
+
+    Questions of one kind tend to be of one length. Sorted by length they come in batches of one kind, and a model
+    that learns "where is .." in this step unlearns "is there .." that it learnt in the last.
+    """
+    rng.shuffle(order)
+    shortest = max(1, min((lengths[index] for index in order), default=1))
+    groups: dict[int, list[int]] = {}
+    for index in order:
+        groups.setdefault((max(1, lengths[index]) // shortest).bit_length(), []).append(index)
+    batches = [group[i : i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
+    rng.shuffle(batches)
     return batches
 
 

@@ -140,7 +140,7 @@ def test_a_none_token_is_read_where_there_is_something_to_read(streams):
     assert not torch.allclose(mixer(streams)[1], before)
 
 
-def test_the_guide_loss_is_the_cross_entropy_of_the_last_tokens_attention(streams):
+def test_the_guide_loss_is_what_the_last_tokens_attention_leaves_to_others(streams):
     torch.manual_seed(0)
     mixer = Mixer(WIDTH, rank=8, heads=2, none_token=True)
     rows, count = streams.aux_mask.shape
@@ -156,6 +156,6 @@ def test_the_guide_loss_is_the_cross_entropy_of_the_last_tokens_attention(stream
         last = int(streams.language_mask[row].sum()) - 1
         query = language[row : row + 1, last : last + 1]
         read = mixer.attention["language_aux"].weights(query, aux[row : row + 1], mask[row : row + 1])[0].mean(0)[0]
-        expected, used = expected - read[wanted].log().mean(), used + 1
+        expected, used = expected - read[wanted].sum().log(), used + 1
     assert used and torch.allclose(mixer.guide_loss(streams, targets), expected / used, atol=1e-5)
     assert mixer.guide_loss(streams, torch.zeros_like(targets)) == 0

@@ -231,3 +231,16 @@ def test_the_groups_hold_every_adapter_once():
     assert len(listed) == len(set(listed)) and set(listed) == {id(p) for p in model.adapter_parameters().values()}
     assert [group["lr"] for group in groups] == [2e-3, pytest.approx(2e-4)]
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in model.compressor.parameters()}
+
+
+def test_mixed_lengths_keep_kinds_together_and_padding_small():
+    lengths = [14] * 40 + [20] * 40 + [27] * 40 + [40] * 40 + [90] * 40
+    plan = training(second=13, batch_size=16, mixed_lengths=True)
+    batches = steps.draw_batches(0, lengths, ["x"] * len(lengths), plan)
+    assert sorted(index for batch in batches[:13] for index in batch) != [] and len(batches) == 13
+    widths = [{lengths[index] for index in batch} for batch in batches]
+    assert all(max(width) < 2.3 * min(width) for width in widths)
+    assert any(width == {14, 20, 27} for width in widths)
+    sorted_plan = training(second=13, batch_size=16)
+    assert not any(len({lengths[i] for i in batch}) > 2 for batch in steps.draw_batches(0, lengths, ["x"] * 200, sorted_plan))
+    assert batches == steps.draw_batches(0, lengths, ["x"] * len(lengths), plan)
