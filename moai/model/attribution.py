@@ -64,7 +64,8 @@ class Attribution:
     def attended(self, mixer: int) -> tuple[Tensor, Tensor]:
         """The auxiliary tokens that the tokens of the ``mixer``-th mixer attended to: ``(B, I, A)``, ``(B, P, A)``.
 
-        Rows sum to one, less what a none token took; those of padding, and of prompts without any auxiliary token, are zero.
+        Rows sum to one, less what a none token took; those of padding, and of prompts without auxiliary tokens, are
+        zero.
         """
         read = self.mixers[mixer]
         return read.image.latents @ self.rollout, read.language.latents @ self.rollout

@@ -1,7 +1,7 @@
 """Which fact an auxiliary word belongs to, and what else that fact says.
 
-Knows: tensors and the tokens that end a fact. "left" says nothing by itself; "left", beside "red" and "circle", is where
-the red circle is. An attention that reads one token at a time needs the words that belong together in one token.
+Knows: tensors and the tokens that end a fact. "left" says nothing by itself; beside "red" and "circle" it is where the
+red circle is. An attention that reads one token at a time needs the words that belong together in one token.
 """
 
 from __future__ import annotations

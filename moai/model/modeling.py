@@ -226,13 +226,13 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
                 tokens. Left out, it is everything before the first label, or all of the prompt.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
             gate_shift: ``(B, mixers, 2, 3)`` added to the logits of each row's gates, image then language.
-            guide: ``(B, A + 1)`` bool, the auxiliary words that the last prompt token should read, and "none of them".
+            guide: ``(B, A + 1)`` bool: the auxiliary words that the last prompt token should read; last, "none of them".
             labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others.
             return_attribution: ``True`` puts :class:`~moai.model.attribution.Attribution` into the output.
 
         Returns:
             ``loss`` (with labels), ``logits`` (with labels only at the answer positions), ``past_key_values``; with
-            ``guide`` also ``guide_loss``, the mean over the mixers of :meth:`Mixer.guide_loss`, which is not in ``loss``.
+            ``guide`` also ``guide_loss``, the mean of :meth:`Mixer.guide_loss` over the mixers; ``loss`` is without it.
         """
         window = input_ids.shape[1] if input_ids is not None else inputs_embeds.shape[1]
         past = past_key_values.get_seq_length() if past_key_values is not None else 0

@@ -194,6 +194,21 @@ class Recipe(Section):
                 data[part] = {**OFFICIAL[part], **given}
         return data
 
+    @model_validator(mode="after")
+    def _can_be_guided(self) -> Recipe:
+        """Attention can be guided only where mixers read words, and compressed tokens start from words."""
+        if not (self.training.guide or self.training.align.steps):
+            return self
+        wanted = {
+            "perception.experts": bool(self.perception.experts),
+            "perception.through: mixers": self.perception.through == "mixers",
+            "mixer.layers": self.mixer.layers is None or bool(self.mixer.layers),
+            "compressor.slots: true": self.compressor.slots,
+        }
+        if missing := [key for key, there in wanted.items() if not there]:
+            raise ValueError(f"training.guide and training.align need {', '.join(missing)}; or set both to 0")
+        return self
+
     def to_yaml(self) -> str:
         """The resolved recipe, as it is kept in the run folder."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -77,6 +77,7 @@ def test_case_and_spaces_do_not_count(table):
 
 # With a model -----------------------------------------------------------------------------------------------------
 
+
 def built(**changes):
     mixer = {"none_token": True, "match_init": True, "sharpness": None}
     perception = {"style": "compact", "fact_context": True, "panoptic_map": False}
@@ -168,3 +169,49 @@ def test_kept_words_are_those_of_the_forward(rows):
     kept.most = 1
     kept.add(batch)
     assert len(kept.rows) == 1
+
+
+@pytest.mark.parametrize(
+    "changes,named",
+    [
+        ({"perception": {"through": "prompt"}}, "through"),
+        ({"perception": {"experts": []}}, "experts"),
+        ({"mixer": {"layers": []}}, "mixer.layers"),
+        ({"compressor": {"slots": False}}, "compressor.slots"),
+    ],
+)
+@pytest.mark.parametrize("plan", [{"guide": 0.3}, {"align": {"steps": 5}}])
+def test_a_recipe_that_cannot_be_guided_is_refused(changes, named, plan):
+    with pytest.raises(ValueError, match=f"training.guide and training.align need .*{named}"):
+        tiny.recipe(training=plan, **changes)
+    tiny.recipe(**changes)
+
+
+def test_a_guided_run_logs_its_guide_and_goes_on_where_it_was_killed(tmp_path, monkeypatch):
+    from moai.training import run as running
+    from moai.training.log import read_log
+
+    tiny.register()
+    monkeypatch.setenv("MOAI_CACHE", str(tmp_path / "cache"))
+    changes = {
+        "mixer": {"none_token": True, "sharpness": None},
+        "perception": {"context_layer": 2, "fact_context": True},
+    }
+    recipe = tiny.recipe(training={"guide": 0.3, "align": {"steps": 4}, "mixed_lengths": True}, **changes)
+    whole = running.train(recipe, tmp_path / "whole")
+    assert all(line["guide"] > 0 for line in read_log(whole))
+
+    stepped = running._Run._step
+
+    def killed(self, step, *rest):
+        if step == 4:
+            raise KeyboardInterrupt
+        return stepped(self, step, *rest)
+
+    monkeypatch.setattr(running._Run, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        running.train(recipe, tmp_path / "part")
+    monkeypatch.setattr(running._Run, "_step", stepped)
+    part = running.train(recipe, tmp_path / "part", resume=True)
+    assert [line["loss"] for line in read_log(part)] == [line["loss"] for line in read_log(whole)]
+    assert (part / "moai.safetensors").read_bytes() == (whole / "moai.safetensors").read_bytes()
