@@ -226,7 +226,7 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
                 tokens. Left out, it is everything before the first label, or all of the prompt.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
             gate_shift: ``(B, mixers, 2, 3)`` added to the logits of each row's gates, image then language.
-            guide: ``(B, A + 1)`` bool: the auxiliary words that the last prompt token should read; last, "none of them".
+            guide: ``(B, A + 1)`` bool: the auxiliary words that the last prompt token should read, then "none of them".
             labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others.
             return_attribution: ``True`` puts :class:`~moai.model.attribution.Attribution` into the output.
 

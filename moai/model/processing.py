@@ -61,15 +61,14 @@ class MoaiProcessor(ProcessorMixin):
         self.experts = list(experts)
         # A recipe that leaves an expert out may inherit its options.
         self.expert_options = {name: value for name, value in (expert_options or {}).items() if name in self.experts}
-        self.language, self.panoptic_map, self.max_aux_tokens = language, panoptic_map, max_aux_tokens
-        self.style, self.through = style, through
-        self.max_length = max_length
+        self.language, self.style, self.through, self.panoptic_map = language, style, through, panoptic_map
+        self.max_aux_tokens, self.max_length = max_aux_tokens, max_length
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
         self._running = _Running()
 
     def __repr__(self) -> str:
-        # transformers spells a processor out for its log on every load, which copies the tokenizer to do so.
+        # transformers spells a processor out on every load, for a log; its own way copies the tokenizer.
         return f"{type(self).__name__}({type(self.tokenizer).__name__}, experts={self.experts})"
 
     @cached_property
@@ -329,9 +328,8 @@ class _Running:
 
 
 def _flatten(images) -> list:
-    if isinstance(images, (list, tuple)):
-        return [image for item in images for image in _flatten(item)]
-    return [images]
+    nested = isinstance(images, (list, tuple))
+    return [image for item in images for image in _flatten(item)] if nested else [images]
 
 
 def _per_row(perceptions, counts: list[int]) -> list[list[Perception]]:
