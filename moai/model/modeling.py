@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -30,6 +31,13 @@ from moai.model.mixer import Mixer
 from moai.model.seeing_host import SeeingHostGeneration, Unseeing, seeing_config, sees
 from moai.model.vision import VisionEncoder, build_vision, vision_arguments, without_memory
 from moai.plugins import registry
+
+
+@dataclass
+class AugmentedOutput(CausalLMOutputWithPast):
+    """A causal language model's output; with a guide, also its loss, which ``loss`` is without."""
+
+    guide_loss: Tensor | None = None
 
 
 class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGeneration, PreTrainedModel, GenerationMixin):
@@ -211,7 +219,7 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs,
-    ) -> CausalLMOutputWithPast:
+    ) -> AugmentedOutput:
         """Run the host with images in place of their placeholders and mixers at the prompt positions.
 
         Args:
@@ -263,16 +271,15 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         if labels is not None:
             targets = labels[:, logits_to_keep[1:]]
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
-        answer = CausalLMOutputWithPast(
+        guided = None if guide is None else torch.stack(self.holder.conditioning.guided[: len(self.mixers)]).mean()
+        return AugmentedOutput(
             loss=loss,
             logits=logits,
             past_key_values=cache_of(output, self.host),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
+            guide_loss=guided,
         )
-        if guide is not None:
-            answer.guide_loss = torch.stack(self.holder.conditioning.guided[: len(self.mixers)]).mean()
-        return answer
 
     def _host_inputs(self, input_ids, inputs_embeds, is_image, pixels, features, keep) -> dict:
         """The prompt as the host takes it: embedded with its images, or, where it sees for itself, as it came."""

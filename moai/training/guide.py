@@ -12,7 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
+from moai.model.facts import fact_ends
+from moai.perception.types import Perception
+
 COMMON = 0.01  # share of all perceptions in which a word must be said to count as one that perceptions use
+
+
+def guide_for(processor, perceptions: Iterable[Perception], none_token: bool) -> Guide:
+    """The guide for what ``processor`` makes of the perceptions of the training data."""
+    tokenizer = processor.tokenizer
+    spoken = [processor.aux_inputs([[seen]])["aux_input_ids"][0].tolist() for seen in perceptions]
+    return Guide(spoken, fact_ends(tokenizer), lambda token: tokenizer.decode([token]), none_token)
 
 
 class Guide:

@@ -18,14 +18,13 @@ from moai.data.perceive import perceive_samples, perceive_without
 from moai.data.samples import Sample
 from moai.errors import CheckpointError, RecipeError, nearest
 from moai.model.checkpoint import MANIFEST
-from moai.model.facts import fact_ends
 from moai.plugins import registry
 from moai.training import steps
 from moai.training.align import align
 from moai.training.build import build
 from moai.training.checkpoint import load_checkpoint, save_checkpoint
 from moai.training.expert_dropout import ExpertDropout
-from moai.training.guide import Guide
+from moai.training.guide import guide_for
 from moai.training.kept_words import KeptWords
 from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
@@ -143,10 +142,7 @@ class _Run:
         plan = self.training.align
         if not self.perceptions or not (self.training.guide or plan.steps):
             return
-        tokenizer, speak = self.processor.tokenizer, self.processor.aux_inputs
-        spoken = [speak([[seen]])["aux_input_ids"][0].tolist() for seen in self.perceptions.values()]
-        none_token = self.recipe.mixer.none_token
-        guide = Guide(spoken, fact_ends(tokenizer), lambda token: tokenizer.decode([token]), none_token)
+        guide = guide_for(self.processor, self.perceptions.values(), self.recipe.mixer.none_token)
         guided = Collator(self.processor, guide=guide)
         if self.training.guide:
             self.guided = guided

@@ -6,9 +6,8 @@ import torch
 
 from moai.data.collate import Collator
 from moai.errors import RecipeError
-from moai.model.facts import fact_ends
 from moai.training.align import align
-from moai.training.guide import Guide
+from moai.training.guide import Guide, guide_for
 from moai.training.kept_words import KeptWords
 
 WORDS = "top red circle , left blue star , red circle right of blue star . text bread".split()
@@ -85,10 +84,7 @@ def built(**changes):
 
 
 def guided(processor, seen):
-    ends = fact_ends(processor.tokenizer)
-    spoken = [processor.aux_inputs([[one]])["aux_input_ids"][0].tolist() for one in seen]
-    guide = Guide(spoken, ends, lambda token: processor.tokenizer.decode([token]), none_token=True)
-    return Collator(processor, guide=guide)
+    return Collator(processor, guide=guide_for(processor, seen, none_token=True))
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import tiny
 
 import moai
 from moai.training.log import read_log
 
 CHILD = """
-import sys
+import json, sys
 from pathlib import Path
 import torch, tiny
 from safetensors.torch import save_file
@@ -31,18 +32,25 @@ def keep(self):
 
 
 training._Run._finish = keep
-training.train(tiny.recipe(assets), out / "run")
+training.train(tiny.recipe(assets, **json.loads(sys.argv[3])), out / "run")
 """
+BLIND = {"steps": 3, "routing": "random_module", "image_dropout": 1.0, "train_connector": False}
+GUIDED = {"mixer": {"none_token": True}, "training": {"guide": 0.3, "align": {"steps": 3}, "step1": BLIND}}
 
 
-def test_two_processes_end_with_equal_weights(tmp_path):
+@pytest.mark.parametrize("changes", [{}, GUIDED], ids=["plain", "guided"])
+def test_two_processes_end_with_equal_weights(tmp_path, changes):
     script = tmp_path / "child.py"
     script.write_text(CHILD)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "MOAI_CACHE": str(tmp_path / "cache"),
                    "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(
-        [*command, str(tiny.assets()), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
+        [*command, str(tiny.assets()), str(tmp_path), json.dumps(changes)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [(tmp_path / f"rank{rank}.safetensors").read_bytes() for rank in (0, 1)]
