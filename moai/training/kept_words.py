@@ -21,7 +21,7 @@ class KeptWords:
         most: how many perceptions are kept; one of a hundred tokens and a width of 576 takes 115 kB.
     """
 
-    def __init__(self, model: nn.Module, most: int = 20000) -> None:
+    def __init__(self, model: nn.Module, most: int = 4096) -> None:
         self.model, self.most = model, most
         self.rows: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
