@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from moai.data.collate import Collator
 from moai.data.samples import Sample
+from moai.errors import RecipeError
 from moai.model.graft import MixerHook
 from moai.model.mixer import Streams
 
@@ -51,15 +52,22 @@ def align(
         perceptions: image id -> perception.
         steps, batch_size, learning_rate, seed: of this stage; the rate falls in a line to a tenth.
         advance: called with 1 and a text after each step.
+
+    Raises:
+        RecipeError: no sample has a target.
     """
     kept = _keep(model, collator, samples, perceptions, batch_size)
     usable = sorted(kept.marks)
+    if not usable:
+        raise RecipeError(
+            "no perception says the answer of its question, so training.align can teach nothing; set it to 0"
+        )
     modules = [mixer.attention["language_aux"] for mixer in model.mixers.values()]
     parameters = [p for module in modules for part in (module.query, module.key) for p in part.parameters()]
     parameters += [mixer.none for mixer in model.mixers.values() if mixer.none is not None]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
     rng, losses = random.Random(f"{seed}/align"), []
-    for step in range(steps if usable else 0):
+    for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 50) * (1 - 0.9 * step / steps)
         drawn = rng.sample(usable, min(batch_size, len(usable)))

@@ -195,6 +195,15 @@ class Recipe(Section):
         return data
 
     @model_validator(mode="after")
+    def _something_trains(self) -> Recipe:
+        """Without mixers the connector is all that learns."""
+        parts = {"step1": self.training.step1, "step2": self.training.step2}
+        for name, part in parts.items():
+            if self.mixer.layers == () and part.steps and not part.train_connector:
+                raise ValueError(f"without mixers, training.{name}.train_connector: false leaves nothing to train")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_guided(self) -> Recipe:
         """Attention can be guided only where mixers read words, and compressed tokens start from words."""
         if not (self.training.guide or self.training.align.steps):

@@ -211,3 +211,20 @@ def test_a_guided_run_logs_its_guide_and_goes_on_where_it_was_killed(tmp_path, m
     part = running.train(recipe, tmp_path / "part", resume=True)
     assert [line["loss"] for line in read_log(part)] == [line["loss"] for line in read_log(whole)]
     assert (part / "moai.safetensors").read_bytes() == (whole / "moai.safetensors").read_bytes()
+
+
+def test_perceptions_that_never_say_an_answer_cannot_align(rows):
+    samples, perceptions = rows
+    silent = {image: tiny.seen("cat", "dog") for image in perceptions}
+    model, processor = built()
+    opened = [sample for sample in samples if sample.answer not in ("yes", "no")]
+    with pytest.raises(RecipeError, match=r"training\.align can teach nothing"):
+        align(
+            model, guided(processor, silent.values()), opened, silent, steps=2, batch_size=4, learning_rate=1e-3, seed=0
+        )
+
+
+def test_something_has_to_train():
+    frozen = {"steps": 1, "routing": "gates", "train_connector": False}
+    with pytest.raises(ValueError, match="leaves nothing to train"):
+        tiny.recipe(mixer={"layers": []}, training={"step1": frozen})
