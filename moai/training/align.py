@@ -2,8 +2,8 @@
 
 Knows: the model and the guide. Fresh mixers change nothing, so what they will be asked is known before they train: the
 state of each prompt's last token at each mixer's layer, and each image's compressed auxiliary tokens. With both kept,
-a step of learning which token to read costs milliseconds and no pass through the host, where a training step costs
-seconds. Trained are the queries and keys of the modules by which language reads auxiliary tokens, and the none token.
+a step of learning which token to read needs no pass through the host, which is nearly all that a training step
+costs. Trained are the queries and keys of the modules by which language reads auxiliary tokens, and the none token.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ def _epoch(rng: random.Random, order: list[int], lengths: list[int], batch_size:
 def _mixed_epoch(rng: random.Random, order: list[int], lengths: list[int], batch_size: int) -> list[list[int]]:
     """Batches of whatever comes, but no row more than twice as long as another: most padding is gone, no mixture is.
 
-    Questions of one kind tend to be of one length. Sorted by length they come in batches of one kind, and a model
-    that learns "where is .." in this step unlearns "is there .." that it learnt in the last.
+    Questions of one kind tend to be of one length. Sorted by length they come in batches of one kind, and
+    each step pulls towards that kind alone.
     """
     rng.shuffle(order)
     shortest = max(1, min((lengths[index] for index in order), default=1))
