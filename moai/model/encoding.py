@@ -13,6 +13,7 @@ from moai.model.context import context_states
 from moai.model.facts import fact_means
 from moai.model.graft import half_precision
 from moai.model.mixer import unit
+from moai.model.rows import take
 
 
 class Encoders:
@@ -131,5 +132,5 @@ class Encoders:
         order = order.clamp(max=image_features.shape[1] - 1)
         if self.embedding_factor != 1.0:
             image_features = image_features / self.embedding_factor
-        images = image_features.to(words.dtype).gather(1, order[..., None].expand_as(words))
+        images = take(image_features.to(words.dtype), order)
         return torch.where(is_image[..., None], images, words)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from moai.errors import HostError
 from moai.model.mixer import Mixer, Streams
+from moai.model.rows import add, take
 
 LAYER_LISTS = ("layers", "h", "blocks", "block")
 ATTENTIONS = ("self_attn", "attention", "attn", "self_attention", "multi_head_attention")
@@ -126,7 +127,8 @@ class MixerHook:
 
     def mix(self, hidden: Tensor, c: Conditioning) -> Tensor:
         """``(B, S, D) -> (B, S, D)``: prompt positions get their updates, all others stay as they are."""
-        image, language = _take(hidden, c.image_index), _take(hidden, c.language_index)
+        index = torch.cat([c.image_index, c.language_index], dim=1)
+        image, language = take(hidden, index).split([c.image_index.shape[1], c.language_index.shape[1]], dim=1)
         streams = Streams(image, c.image_mask, language, c.language_mask, c.aux.to(hidden.dtype), c.aux_mask)
         shift = None if c.gate_shift is None else c.gate_shift[:, self.index]
         if self.holder.trace is not None:
@@ -136,8 +138,8 @@ class MixerHook:
             image_update, language_update = self.mixer(streams, choice, shift)
             if c.guide is not None:
                 c.guided.append(self.mixer.guide_loss(streams, c.guide))
-        hidden = _add(hidden, c.image_index, image_update * c.image_mask[..., None])
-        return _add(hidden, c.language_index, language_update * c.language_mask[..., None])
+        real = torch.cat([c.image_mask, c.language_mask], dim=1)
+        return add(hidden, index, torch.cat([image_update, language_update], dim=1) * real[..., None])
 
 
 def graft(host: nn.Module, mixers: nn.ModuleDict, holder: Holder, placement: str) -> None:
@@ -193,11 +195,3 @@ def half_precision(like: Tensor):
     if like.dtype in (torch.bfloat16, torch.float16):
         return torch.autocast(like.device.type, dtype=like.dtype)
     return nullcontext()
-
-
-def _take(hidden: Tensor, index: Tensor) -> Tensor:
-    return hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[2]))
-
-
-def _add(hidden: Tensor, index: Tensor, update: Tensor) -> Tensor:
-    return hidden.scatter_add(1, index[..., None].expand(-1, -1, hidden.shape[2]), update.to(hidden.dtype))
