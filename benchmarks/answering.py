@@ -1,7 +1,8 @@
 """Prefill and decoding: an augmented model against its own bare host, same sequence, same batch.
 
 Knows: forwards and caches. The augmented prefill includes condensing the words of perception; the vision encoder is
-left out, since a host that sees needs one whatever stands behind it.
+left out, since a host that sees needs one whatever stands behind it. Adapters are fixed, as they are where `moai ask`
+and `moai eval` answer.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def run(quick: bool, repeats: int) -> list[Row]:
 
 @torch.no_grad()
 def _prefill(shape: str, rows: int, image: int, prompt: int, repeats: int) -> list[Row]:
-    model, inputs = augmented(shape, image), batch(shape, rows, image, prompt, aux=128)
+    model, inputs = augmented(shape, image).fix_adapters(), batch(shape, rows, image, prompt, aux=128)
     inputs["image_features"] = model.encode_images(inputs.pop("pixel_values"), inputs["input_ids"])
     host, embeds = bare(shape), model._embed(inputs["input_ids"], inputs["input_ids"] == model.config.image_token_id,
                                              inputs["image_features"])  # fmt: skip
@@ -40,14 +41,18 @@ def _prefill(shape: str, rows: int, image: int, prompt: int, repeats: int) -> li
             f"prefill, {shape} host: augmented over bare", ratio(slow, fast), PREFILL, at_most=True,
             floor=counted[0] / counted[1],
             detail={"augmented": spread(slow), "bare": spread(fast), "operations": counted, "batch": rows,
-                    "sequence": image + prompt, "mixers": list(model.mixers)},
+                    "sequence": image + prompt, "mixers": list(model.mixers), "adapters": "fixed"},
         )
     ]  # fmt: skip
 
 
 @torch.no_grad()
 def _decode(shape: str, rows: int, image: int, prompt: int, repeats: int, quick: bool) -> Row:
-    model, inputs, steps = augmented(shape, image), batch(shape, rows, image, prompt, aux=128), 8 if quick else 32
+    model, inputs, steps = (
+        augmented(shape, image).fix_adapters(),
+        batch(shape, rows, image, prompt, aux=128),
+        8 if quick else 32,
+    )
     host, token = bare(shape), torch.full((rows, 1), 5)
     length = image + prompt
     mask = torch.ones(rows, length + steps, dtype=torch.long)

@@ -236,7 +236,7 @@ def load(
     processor = MoaiProcessor.from_pretrained(model.name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     perceiver = Perceiver(processor.experts, options=processor.expert_options, store=default_store())
-    augmented = Augmented(model.to(device), processor, perceiver)
+    augmented = Augmented(model.to(device).fix_adapters(), processor, perceiver)
     if reroute:
         augmented.rerouting = Rerouting(load_record(model.name_or_path), reroute, strength)
     return augmented

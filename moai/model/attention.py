@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moai.errors import HostError
+from moai.model.kept import KeptLinear
+from moai.model.narrow import EPSILON, Tables, keys, queries, scale, tables
 
-EPSILON = 1e-6  # of the root mean square
 ROW = 1 << 20  # elements of one row's projection; from here a CPU is faster row by row
 
 
@@ -29,8 +30,8 @@ class FactoredLinear(nn.Module):
 
     def __init__(self, width: int, rank: int, *, activation: str = "none", zero: bool = False) -> None:
         super().__init__()
-        self.down = nn.Linear(width, rank, bias=False)
-        self.up = nn.Linear(rank, width, bias=False)
+        self.down = KeptLinear(width, rank, bias=False)
+        self.up = KeptLinear(rank, width, bias=False)
         self.activation = activation
         nn.init.normal_(self.down.weight, std=width**-0.5)
         nn.init.normal_(self.up.weight, std=rank**-0.5)
@@ -80,7 +81,8 @@ class AttentionModule(nn.Module):
         self.value = FactoredLinear(width, rank, activation=activation)
         self.output = FactoredLinear(width, rank, activation=activation, zero=identity_init)
         # By the module's shape alone: a choice by the batch's would let a row's last bits depend on its neighbours.
-        self.narrow = rank < width // heads
+        self.size = width // heads  # of a head
+        self.narrow = rank < self.size
         self.plain = activation == "none"
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -104,65 +106,59 @@ class AttentionModule(nn.Module):
         """:meth:`forward` up to the output projection's first factor, ``(B, T, r)``; ``output.widen`` does the rest."""
         if context.shape[1] == 0:
             return x.new_zeros(*x.shape[:2], self.output.down.out_features)
-        q, k, scale = self._queries_keys(x, context)
-        v = self._values(context)  # (B, H, K, r), or (B, H, K, D/H) where the rank saves nothing
-        readable = None if mask is None else _readable(mask)
+        made = self.tables() if self.narrow and self.plain else None
+        q, k, factor = self._queries_keys(x, context, made)
+        v = self._values(context, made)  # (B, H, K, r), or (B, H, K, D/H) where the rank saves nothing
+        seen = None if mask is None else readable(mask)
         if self.narrow and not self.plain:
-            out = _sum_over_heads(q, k, v, readable, scale)
+            out = _sum_over_heads(q, k, v, seen, factor)
         else:
-            attention_mask = None if readable is None else readable[:, None, None, :]  # (B, 1, 1, K)
-            out = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=attention_mask, scale=scale)
+            attention_mask = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, K)
+            out = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=attention_mask, scale=factor)
             out = out.sum(dim=1) if self.narrow else self.output.down(out.transpose(1, 2).flatten(2))  # (B, T, r)
         return out if mask is None else out * mask.any(dim=1)[:, None, None].to(out.dtype)
 
     def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention weights ``(B, H, T, K)``, zero where the mask forbids; for pictures and tests."""
-        q, k, scale = self._queries_keys(x, context)
-        logits = q @ k.transpose(-1, -2) * scale
+        made = self.tables() if self.narrow and self.plain else None
+        q, k, factor = self._queries_keys(x, context, made)
+        logits = q @ k.transpose(-1, -2) * factor
         if mask is None:
             return logits.softmax(dim=-1)
-        weights = logits.masked_fill(~_readable(mask)[:, None, None, :], float("-inf")).softmax(dim=-1)
+        weights = logits.masked_fill(~readable(mask)[:, None, None, :], float("-inf")).softmax(dim=-1)
         return weights * mask[:, None, None, :].to(weights.dtype)
 
-    def _queries_keys(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, float]:
+    def _queries_keys(self, x: Tensor, context: Tensor, made: Tables | None) -> tuple[Tensor, Tensor, float]:
         """Per head, queries ``(B, H, T, .)``, keys ``(B, H, K, .)``, and the factor on their product."""
-        if self.narrow and self.plain:
-            return self._narrow_queries_keys(x, context)
+        factor = scale(self.size, self.sharpness)
+        if made is not None:
+            y, z = self.query.down(x), self.key.down(context)  # (B, T, r), (B, K, r)
+            with torch.autocast(x.device.type, enabled=False):
+                size = self.size if self.sharpness is not None else None
+                q, k = queries(y, made.query, self.heads, size), keys(z, made.key, self.heads, size)
+            return q.transpose(1, 2), k.transpose(1, 2).to(q.dtype), factor
         q, k = self._split(self.query(x)), self._split(self.key(context))  # (B, H, T, D/H), (B, H, K, D/H)
-        if self.sharpness is None:
-            return q, k, q.shape[-1] ** -0.5
-        # Root mean square with an epsilon, not F.normalize: dropped-out images are zero vectors, whose gradient
-        # there would be divided by 1e-12.
-        q, k = (F.rms_norm(part, (part.shape[-1],), eps=EPSILON) for part in (q, k))
-        return q, k, self.sharpness / q.shape[-1]
+        if self.sharpness is not None:
+            # Root mean square with an epsilon, not F.normalize: dropped-out images are zero vectors, whose gradient
+            # there would be divided by 1e-12.
+            q, k = (F.rms_norm(part, (part.shape[-1],), eps=EPSILON) for part in (q, k))
+        return q, k, factor
 
-    def _narrow_queries_keys(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, float]:
-        """``(U_q y) (U_k z) = y (U_q^T U_k) z`` with ``y`` and ``z`` behind the first factors: both stay ``r`` wide."""
-        y, z = self.query.down(x), self.key.down(context)  # (B, T, r), (B, K, r)
-        with torch.autocast(x.device.type, enabled=False):
-            up_q, up_k = self._heads_of(self.query), self._heads_of(self.key)  # (H, D/H, r)
-            size = up_q.shape[1]
-            exact_y, exact_z = _at_least_single(y), _at_least_single(z)
-            q = exact_y[:, None] @ (up_q.transpose(1, 2) @ up_k)  # (B, H, T, r)
-            k, scale = exact_z[:, None].expand(-1, self.heads, -1, -1), size**-0.5
-            if self.sharpness is not None:
-                q, k = q * _inverse_size(exact_y, up_q), k * _inverse_size(exact_z, up_k)
-                scale = self.sharpness / size
-        return q.to(y.dtype), k.to(y.dtype), scale
-
-    def _values(self, context: Tensor) -> Tensor:
+    def _values(self, context: Tensor, made: Tables | None) -> Tensor:
         if not self.narrow:
             return self._split(self.value(context))
-        down = self.output.down.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # (H, D/H, r)
-        if not self.plain:
+        if made is None:
+            down = self.output.down.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # (H, D/H, r)
             return self._split(self.value(context)) @ down
         z = self.value.down(context)  # (B, K, r)
         with torch.autocast(context.device.type, enabled=False):
-            joined = self._heads_of(self.value).transpose(1, 2) @ _at_least_single(down)  # (H, r, r)
-        return z[:, None] @ joined.to(z.dtype)
+            return self._split(z @ made.value.to(z.dtype))
 
-    def _heads_of(self, projection: FactoredLinear) -> Tensor:
-        return _at_least_single(projection.up.weight).unflatten(0, (self.heads, -1))  # (H, D/H, r)
+    def tables(self) -> Tables:
+        """What the second factors come to; only of a module that is narrow and plain."""
+        ups = (self.query.up.weight, self.key.up.weight, self.value.up.weight)
+        with torch.autocast(ups[0].device.type, enabled=False):
+            return tables(*ups, self.output.down.weight, self.heads, self.sharpness is not None)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -184,17 +180,7 @@ def _sum_over_heads(q: Tensor, k: Tensor, v: Tensor, readable: Tensor | None, sc
     return out
 
 
-def _inverse_size(x: Tensor, up: Tensor) -> Tensor:
-    """``1 / rms(up_h x)`` per head, ``(B, H, T, 1)``, by the quadratic form ``x (up^T up) x``; never ``D`` wide."""
-    square = ((x[:, None] @ (up.transpose(1, 2) @ up)) * x[:, None]).sum(dim=-1, keepdim=True)
-    return (square.clamp(min=0.0) / up.shape[1] + EPSILON).rsqrt()
-
-
-def _at_least_single(x: Tensor) -> Tensor:
-    # Products of weights, and the sizes taken from them, are small and cheap: half precision would save nothing.
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _readable(mask: Tensor) -> Tensor:
+def readable(mask: Tensor) -> Tensor:
+    """``mask (B, K)`` as an attention takes it."""
     # A softmax over nothing is NaN: rows with no context read everything, and are zeroed behind.
     return mask | ~mask.any(dim=1, keepdim=True)

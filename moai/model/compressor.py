@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moai.model.kept import KeptLinear
+from moai.model.rows import take
+
 
 class PerceiverLayer(nn.Module):
     """Latents read the input and each other, then a feed-forward; both pre-normalised and residual."""
@@ -24,14 +27,14 @@ class PerceiverLayer(nn.Module):
         self.heads = heads
         self.norm_input = nn.LayerNorm(width)
         self.norm_latents = nn.LayerNorm(width)
-        self.query = nn.Linear(width, inner, bias=False)
-        self.key_value = nn.Linear(width, 2 * inner, bias=False)
-        self.output = nn.Linear(inner, width, bias=False)
+        self.query = KeptLinear(width, inner, bias=False)
+        self.key_value = KeptLinear(width, 2 * inner, bias=False)
+        self.output = KeptLinear(inner, width, bias=False)
         self.feedforward = nn.Sequential(
             nn.LayerNorm(width),
-            nn.Linear(width, width * feedforward, bias=False),
+            KeptLinear(width, width * feedforward, bias=False),
             nn.GELU(),
-            nn.Linear(width * feedforward, width, bias=False),
+            KeptLinear(width * feedforward, width, bias=False),
         )
         if identity_init:
             nn.init.zeros_(self.output.weight)
@@ -96,7 +99,7 @@ class Compressor(nn.Module):
         if self.masked:
             # Padding may stand on either side: move it behind the real tokens, so that positions do not depend on it.
             order = mask.long().argsort(dim=1, descending=True, stable=True)
-            x = x.gather(1, order[..., None].expand_as(x))
+            x = take(x, order)
             mask = mask.gather(1, order)
         if self.positions:
             x = x + 0.5 * sinusoids(x.shape[1], x.shape[2], x.device, x.dtype)
@@ -111,8 +114,7 @@ class Compressor(nn.Module):
         length = (
             mask.sum(dim=1, keepdim=True) if self.masked else torch.full_like(mask[:, :1], x.shape[1], dtype=torch.long)
         )
-        taken = x.gather(1, self.slot_index(length)[..., None].expand(-1, -1, x.shape[2]))
-        return taken * (length > 0)[..., None].to(x.dtype)
+        return take(x, self.slot_index(length)) * (length > 0)[..., None].to(x.dtype)
 
     def slot_index(self, length: Tensor) -> Tensor:
         """Which auxiliary token each latent starts from, ``(B, C)``, in rows of ``length (B, 1)`` tokens."""

@@ -10,15 +10,17 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from moai.model.kept import KeptLinear
+
 
 class MLPConnector(nn.Sequential):
     """LLaVA-1.5's ``mlp2x_gelu`` (arXiv 2310.03744): Linear, GELU, Linear, with biases; keeps the token count."""
 
     def __init__(self, in_width: int, out_width: int) -> None:
-        super().__init__(nn.Linear(in_width, out_width), nn.GELU(), nn.Linear(out_width, out_width))
+        super().__init__(KeptLinear(in_width, out_width), nn.GELU(), KeptLinear(out_width, out_width))
 
 
-class LinearConnector(nn.Linear):
+class LinearConnector(KeptLinear):
     """One linear layer with bias, as in the first LLaVA; keeps the token count."""
 
 
@@ -28,7 +30,7 @@ class AverageConnector(nn.Module):
     def __init__(self, in_width: int, out_width: int, side: int = 3) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(side)
-        self.project = nn.Linear(in_width, out_width)
+        self.project = KeptLinear(in_width, out_width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, h * h, V) -> (N, side * side, D)``; the tokens must form a square grid."""

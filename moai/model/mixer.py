@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moai.model.attention import AttentionModule
+from moai.model.joined import CONTEXTS, Side, blended, changing, sides
+from moai.model.kept import Keeper, computing, keep
 
-IMAGE_MODULES = ("image_aux", "image_language", "image_self")
-LANGUAGE_MODULES = ("language_aux", "language_image", "language_self")
+IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
 
 
 class Streams(NamedTuple):
@@ -29,7 +30,7 @@ class Streams(NamedTuple):
     aux_mask: Tensor  # (B, C)
 
 
-class Mixer(nn.Module):
+class Mixer(Keeper):
     """Six attention modules and two gates for one decoder layer.
 
     Args:
@@ -62,6 +63,7 @@ class Mixer(nn.Module):
         self.normalize, self.center = normalize, center and normalize
         names = IMAGE_MODULES + LANGUAGE_MODULES
         self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
+        self.joined = all(module.narrow and module.plain for module in self.attention.values())
         self.none = nn.Parameter(torch.randn(1, 1, width)) if none_token else None
         self.gate_image = nn.Linear(width, 3)
         self.gate_language = nn.Linear(width, 3)
@@ -95,19 +97,31 @@ class Mixer(nn.Module):
             image, language = self.inputs(s)
             s = s._replace(image=image, language=language)
         aux = self.readable(s)
-        contexts = {
-            "image_aux": aux,
-            "image_language": (s.language, s.language_mask),
-            "image_self": (s.image, s.image_mask),
-            "language_aux": aux,
-            "language_image": (s.image, s.image_mask),
-            "language_self": (s.language, s.language_mask),
-        }
-        picks = choice or (None, None)
+        streams = {"image": (s.image, s.image_mask), "language": (s.language, s.language_mask), "aux": aux}
         weights = (None, None) if choice else self._weights(s.image, s.language, shift)
-        image_update = self._blend(s.image, IMAGE_MODULES, weights[0], contexts, picks[0])
-        language_update = self._blend(s.language, LANGUAGE_MODULES, weights[1], contexts, picks[1])
+        if choice is None and self.joined and all(tokens.shape[1] for tokens, _ in streams.values()):
+            one, made = self.attention["image_self"], self._sides(computing(s.image))
+            gates = dict(zip(("image", "language"), weights, strict=True))
+            image_update, language_update = blended(one, made, streams, gates)
+        else:
+            contexts = {name: streams[context] for name, context in CONTEXTS.items()}
+            picks = choice or (None, None)
+            image_update = self._blend(s.image, IMAGE_MODULES, weights[0], contexts, picks[0])
+            language_update = self._blend(s.language, LANGUAGE_MODULES, weights[1], contexts, picks[1])
         return image_update * scales[0], language_update * scales[1]
+
+    def keep(self, dtype: torch.dtype) -> None:
+        """See :class:`Keeper`."""
+        if not self.joined:
+            keep(self.attention.values(), dtype)
+            return
+        with torch.no_grad():
+            self.kept = (dtype, sides(self.attention, dtype))
+
+    def _sides(self, dtype: torch.dtype) -> dict[str, Side]:
+        if self.kept is not None and not torch.is_grad_enabled() and self.kept[0] == dtype:
+            return self.kept[1]
+        return sides(self.attention, dtype)
 
     def _weights(self, image: Tensor, language: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
         logits = (self.gate_image(image), self.gate_language(language))
