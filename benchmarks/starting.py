@@ -13,7 +13,7 @@ from pathlib import Path
 
 import timm
 from measure import Row, in_turns, ratio, spread
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from subjects import COMPRESSOR, OURS, bare
 from transformers import AutoModelForCausalLM
 
@@ -40,14 +40,14 @@ def run(quick: bool, repeats: int) -> list[Row]:
             detail={"help": spread(helped)}),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        return [*rows, _load(Path(folder), max(3, repeats // 3))]
+        return [*rows, *_load(Path(folder), max(3, repeats // 3))]
 
 
 def _python(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def _load(folder: Path, repeats: int) -> Row:
+def _load(folder: Path, repeats: int) -> list[Row]:
     host, weights = folder / "host", folder / "vision.safetensors"
     bare("smollm2").save_pretrained(host)
     save_file(timm.create_model(ENCODER, pretrained=False, num_classes=0, global_pool="").state_dict(), weights)
@@ -62,10 +62,20 @@ def _load(folder: Path, repeats: int) -> Row:
     )
     model = MoaiForConditionalGeneration(config, host=bare("smollm2"), vision=build_vision(**vision))
     model.save_pretrained(folder / "run")
-    slow, fast = in_turns(
-        lambda: MoaiForConditionalGeneration.from_pretrained(folder / "run"),
-        lambda: AutoModelForCausalLM.from_pretrained(host, dtype="bfloat16"),
-        repeats,
-    )
-    detail = {"run": spread(slow), "host": spread(fast)}
-    return Row("loading a run over loading its bare host", ratio(slow, fast), LOAD, at_most=True, detail=detail)
+
+    def encoder() -> None:
+        body = timm.create_model(ENCODER, pretrained=False, num_classes=0, global_pool="")
+        body.load_state_dict(load_file(weights))
+
+    def bare_host() -> None:
+        AutoModelForCausalLM.from_pretrained(host, dtype="bfloat16")
+
+    def whole() -> None:
+        MoaiForConditionalGeneration.from_pretrained(folder / "run")
+
+    rows = []
+    for name, parts in (("its bare host", [bare_host]), ("its bare host and its encoder", [bare_host, encoder])):
+        slow, fast = in_turns(whole, lambda parts=parts: [part() for part in parts], repeats)
+        detail = {"run": spread(slow), "parts": spread(fast)}
+        rows.append(Row(f"loading a run over loading {name}", ratio(slow, fast), LOAD, at_most=True, detail=detail))
+    return rows

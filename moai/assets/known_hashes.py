@@ -1,8 +1,8 @@
 """SHA-256 of large files, remembered: hashing gigabytes anew at every start would cost more than loading them.
 
 Knows: the cache folder and file states. A remembered hash counts only while path, inode, size, and both times of change
-are what they were; a file that changed a moment ago is never remembered, because a second change within the clock's
-resolution would look like none.
+are what they were; a file that changed a moment ago is never remembered, because a second change within the resolution
+of the file system's clock would look like none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from moai.assets.cache import cache_dir
 from moai.assets.hashes import sha256_file
 
 log = logging.getLogger("moai")
-SETTLED = 2.0  # seconds since the last change, after which the state of a file tells one content from another
+# Seconds since the last change, after which the state of a file tells one content from another: where the file system
+# counts fractions of a second, and where it may count whole or even ones.
+SETTLED, COARSE = 0.1, 2.0
 SMALL = 1 << 20  # bytes; below, hashing costs less than remembering
 
 
@@ -29,6 +31,7 @@ def known_sha256(path: str | Path) -> str:
         CheckpointError: the file cannot be read.
     """
     path = Path(path).absolute()
+    before = time.time()
     try:
         info = path.stat()
     except OSError:
@@ -40,9 +43,14 @@ def known_sha256(path: str | Path) -> str:
     digest = _remembered(note, state)
     if digest is None:
         digest = sha256_file(path)
-        if time.time() - max(info.st_mtime, info.st_ctime) > SETTLED:
+        if _settled(info, before):
             _remember(note, state, digest)
     return digest
+
+
+def _settled(info: os.stat_result, now: float) -> bool:
+    fine = info.st_mtime_ns % 10**9 and info.st_ctime_ns % 10**9
+    return now - max(info.st_mtime, info.st_ctime) > (SETTLED if fine else COARSE)
 
 
 def _remembered(note: Path, state: list) -> str | None:

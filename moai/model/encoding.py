@@ -83,7 +83,7 @@ class Encoders:
         """Auxiliary words ``(B, A)`` as vectors ``(B, A, D)`` in fp32; only frozen weights take part."""
         words = self.get_input_embeddings()(aux_input_ids).float()
         if self.config.center_aux:
-            words = unit(words - self.aux_mean)
+            words = unit(words - self.mean_word())
         else:
             words = words * (self.word_factor * self.embedding_factor)  # at the scale of what the decoder reads
         if self.config.context_layer is not None and aux_input_ids.shape[1]:
@@ -93,6 +93,20 @@ class Encoders:
             facts = fact_means(words, aux_input_ids, aux_attention_mask, self.config.fact_ends)
             words = unit(unit(words) + 2**0.5 * facts)  # its fact says more about a word than the word itself
         return words
+
+    @torch.no_grad()
+    def mean_word(self) -> Tensor:
+        """What auxiliary words are centred by, ``(D,)`` in fp32: the mean of the word embeddings, computed once.
+
+        Not while loading, since it reads the whole table, which may be the largest tensor of the host; and in pieces,
+        since in fp32 the table may be larger than the host.
+        """
+        if self.aux_mean is None:
+            with torch.inference_mode(False):  # what is kept shall serve training too
+                table = self.get_input_embeddings().weight.detach()
+                pieces = [piece.float().sum(dim=0) for piece in table.split(2048)]
+                self.aux_mean = torch.stack(pieces).sum(dim=0) / len(table)
+        return self.aux_mean
 
     def guide_slots(self, marked: Tensor, aux_attention_mask: Tensor, aux_pixel_mask: Tensor | None = None) -> Tensor:
         """Marks on auxiliary words, as marks on the compressed tokens that start from these words.

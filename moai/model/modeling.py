@@ -88,7 +88,7 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             self.mixers = nn.ModuleDict({str(number): Mixer(width, **arguments) for number in numbers})
         self.holder, self.mixed = Holder(), True
         graft(self.host, self.mixers, self.holder, self.placement)
-        self.register_buffer("aux_mean", self._mean_word(), persistent=False)
+        self.register_buffer("aux_mean", None, persistent=False)  # computed by who asks first
         self.host.requires_grad_(False)
         self.generation_config = self.host.generation_config
         self.post_init()
@@ -128,13 +128,6 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         kind, options = self.config.connector["kind"], self.config.connector.get("options") or {}
         return vision, registry().get_connector(kind)(vision.width, width, **options)
 
-    def _mean_word(self) -> Tensor:
-        """What auxiliary words are centred by; in pieces, since the table in fp32 may be larger than the host."""
-        table = self.host.get_input_embeddings().weight.detach()
-        if not self.config.center_aux or table.device.type == "meta":
-            return torch.zeros(table.shape[1], device=table.device)
-        return torch.stack([piece.float().sum(dim=0) for piece in table.split(2048)]).sum(dim=0) / len(table)
-
     # What stands where -------------------------------------------------------------------------------------------
 
     def adapters(self) -> dict[str, nn.Module]:
@@ -166,7 +159,8 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
     def train(self, mode: bool = True) -> MoaiForConditionalGeneration:
         """The host stays in evaluation mode: it is frozen, its dropout included."""
         super().train(mode)
-        self.host.eval()
+        if mode:
+            self.host.eval()
         for layer in decoder_layers(self.host):
             # transformers checkpoints only layers in training mode; the dropout modules inside stay off.
             layer.training = mode and getattr(layer, "gradient_checkpointing", False)

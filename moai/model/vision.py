@@ -65,7 +65,7 @@ def build_vision(
         return _from_transformers(reference, revision, layer, drop_first)
     import timm
 
-    if architecture not in timm.list_models():
+    if not timm.is_model(architecture):  # the list is for the message: making it takes longer than a small encoder
         raise AssetError(f"timm has no model '{architecture}'{nearest(architecture, timm.list_models())}")
 
     def create() -> nn.Module:

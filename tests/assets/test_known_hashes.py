@@ -55,6 +55,13 @@ def test_a_file_that_just_changed_is_not_remembered(large, monkeypatch):
     assert len(hashed) == 2
 
 
+def test_a_clock_of_whole_seconds_takes_longer_to_settle(large):
+    path, hashed = large
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert known_sha256(path) == known_sha256(path)
+    assert len(hashed) == 2
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": 1}', '{"sha256": "x", "state": []}'])
 def test_a_damaged_note_is_computed_anew(large, tmp_path, text):
     path, hashed = large
