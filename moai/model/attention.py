@@ -134,8 +134,8 @@ class AttentionModule(nn.Module):
         if made is not None:
             y, z = self.query.down(x), self.key.down(context)  # (B, T, r), (B, K, r)
             with torch.autocast(x.device.type, enabled=False):
-                size = self.size if self.sharpness is not None else None
-                q, k = queries(y, made.query, self.heads, size), keys(z, made.key, self.heads, size)
+                q = queries(y, made.query, made.query_size, self.heads, self.size)
+                k = keys(z, made.key_size, self.heads, self.size)
             return q.transpose(1, 2), k.transpose(1, 2).to(q.dtype), factor
         q, k = self._split(self.query(x)), self._split(self.key(context))  # (B, H, T, D/H), (B, H, K, D/H)
         if self.sharpness is not None:

@@ -27,8 +27,9 @@ class Side(NamedTuple):
     """The weights that meet one stream: of the three modules that change it, and of the two that read it."""
 
     down: Tensor  # (n * r, D) first factors: queries of the three, keys of the two, values of the two
-    query: Tensor | None  # (3, r, ..), as the others of moai.model.narrow.Tables; None for auxiliary tokens
-    key: Tensor | None  # (2, r, H * r)
+    query: Tensor | None  # (3, r, H * r), as the next three of moai.model.narrow.Tables; None for auxiliary tokens
+    query_size: Tensor | None  # (3, r, H * r)
+    key_size: Tensor | None  # (2, r, H * r)
     value: Tensor  # (2, r, H * r), in the dtype of ``down``
     up: Tensor | None  # (D, 3 * r) the output projections' second factors side by side
 
@@ -52,11 +53,12 @@ def sides(attention: Mapping[str, AttentionModule], dtype: torch.dtype) -> dict[
         down = [attention[name].query.down.weight for name in own]
         down += [attention[name].key.down.weight for name in others]
         down += [attention[name].value.down.weight for name in others]
-        normed = made[others[0]].key is not None
+        normed = made[others[0]].key_size is not None
         found[stream] = Side(
             torch.cat(down).to(dtype),
             torch.stack([made[name].query for name in own]) if own else None,
-            torch.stack([made[name].key for name in others]) if normed else None,
+            torch.stack([made[name].query_size for name in own]) if own and normed else None,
+            torch.stack([made[name].key_size for name in others]) if normed else None,
             torch.stack([made[name].value for name in others]).to(dtype),
             torch.cat([attention[name].output.up.weight for name in own], dim=1).to(dtype) if own else None,
         )
@@ -100,13 +102,13 @@ def blended(
 
 def _projected(one: AttentionModule, y: Tensor, side: Side) -> tuple[Tensor | None, Tensor, Tensor]:
     """Queries ``(3, B, H, T, r)``, keys and values ``(2, B, H, T, r)`` from what is behind the first factors."""
-    rank, size = one.query.down.out_features, one.size if one.sharpness is not None else None
-    count = len(side.value)
+    rank, count = one.query.down.out_features, len(side.value)
     parts = y.flatten(0, 1).unflatten(1, (-1, rank)).transpose(0, 1)  # (n, B * T, r)
     own, z, v = parts[: -2 * count], parts[-2 * count : -count], parts[-count:]
 
     def rows(x: Tensor) -> Tensor:
         return x.unflatten(1, y.shape[:2]).transpose(2, 3)
 
-    q = None if side.query is None else rows(queries(own, side.query, one.heads, size))
-    return q, rows(keys(z, side.key, one.heads, size)), rows((v @ side.value).unflatten(-1, (one.heads, -1)))
+    q = None if side.query is None else rows(queries(own, side.query, side.query_size, one.heads, one.size))
+    k = rows(keys(z, side.key_size, one.heads, one.size))
+    return q, k, rows((v @ side.value).unflatten(-1, (one.heads, -1)))

@@ -16,21 +16,21 @@ EPSILON = 1e-6  # of the root mean square
 
 
 class Tables(NamedTuple):
-    """The products of second factors, at least in single precision: they are small, and sizes are taken from them."""
+    """The products of second factors, each ``(r, H * r)``; at least in single precision, since sizes come from them."""
 
-    query: Tensor  # (r, H * r); with norms (r, H * 2r), per head first what gives the norm
-    key: Tensor | None  # (r, H * r), only with norms
-    value: Tensor  # (r, H * r)
+    query: Tensor
+    query_size: Tensor | None  # what gives the norms; only where there are any
+    key_size: Tensor | None
+    value: Tensor
 
 
 def tables(query: Tensor, key: Tensor, value: Tensor, output: Tensor, heads: int, norms: bool) -> Tables:
     """From the second factors ``(D, r)`` of query, key and value and the first one ``(r, D)`` of the output."""
     q, k, v = (at_least_single(up).unflatten(0, (heads, -1)) for up in (query, key, value))  # (H, D/H, r)
     down = at_least_single(output).unflatten(1, (heads, -1)).permute(1, 2, 0)  # (H, D/H, r)
-    crossed = q.transpose(1, 2) @ k  # (H, r, r)
-    if norms:
-        crossed = torch.cat([q.transpose(1, 2) @ q, crossed], dim=2)
-    return Tables(_flat(crossed), _flat(k.transpose(1, 2) @ k) if norms else None, _flat(v.transpose(1, 2) @ down))
+    pairs = ((q, k), (q, q) if norms else None, (k, k) if norms else None, (v, down))
+    # Heads side by side: (H, r, r) to (r, H * r)
+    return Tables(*(pair and (pair[0].transpose(1, 2) @ pair[1]).transpose(0, 1).flatten(1) for pair in pairs))
 
 
 def scale(size: int, sharpness: float | None) -> float:
@@ -38,28 +38,24 @@ def scale(size: int, sharpness: float | None) -> float:
     return size**-0.5 if sharpness is None else sharpness / size
 
 
-def queries(y: Tensor, table: Tensor, heads: int, size: int | None) -> Tensor:
+def queries(y: Tensor, table: Tensor, norms: Tensor | None, heads: int, size: int) -> Tensor:
     """``y (N, T, r)`` to ``(N, T, H, r)`` in ``y``'s dtype, to be multiplied with :func:`keys`.
 
     Args:
-        table: ``(N, r, ..)``, of :class:`Tables`.
-        size: width of a head, where queries have a root mean square of one; ``None`` leaves them as they are.
+        table, norms: ``query`` and ``query_size`` of :class:`Tables`, with or without ``N`` in front.
+        size: width of a head, where ``norms`` bring queries to a root mean square of one.
     """
     exact = at_least_single(y)
     turned = (exact @ table).unflatten(-1, (heads, -1))
-    if size is not None:
-        squares, turned = turned.chunk(2, dim=-1)
-        turned = turned * _inverse_size(squares, exact, size)
-    return turned.to(y.dtype)
+    return (turned if norms is None else turned * _inverse_size(exact, norms, heads, size)).to(y.dtype)
 
 
-def keys(z: Tensor, table: Tensor | None, heads: int, size: int | None) -> Tensor:
-    """``z (N, K, r)`` to ``(N, K, H, r)``, as :func:`queries`."""
-    if table is None or size is None:
+def keys(z: Tensor, norms: Tensor | None, heads: int, size: int) -> Tensor:
+    """``z (N, K, r)`` to ``(N, K, H, r)``, as :func:`queries`; ``norms`` is ``key_size``."""
+    if norms is None:
         return z[:, :, None].expand(-1, -1, heads, -1)
     exact = at_least_single(z)
-    inverse = _inverse_size((exact @ table).unflatten(-1, (heads, -1)), exact, size)
-    return (exact[:, :, None] * inverse).to(z.dtype)
+    return (exact[:, :, None] * _inverse_size(exact, norms, heads, size)).to(z.dtype)
 
 
 def at_least_single(x: Tensor) -> Tensor:
@@ -67,11 +63,7 @@ def at_least_single(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _flat(table: Tensor) -> Tensor:
-    return table.transpose(0, 1).flatten(1)  # (H, r, n) to (r, H * n)
-
-
-def _inverse_size(turned: Tensor, x: Tensor, size: int) -> Tensor:
+def _inverse_size(x: Tensor, norms: Tensor, heads: int, size: int) -> Tensor:
     """``1 / rms(up x)`` per head, ``(N, T, H, 1)``, by the quadratic form ``x (up^T up) x``; never ``D`` wide."""
-    square = (turned * x[:, :, None]).sum(dim=-1, keepdim=True)
+    square = ((x @ norms).unflatten(-1, (heads, -1)) * x[:, :, None]).sum(dim=-1, keepdim=True)
     return (square.clamp(min=0.0) / size + EPSILON).rsqrt()
