@@ -103,7 +103,7 @@ class Trace:
     def __init__(self, layers: list[int]) -> None:
         self.layers = layers
         self.mixers: list[MixerAttribution] = []
-        self.compressed: tuple[Compressor, Tensor] | None = None  # and the mask (B, A) it was given
+        self.compressed: tuple[Compressor, Tensor, Tensor | None] | None = None  # with the masks (B, A) it was given
         self.steps: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
@@ -140,7 +140,8 @@ def tracing(model: nn.Module) -> Iterator[Trace]:
     trace = Trace(list(map(int, model.mixers)))
 
     def compressing(module: Compressor, args: tuple) -> None:
-        trace.compressed, trace.steps = (module, args[1].bool()), []
+        _, mask, marks = (*args, None)[:3]
+        trace.compressed, trace.steps = (module, mask.bool(), marks), []
 
     def stepping(module: PerceiverLayer, args: tuple) -> None:
         trace.steps.append(_step(module, *args))
@@ -213,18 +214,13 @@ def _step(layer: PerceiverLayer, latents: Tensor, x: Tensor, mask: Tensor | None
         return weights.mean(dim=1), part
 
 
-def _rollout(compressor: Compressor, mask: Tensor, steps: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _rollout(compressor: Compressor, mask: Tensor, marks: Tensor | None, steps: list[tuple[Tensor, Tensor]]) -> Tensor:
     """``(B, C, A)`` in the order in which the compressor was given its input."""
     count, width = len(compressor.latents), mask.shape[1]
-    order = torch.arange(width, device=mask.device).expand_as(mask)
-    lengths = torch.full_like(order[:, :1], width)
-    if compressor.masked:
-        order = mask.long().argsort(dim=1, descending=True, stable=True)
-        lengths = mask.sum(dim=1, keepdim=True)
+    order, lengths = compressor.order(mask, marks)
     found = torch.zeros(len(mask), count, width, device=mask.device)
     if compressor.slots and width:
-        start = torch.arange(count, device=mask.device) * lengths // count
-        found.scatter_(2, start[..., None], 1.0)
+        found.scatter_(2, compressor.slot_index(lengths)[..., None], 1.0)
     for weights, part in steps:
         read = weights[..., :width] + weights[..., width:] @ found
         found = part * read + (1 - part) * found

@@ -253,7 +253,7 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             )
         self._condition(prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift)
         if guide is not None:
-            self.holder.conditioning.guide = self.guide_slots(guide, aux_attention_mask, aux_pixel_mask)
+            self.holder.conditioning.guide = self.guide_slots(guide, aux_input_ids, aux_attention_mask, aux_pixel_mask)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
         if position_ids is None and not sees(self.config):

@@ -120,7 +120,8 @@ def _keep(model: nn.Module, collator: Collator, samples: Sequence[Sample], perce
         repeated = {key: value[[row for row, _ in rows]] for key, value in inputs.items() if value.ndim == 2}
         asking = [samples[index] for _, index in rows]
         marks = collator.marks(asking, repeated["aux_input_ids"], repeated["aux_attention_mask"])
-        slots = model.guide_slots(marks, repeated["aux_attention_mask"], repeated.get("aux_pixel_mask"))
+        seen = [repeated.get(f"aux_{name}") for name in ("input_ids", "attention_mask", "pixel_mask")]
+        slots = model.guide_slots(marks, *seen)
         kept.marks.update((index, mark) for (_, index), mark in zip(rows, slots, strict=True) if mark.any())
         states, mask = model.encode_aux(**{key: value.to(device) for key, value in inputs.items()})
         kept.images.update(zip(part, zip(states.bfloat16().cpu(), mask.cpu(), strict=True), strict=True))

@@ -54,3 +54,17 @@ def test_a_word_carries_its_fact_into_the_model_and_back_from_disk(tmp_path):
         assert torch.allclose(type(model).from_pretrained(tmp_path)(**inputs).logits, logits, atol=1e-5)
         model.config.fact_ends = None
         assert (model(**inputs).logits - logits).abs().max() > 1e-3
+
+
+def test_every_word_has_a_compressed_token_and_no_mark_has():
+    perception = {"fact_context": True, "panoptic_map": False, "style": "compact"}
+    model, processor = tiny.made(perception=perception, compressor={"latents": 96})
+    inputs = processor.aux_inputs([[tiny.seen("red")], [tiny.seen("red", "blue")]])
+    ids, mask = inputs["aux_input_ids"], inputs["aux_attention_mask"]
+    inside, _ = fact_numbers(ids, mask, model.config.fact_ends)
+    assert mask.bool().logical_xor(inside).any() and inside.sum(dim=1).max() <= len(model.compressor.latents)
+    for position in range(ids.shape[1]):
+        marked = torch.zeros(2, ids.shape[1] + 1, dtype=torch.bool)
+        marked[:, position] = True
+        found = model.guide_slots(marked, ids, mask)
+        assert not found[:, -1].any() and found.any(dim=1).tolist() == inside[:, position].tolist()
