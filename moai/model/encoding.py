@@ -91,6 +91,17 @@ class Encoders:
             words = unit(unit(words) + 2**0.5 * facts)  # its fact says more about a word than the word itself
         return words
 
+    def question_mean(self, input_ids: Tensor, words: Tensor) -> Tensor:
+        """What the words of a question say together: ``(B, D)`` at unit scale, in fp32; zero without any.
+
+        Args:
+            input_ids: ``(B, S)``.
+            words: ``(B, S)`` bool, true at the prompt's words, not at its images.
+        """
+        kept = words[..., None].float()
+        said = self.get_input_embeddings()(input_ids.masked_fill(~words, 0)).float()
+        return unit((unit(said - self.aux_mean) * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1))
+
     def _aux_masks(self, ids: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Which auxiliary tokens ``(B, A + tokens of maps)`` are real, and which of them only end a fact."""
         mask, ends = mask.bool(), self.config.fact_ends

@@ -33,6 +33,7 @@ class Conditioning:
     aux: Tensor  # (B, C, D)
     aux_mask: Tensor  # (B, C) bool
     choices: list[tuple[int, int]] | None = None  # step 1's draw, one pair per mixer
+    question: Tensor | None = None  # (B, D), see Streams
     gate_shift: Tensor | None = None  # (B, mixers, 2, 3) added to the gates' logits, per row
     guide: Tensor | None = None  # (B, C + 1) bool: what the last prompt token should read; collected in ``guided``
     guided: list[Tensor] = field(default_factory=list)  # one loss per mixer
@@ -127,7 +128,8 @@ class MixerHook:
     def mix(self, hidden: Tensor, c: Conditioning) -> Tensor:
         """``(B, S, D) -> (B, S, D)``: prompt positions get their updates, all others stay as they are."""
         image, language = _take(hidden, c.image_index), _take(hidden, c.language_index)
-        streams = Streams(image, c.image_mask, language, c.language_mask, c.aux.to(hidden.dtype), c.aux_mask)
+        aux = c.aux.to(hidden.dtype)
+        streams = Streams(image, c.image_mask, language, c.language_mask, aux, c.aux_mask, c.question)
         shift = None if c.gate_shift is None else c.gate_shift[:, self.index]
         if self.holder.trace is not None:
             self.holder.trace.mixed(self.index, self.mixer, streams, shift)

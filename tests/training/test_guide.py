@@ -92,7 +92,7 @@ def test_case_and_spaces_do_not_count(table):
 
 
 def built(**changes):
-    mixer = {"none_token": True, "match_init": True, "sharpness": None}
+    mixer = {"none_token": True, "match_init": True, "sharpness": None, "question_context": True}
     perception = {"style": "compact", "fact_context": True, "panoptic_map": False}
     return tiny.made(noise=0.0, perception=perception, mixer=mixer, **changes)
 
