@@ -17,7 +17,7 @@ RUN ?= runs/quickstart
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 ULTRALYTICS := .venv/.ultralytics
-PLUGINS := plugins/moai-shapes plugins/moai-geometry plugins/moai-easyocr plugins/moai-rapidocr \
+PLUGINS := plugins/moai-shapes plugins/moai-geometry plugins/moai-tally plugins/moai-easyocr plugins/moai-rapidocr \
   plugins/moai-transformers plugins/moai-psgtr plugins/moai-detectron2
 
 # Idle OpenMP threads that spin take the core from the thread that works.

@@ -1,7 +1,7 @@
 """What perfect experts would see in a scene of `scenes`, in the format of the real ones.
 
-Knows: the same names, predicates and order that the experts `shapes`, `geometry` and an OCR engine give: figures and
-words from top to bottom, and relations between neighbours in one row or column.
+Knows: the same names, predicates and order that the experts `shapes`, `geometry`, `tally` and an OCR engine give:
+figures and words from top to bottom, relations between neighbours in one row or column, and counts.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from PIL import Image, ImageDraw
 
 from moai.data.scene_layouts import neighbours
 from moai.data.scene_plan import SIZE, Figure, Point, Scene, Word, box_of
+from moai.data.scene_words import NUMBERS, SHAPES
 from moai.perception.types import Box, Mask, Perception, Relation, Segment, Source, TextLine
 
 GRID = 64  # cells of a mask's side
 SOURCES = tuple(Source("truth", role, "1") for role in ("panoptic", "scene_graph", "ocr"))
+COUNT = Source("truth", "count", "1")
 ONE_WAY = ("left of", "above")
 
 
-def truth_of(scene: Scene, both_ways: bool = False) -> Perception:
-    """The perception of a scene; each neighbourhood is said once (*left of*, *above*), or from both sides."""
+def truth_of(scene: Scene, both_ways: bool = False, counts: bool = False) -> Perception:
+    """The perception of a scene; each neighbourhood is said once (*left of*, *above*), or from both sides.
+
+    With ``counts`` it also says how many figures share a colour or a shape.
+    """
     figures = sorted(scene.figures, key=lambda figure: figure.cell)
     words = sorted(scene.words, key=lambda word: word.cell)
     order = [thing.cell for thing in (*figures, *words)]  # relations come in the order of their objects
@@ -34,8 +39,19 @@ def truth_of(scene: Scene, both_ways: bool = False) -> Perception:
         segments=tuple(_segment(figure) for figure in figures),
         relations=tuple(relations),
         texts=tuple(TextLine(word.text, 1.0, _unit(word.outline)) for word in words),
-        sources=SOURCES,
+        notes={"count": _counts(figures)} if counts else {},
+        sources=(*SOURCES, COUNT) if counts else SOURCES,
     )
+
+
+def _counts(figures: list[Figure]) -> tuple[str, ...]:
+    """``two circles.``, ``one red.``: the highest first; a colour and a shape of one and the same figure together."""
+    sharing: dict[frozenset[int], list[str]] = {}
+    for word in dict.fromkeys(word for figure in figures for word in (figure.color, figure.shape)):
+        where = frozenset(i for i, figure in enumerate(figures) if word in (figure.color, figure.shape))
+        sharing.setdefault(where, []).append(f"{word}s" if word in SHAPES and len(where) > 1 else word)
+    ranked = sorted(sharing.items(), key=lambda item: -len(item[0]))
+    return tuple(f"{NUMBERS[len(where)]} {' '.join(words)}." for where, words in ranked)
 
 
 def _segment(figure: Figure) -> Segment:

@@ -27,6 +27,7 @@ from moai.data.scene_render import render
 from moai.data.scene_truth import truth_of
 from moai.data.scene_words import SPLITS
 from moai.errors import AssetError, RecipeError, nearest
+from moai.perception.types import Perception
 
 VERSION = 1  # of the generator: raise it when a picture, a question or an answer may change
 IMAGES = {"train": 2000, "validation": 300, "test": 500, "validation-unseen": 300, "test-unseen": 500}
@@ -40,6 +41,7 @@ def scenes(
     folder: str | Path | None = None,
     korean: float = 0.1,
     both_ways: bool = False,
+    counts: bool = False,
 ) -> list[Sample]:
     """Return the questions of one split, scene by scene, and draw the pictures they need that are not on disk yet.
 
@@ -52,6 +54,7 @@ def scenes(
         folder: where the pictures are kept; without it, ``scenes`` in moai's cache. About 30 kB each.
         korean: share of the questions that are asked in Korean.
         both_ways: the ground truth says "a is left of b" and "b is right of a", not the first alone.
+        counts: the ground truth also says how many figures share a colour or a shape.
 
     Raises:
         RecipeError: unknown split, or a number that is out of its range.
@@ -66,7 +69,7 @@ def scenes(
     samples = [
         sample
         for index, plan in enumerate(plans)
-        for sample in _samples(plan, split, seed, index, place, korean, both_ways)
+        for sample in _samples(plan, split, seed, index, place, korean, truth_of(plan, both_ways, counts))
     ]
     if limit is not None:
         samples = _draw(samples, limit, seed)
@@ -86,10 +89,9 @@ def _check(split: str, limit: int | None, images: int | None, korean: float) -> 
 
 
 def _samples(
-    plan: Scene, split: str, seed: int, index: int, place: Path, korean: float, both_ways: bool
+    plan: Scene, split: str, seed: int, index: int, place: Path, korean: float, truth: Perception
 ) -> list[Sample]:
     rng = random.Random(f"questions {split} {seed} {index}")
-    truth = truth_of(plan, both_ways)
     image_id = f"scenes/{split}/{seed}/{index:05d}"
     samples = []
     for number, question in enumerate(ask(plan, rng)):

@@ -103,14 +103,14 @@ class Trace:
     def __init__(self, layers: list[int]) -> None:
         self.layers = layers
         self.mixers: list[MixerAttribution] = []
-        self.compressed: tuple[Compressor, Tensor] | None = None  # and the mask (B, A) it was given
+        self.compressed: tuple[Compressor, Tensor, Tensor | None] | None = None  # with the masks (B, A) it was given
         self.steps: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
     def mixed(self, number: int, mixer: Mixer, streams: Streams, shift: Tensor | None = None) -> None:
         """Called by the hook of the ``number``-th mixer with what it is about to mix."""
         with torch.autocast(streams.aux.device.type, enabled=False):
-            s = Streams(*(part.float() if part.is_floating_point() else part for part in streams))
+            s = Streams(*(part.float() if part is not None and part.is_floating_point() else part for part in streams))
             gates, masks = mixer.gate_weights(s, shift), (s.image_mask, s.language_mask)
             pairs = zip(("image", "language"), mixer.inputs(s), masks, gates, strict=True)
             taken = [_taken(mixer, f"{name}_aux", x, mask, gate, s) for name, x, mask, gate in pairs]
@@ -140,7 +140,8 @@ def tracing(model: nn.Module) -> Iterator[Trace]:
     trace = Trace(list(map(int, model.mixers)))
 
     def compressing(module: Compressor, args: tuple) -> None:
-        trace.compressed, trace.steps = (module, args[1].bool()), []
+        _, mask, marks = (*args, None)[:3]
+        trace.compressed, trace.steps = (module, mask.bool(), marks), []
 
     def stepping(module: PerceiverLayer, args: tuple) -> None:
         trace.steps.append(_step(module, *args))
@@ -213,18 +214,13 @@ def _step(layer: PerceiverLayer, latents: Tensor, x: Tensor, mask: Tensor | None
         return weights.mean(dim=1), part
 
 
-def _rollout(compressor: Compressor, mask: Tensor, steps: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _rollout(compressor: Compressor, mask: Tensor, marks: Tensor | None, steps: list[tuple[Tensor, Tensor]]) -> Tensor:
     """``(B, C, A)`` in the order in which the compressor was given its input."""
     count, width = len(compressor.latents), mask.shape[1]
-    order = torch.arange(width, device=mask.device).expand_as(mask)
-    lengths = torch.full_like(order[:, :1], width)
-    if compressor.masked:
-        order = mask.long().argsort(dim=1, descending=True, stable=True)
-        lengths = mask.sum(dim=1, keepdim=True)
+    order, lengths = compressor.order(mask, marks)
     found = torch.zeros(len(mask), count, width, device=mask.device)
     if compressor.slots and width:
-        start = torch.arange(count, device=mask.device) * lengths // count
-        found.scatter_(2, start[..., None], 1.0)
+        found.scatter_(2, compressor.slot_index(lengths)[..., None], 1.0)
     for weights, part in steps:
         read = weights[..., :width] + weights[..., width:] @ found
         found = part * read + (1 - part) * found

@@ -91,33 +91,42 @@ class Compressor(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, marks: Tensor | None = None) -> Tensor:
         """Condense ``x (B, A, D)`` with its bool ``mask (B, A)`` to ``(B, C, D)``.
 
-        A row without auxiliary tokens gets latents too; whoever reads them must mask that row.
+        ``marks (B, A)`` are tokens that are read but that no latent starts from, such as the commas between facts. A
+        row without auxiliary tokens gets latents too; whoever reads them must mask that row.
         """
+        order, length = self.order(mask, marks)
         if self.masked:
-            # Padding may stand on either side: move it behind the real tokens, so that positions do not depend on it.
-            order = mask.long().argsort(dim=1, descending=True, stable=True)
             x = take(x, order)
             mask = mask.gather(1, order)
         if self.positions:
             x = x + 0.5 * sinusoids(x.shape[1], x.shape[2], x.device, x.dtype)
         latents = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
         if self.slots and x.shape[1]:
-            latents = latents + self._slots(x, mask)
+            latents = latents + self._slots(x, length)
         for layer in self.layers:
             latents = layer(latents, x, mask if self.masked else None)
         return self.norm(latents)
 
-    def _slots(self, x: Tensor, mask: Tensor) -> Tensor:
-        length = (
-            mask.sum(dim=1, keepdim=True) if self.masked else torch.full_like(mask[:, :1], x.shape[1], dtype=torch.long)
-        )
+    def order(self, mask: Tensor, marks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The order ``(B, A)`` in which the tokens are read, and how many latents may start from, ``(B, 1)``.
+
+        Padding may stand on either side: it comes last, so that positions do not depend on it, and before it ``marks``.
+        """
+        if not self.masked:
+            order = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+            return order, torch.full_like(order[:, :1], mask.shape[1])
+        words = mask if marks is None else mask & ~marks
+        order = (mask.long() + words.long()).argsort(dim=1, descending=True, stable=True)
+        return order, words.sum(dim=1, keepdim=True)
+
+    def _slots(self, x: Tensor, length: Tensor) -> Tensor:
         return take(x, self.slot_index(length)) * (length > 0)[..., None].to(x.dtype)
 
     def slot_index(self, length: Tensor) -> Tensor:
-        """Which auxiliary token each latent starts from, ``(B, C)``, in rows of ``length (B, 1)`` tokens."""
+        """Which auxiliary token, in `order`, each latent starts from: ``(B, C)`` of rows of ``length (B, 1)`` words."""
         return torch.arange(len(self.latents), device=length.device) * length // len(self.latents)
 
 

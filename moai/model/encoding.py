@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moai.errors import PromptError, RecipeError
 from moai.model.context import context_states
-from moai.model.facts import fact_means
+from moai.model.facts import fact_means, is_end
 from moai.model.graft import half_precision
 from moai.model.mixer import unit
 from moai.model.rows import take
@@ -67,16 +67,14 @@ class Encoders:
             ``(B, C, D)`` and its mask ``(B, C)``, false for rows without any perception.
         """
         words = self.aux_words(aux_input_ids, aux_attention_mask) if aux_words is None else aux_words
-        mask = aux_attention_mask.bool()
+        mask, marks = self._aux_masks(aux_input_ids, aux_attention_mask, aux_pixel_mask)
         with self._precision():
             if aux_pixel_values is not None:
                 maps = self.connector(self.vision(aux_pixel_values.flatten(0, 1))).float()
                 maps = unit(maps) if self.config.center_aux else maps
                 maps = maps.unflatten(0, aux_pixel_values.shape[:2])  # (B, M, tokens, D)
-                real = aux_pixel_mask.bool()[..., None].expand(maps.shape[:3])
                 words = torch.cat([words, maps.flatten(1, 2)], dim=1)
-                mask = torch.cat([mask, real.flatten(1)], dim=1)
-            states = self.compressor(words, mask)
+            states = self.compressor(words, mask, marks)
         return states, mask.any(dim=1)[:, None].expand(states.shape[:2])
 
     def aux_words(self, aux_input_ids: Tensor, aux_attention_mask: Tensor) -> Tensor:
@@ -98,22 +96,48 @@ class Encoders:
     def mean_word(self) -> Tensor:
         """What auxiliary words are centred by, ``(D,)`` in fp32: the mean of the word embeddings, computed once.
 
-        Not while loading, since it reads the whole table, which may be the largest tensor of the host; and in pieces,
-        since in fp32 the table may be larger than the host.
+        Zero without ``center_aux``. Not while loading, since it reads the whole table, which may be the largest tensor
+        of the host; and in pieces, since in fp32 the table may be larger than the host.
         """
         if self.aux_mean is None:
+            table = self.get_input_embeddings().weight.detach()
             with torch.inference_mode(False):  # what is kept shall serve training too
-                table = self.get_input_embeddings().weight.detach()
-                pieces = [piece.float().sum(dim=0) for piece in table.split(2048)]
-                self.aux_mean = torch.stack(pieces).sum(dim=0) / len(table)
+                if self.config.center_aux:
+                    pieces = [piece.float().sum(dim=0) for piece in table.split(2048)]
+                    self.aux_mean = torch.stack(pieces).sum(dim=0) / len(table)
+                else:
+                    self.aux_mean = torch.zeros(table.shape[1], device=table.device)
         return self.aux_mean
 
-    def guide_slots(self, marked: Tensor, aux_attention_mask: Tensor, aux_pixel_mask: Tensor | None = None) -> Tensor:
+    def question_mean(self, input_ids: Tensor, words: Tensor) -> Tensor:
+        """What the words of a question say together: ``(B, D)`` at unit scale, in fp32; zero without any.
+
+        Args:
+            input_ids: ``(B, S)``.
+            words: ``(B, S)`` bool, true at the prompt's words, not at its images.
+        """
+        kept = words[..., None].float()
+        said = self.get_input_embeddings()(input_ids.masked_fill(~words, 0)).float()
+        return unit((unit(said - self.mean_word()) * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1))
+
+    def _aux_masks(self, ids: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Which auxiliary tokens ``(B, A + tokens of maps)`` are real, and which of them only end a fact."""
+        mask, ends = mask.bool(), self.config.fact_ends
+        marks = None if ends is None else is_end(ids, ends) & mask
+        if maps is not None:
+            real = maps.bool().repeat_interleave(self.config.image_tokens, dim=1)
+            mask = torch.cat([mask, real], dim=1)
+            marks = None if marks is None else torch.cat([marks, torch.zeros_like(real)], dim=1)
+        return mask, marks
+
+    def guide_slots(
+        self, marked: Tensor, aux_input_ids: Tensor, aux_attention_mask: Tensor, aux_pixel_mask: Tensor | None = None
+    ) -> Tensor:
         """Marks on auxiliary words, as marks on the compressed tokens that start from these words.
 
         Args:
             marked: ``(B, A + 1)`` bool; the last column, for the none token, stays the last.
-            aux_attention_mask, aux_pixel_mask: as for :meth:`encode_aux`.
+            aux_input_ids, aux_attention_mask, aux_pixel_mask: as for :meth:`encode_aux`.
 
         Returns:
             ``(B, C + 1)`` bool. A word that no compressed token starts from loses its mark.
@@ -123,12 +147,10 @@ class Encoders:
         """
         if not self.compressor.slots:
             raise RecipeError("training.guide needs compressor.slots: true; without, no token stands for a word")
-        length = aux_attention_mask.sum(dim=1, keepdim=True)
-        if aux_pixel_mask is not None:
-            length = length + aux_pixel_mask.sum(dim=1, keepdim=True) * self.config.image_tokens
-        index = self.compressor.slot_index(length)
-        words = torch.nn.functional.pad(marked[:, :-1], (0, max(0, int(length.max()) - marked.shape[1] + 1)))
-        return torch.cat([words.gather(1, index), marked[:, -1:]], dim=1)
+        mask, ends = self._aux_masks(aux_input_ids, aux_attention_mask, aux_pixel_mask)
+        order, length = self.compressor.order(mask, ends)
+        words = torch.nn.functional.pad(marked[:, :-1], (0, mask.shape[1] - marked.shape[1] + 1))
+        return torch.cat([words.gather(1, order).gather(1, self.compressor.slot_index(length)), marked[:, -1:]], dim=1)
 
     def _precision(self):
         """Adapters keep fp32 weights and compute in the host's half precision, in training as in inference."""

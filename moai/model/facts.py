@@ -46,5 +46,10 @@ def fact_means(words: Tensor, ids: Tensor, mask: Tensor, ends: Iterable[int]) ->
 
 def fact_numbers(ids: Tensor, mask: Tensor, ends: Iterable[int]) -> tuple[Tensor, Tensor]:
     """Which tokens ``(B, A)`` stand inside a fact, and the number of each token's fact in its row, from 0."""
-    end = torch.isin(ids, torch.tensor(list(ends), device=ids.device, dtype=ids.dtype)) & mask.bool()
+    end = is_end(ids, ends) & mask.bool()
     return mask.bool() & ~end, end.long().cumsum(dim=1) - end.long()
+
+
+def is_end(ids: Tensor, ends: Iterable[int]) -> Tensor:
+    """Which of the tokens end a fact, in the shape of ``ids``."""
+    return torch.isin(ids, torch.tensor(list(ends), device=ids.device, dtype=ids.dtype))

@@ -28,6 +28,7 @@ class Streams(NamedTuple):
     language_mask: Tensor  # (B, P)
     aux: Tensor  # (B, C, D)
     aux_mask: Tensor  # (B, C)
+    question: Tensor | None = None  # (B, D) at unit scale: what all language tokens say together
 
 
 class Mixer(Keeper):
@@ -44,6 +45,9 @@ class Mixer(Keeper):
             attends to its own word among them from the first step (ours; ``False`` is the published form).
         none_token: put one learned token behind the auxiliary ones, to be read where none of them fits (ours); what an
             attention takes from it says "not there", which a softmax over the others alone cannot say.
+        question_context: language tokens also carry what all of the question's words say together, from
+            `Streams.question` (ours; needs ``normalize``): the token that is about to answer is asked for the same
+            words that the facts are made of, in every layer.
         gates: ``"learned"``; or, for comparison, frozen: ``"uniform"`` (a third each) or ``"random"``.
         others: passed to each :class:`AttentionModule`.
     """
@@ -56,11 +60,13 @@ class Mixer(Keeper):
         center: bool = False,
         match_init: bool = False,
         none_token: bool = False,
+        question_context: bool = False,
         gates: str = "learned",
         **others,
     ) -> None:
         super().__init__()
         self.normalize, self.center = normalize, center and normalize
+        self.question_context = question_context and normalize
         names = IMAGE_MODULES + LANGUAGE_MODULES
         self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
         self.joined = all(module.narrow and module.plain for module in self.attention.values())
@@ -148,9 +154,11 @@ class Mixer(Keeper):
         if not self.normalize:
             return s.image, s.language
         image, language = unit(s.image), unit(s.language)
-        if not self.center:
-            return image, language
-        return centered(image, s.image_mask), centered(language, s.language_mask)
+        if self.center:
+            image, language = centered(image, s.image_mask), centered(language, s.language_mask)
+        if self.question_context and s.question is not None:
+            language = unit(language + s.question[:, None].to(language.dtype))
+        return image, language
 
     def readable(self, s: Streams) -> tuple[Tensor, Tensor]:
         """Auxiliary tokens and their mask as the modules read them: with the none token behind, where there is one."""

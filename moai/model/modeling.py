@@ -255,9 +255,9 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             aux_states, aux_states_mask = self.encode_aux(
                 aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words
             )
-        self._condition(prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift)
+        self._condition(prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift, input_ids)
         if guide is not None:
-            self.holder.conditioning.guide = self.guide_slots(guide, aux_attention_mask, aux_pixel_mask)
+            self.holder.conditioning.guide = self.guide_slots(guide, aux_input_ids, aux_attention_mask, aux_pixel_mask)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
         if position_ids is None and not sees(self.config):
@@ -299,7 +299,9 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         seen = {"image_positions": is_image} if getattr(self.host, "takes_image_positions", False) else {}
         return {"inputs_embeds": inputs_embeds, **seen}
 
-    def _condition(self, prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift) -> None:
+    def _condition(
+        self, prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift, input_ids
+    ) -> None:
         self.holder.conditioning = None
         if prompt_mask is None or not self.mixed:
             return
@@ -309,10 +311,13 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             table = self.get_input_embeddings().weight
             aux_states = table.new_zeros(len(prompt_mask), 0, table.shape[1])
             aux_states_mask = prompt_mask.new_zeros(len(prompt_mask), 0)
+        question = None
+        if any(mixer.question_context for mixer in self.mixers.values()):
+            question = self.question_mean(input_ids, prompt_mask & ~is_image)
         choices = None if module_choices is None else [tuple(pair) for pair in module_choices.tolist()]
         self.holder.conditioning = Conditioning(
-            image_index, image_mask, language_index, language_mask, aux_states, aux_states_mask, choices,
-            gate_shift=gate_shift,
+            image_index, image_mask, language_index, language_mask, aux_states, aux_states_mask, choices, question,
+            gate_shift,
         )  # fmt: skip
 
     def _check_calls(self) -> None:

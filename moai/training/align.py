@@ -26,7 +26,7 @@ from moai.model.mixer import Streams
 class Kept(NamedTuple):
     """What was computed once; half of what single precision needs, since there is one row per image and question."""
 
-    questions: dict[str, Tensor]  # question -> (mixers, D)
+    questions: dict[str, Tensor]  # question -> (mixers + 1, D): the states, then what its words say together
     images: dict[str, tuple[Tensor, Tensor]]  # image id -> compressed tokens (C, D) and their mask (C,)
     marks: dict[int, Tensor]  # sample -> (C + 1,) bool
 
@@ -82,7 +82,9 @@ def align(
 
 def _loss(model: nn.Module, kept: Kept, rows: list[tuple[Sample, Tensor]]) -> Tensor:
     device = next(model.mixers.parameters()).device
-    asked = torch.stack([kept.questions[sample.question] for sample, _ in rows]).to(device).float()  # (B, mixers, D)
+    asked = (
+        torch.stack([kept.questions[sample.question] for sample, _ in rows]).to(device).float()
+    )  # (B, mixers + 1, D)
     aux = torch.stack([kept.images[sample.image_id][0] for sample, _ in rows]).to(device).float()
     mask = torch.stack([kept.images[sample.image_id][1] for sample, _ in rows]).to(device)
     marks = torch.stack([mark for _, mark in rows]).to(device)
@@ -90,7 +92,7 @@ def _loss(model: nn.Module, kept: Kept, rows: list[tuple[Sample, Tensor]]) -> Te
     total = asked.new_zeros(())
     for number, mixer in enumerate(model.mixers.values()):
         language = asked[:, number : number + 1]
-        streams = Streams(language[:, :0], alone[:, :0], language, alone, aux, mask)
+        streams = Streams(language[:, :0], alone[:, :0], language, alone, aux, mask, asked[:, -1])
         total = total + mixer.guide_loss(streams, marks)
     return total / len(model.mixers)
 
@@ -109,7 +111,10 @@ def _keep(model: nn.Module, collator: Collator, samples: Sequence[Sample], perce
         inputs["image_keep"] = torch.zeros(len(part), dtype=torch.bool, device=device)
         with _entering(model) as states:
             model(**inputs, use_cache=False)
-        last = torch.stack([state[:, -1] for state in states], dim=1)  # padded on the left: the last is a prompt's last
+        # Padded on the left, so the last token is a prompt's last.
+        words = inputs["prompt_mask"] & (inputs["input_ids"] != model.config.image_token_id)
+        together = model.question_mean(inputs["input_ids"], words)
+        last = torch.stack([*(state[:, -1] for state in states), together], dim=1)
         kept.questions.update(zip((s.question for s in part), last.bfloat16().cpu(), strict=True))
     about: dict[str, list[int]] = {}
     for index in usable:
@@ -120,7 +125,8 @@ def _keep(model: nn.Module, collator: Collator, samples: Sequence[Sample], perce
         repeated = {key: value[[row for row, _ in rows]] for key, value in inputs.items() if value.ndim == 2}
         asking = [samples[index] for _, index in rows]
         marks = collator.marks(asking, repeated["aux_input_ids"], repeated["aux_attention_mask"])
-        slots = model.guide_slots(marks, repeated["aux_attention_mask"], repeated.get("aux_pixel_mask"))
+        seen = [repeated.get(f"aux_{name}") for name in ("input_ids", "attention_mask", "pixel_mask")]
+        slots = model.guide_slots(marks, *seen)
         kept.marks.update((index, mark) for (_, index), mark in zip(rows, slots, strict=True) if mark.any())
         states, mask = model.encode_aux(**{key: value.to(device) for key, value in inputs.items()})
         kept.images.update(zip(part, zip(states.bfloat16().cpu(), mask.cpu(), strict=True), strict=True))

@@ -45,12 +45,15 @@ class Guide:
     ) -> None:
         self.ends, self.none_token = frozenset(ends), none_token
         self._word = lru_cache(None)(lambda token: text_of(token).strip().casefold())
-        rows = [set(self._words(token for token in row if token not in self.ends)) for row in perceptions]
+        rows = [{self._word(token) for token in row if token not in self.ends} for row in perceptions]
         counts = Counter(word for row in rows for word in row)
         self.used = {word for word, count in counts.items() if word and count >= COMMON * len(rows)}
 
     def targets(self, words: Sequence[int], question: Sequence[int], answer: Sequence[int], said: str) -> list[int]:
         """Positions in ``words`` that the question should read; ``[len(words)]`` for "none of these"; may be empty.
+
+        A phrase of the question is a run of words that perceptions use: "red circle" in "where is the red circle?". A
+        fact holds it where it has the same words in a row.
 
         Args:
             words: token ids of the perception.
@@ -58,35 +61,57 @@ class Guide:
             said: the answer as text.
 
         Returns:
-            The answer's words where a fact says them: in the fact that shares most words with the question (in several
-            if they share equally many). For "yes" the facts that hold all words of the question that perceptions use,
-            and for "no" none of these, but only where there is no such fact; a data set that negates its questions
-            ("is no circle present?") thereby gives fewer targets, not false ones.
+            The answer's words where a fact says them: in the fact that holds most words of the question's phrases, less
+            the words it says besides. For a question of yes or no: its phrases, in the facts that hold all of them. The
+            none token for a question of either sort of whose words no fact holds all. None of this asks whether the
+            answer is yes or no, so a negated question ("is no circle present?") is told to look where its opposite
+            looks. Only where facts hold all words but not as the question puts them ("is the circle red?", "red
+            circle") the answer decides.
         """
-        facts, asked, wanted = self._facts(words), set(self._words(question)), self._words(answer)
-        heard = self._words(words)
-        if said.strip().lower() in ("yes", "no"):
-            return self._yes_no(heard, facts, asked & self.used, said.strip().lower() == "yes")
+        facts, phrases = self._facts(words), self._phrases(question)
+        heard, asked = self._words(words), {word for phrase in phrases for word in phrase}
+        yes_no = said.strip().lower() in ("yes", "no")
+        full = [fact for fact in facts if asked and asked <= {heard[i] for i in fact}]
+        if yes_no:
+            held = [_places(phrases, [heard[i] for i in fact]) for fact in full]
+            found = [fact[i] for fact, places in zip(full, held, strict=True) if places for i in places]
+            if not found and said.strip().lower() == "yes":
+                found = [i for fact in full for i in fact if heard[i] in asked]
+        else:
+            found = self._answering(heard, facts, phrases, self._words(answer))
+        none = self.none_token and asked and heard and not found and (yes_no or not full)
+        return [len(heard)] if none else found
+
+    def _answering(
+        self, heard: list[str], facts: list[list[int]], phrases: list[list[str]], wanted: list[str]
+    ) -> list[int]:
+        """The answer's words in the facts that fit the question best."""
         best: list[int] = []
-        most = -1
+        most: int | None = None
         for fact in facts:
             row = [heard[position] for position in fact]
-            starts = [i for i in range(len(row) - len(wanted) + 1) if row[i : i + len(wanted)] == wanted]
-            shared = len(asked & (set(row) - set(wanted)))
-            if starts and shared >= most:
+            starts = _starts(wanted, row)
+            held = sum(len(phrase) for phrase in phrases if _starts(phrase, row))
+            fit = 2 * held + len(wanted) - len(row)  # held, less what is neither held nor wanted
+            if starts and (most is None or fit >= most):
                 found = [fact[start + i] for start in starts for i in range(len(wanted))]
-                best = [*(best if shared == most else []), *found]
-                most = shared
+                best = [*(best if fit == most else []), *found]
+                most = fit
         return best
 
-    def _yes_no(self, heard: list[str], facts: list[list[int]], asked: set[str], yes: bool) -> list[int]:
-        full = [position for fact in facts if asked and asked <= {heard[i] for i in fact} for position in fact]
-        if yes:
-            return full
-        return [len(heard)] if asked and heard and not full and self.none_token else []
+    def _phrases(self, question: Sequence[int]) -> list[list[str]]:
+        runs: list[list[str]] = [[]]
+        for word in self._words(question):
+            if word in self.used:
+                runs[-1].append(word)
+            elif runs[-1]:
+                runs.append([])
+        return [run for run in runs if run]
 
     def _words(self, tokens: Iterable[int]) -> list[str]:
-        return [self._word(token) for token in tokens]
+        """The tokens' words; a plural in "s" whose singular perceptions use is the singular."""
+        found = (self._word(token) for token in tokens)
+        return [word[:-1] if word[-1:] == "s" and word[:-1] in self.used else word for word in found]
 
     def _facts(self, words: Sequence[int]) -> list[list[int]]:
         facts: list[list[int]] = [[]]
@@ -96,3 +121,19 @@ class Guide:
             else:
                 facts[-1].append(position)
         return [fact for fact in facts if fact]
+
+
+def _starts(words: list[str], row: list[str]) -> list[int]:
+    """Where ``words`` stand in a row in ``row``."""
+    return [i for i in range(len(row) - len(words) + 1) if words and row[i : i + len(words)] == words]
+
+
+def _places(phrases: list[list[str]], row: list[str]) -> list[int]:
+    """Positions of all phrases in ``row``; none if one is missing, or if they stand in another order."""
+    places: list[int] = []
+    for phrase in phrases:
+        start = next((i for i in _starts(phrase, row) if not places or i > places[-1]), None)
+        if start is None:
+            return []
+        places += range(start, start + len(phrase))
+    return places

@@ -91,6 +91,7 @@ class MixerSection(Section):
     center: bool = False
     match_init: bool = False
     none_token: bool = False
+    question_context: bool = False
     gates: Literal["learned", "uniform", "random"] = "learned"
 
 

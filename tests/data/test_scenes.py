@@ -228,6 +228,15 @@ def test_the_truth_says_what_geometry_says(both_ways, unpainted):
         ]
 
 
+def test_the_truth_counts_as_tally_does(unpainted):
+    expert = pytest.importorskip("moai_tally", reason="the plugin moai-tally").Tally()
+    for sample in scenes("test", images=60, counts=True):
+        said = expert.to_perception(sample.truth).notes["count"]
+        assert sorted(said) == sorted(sample.truth.notes["count"]) and "count" in {s.role for s in sample.truth.sources}
+        numbers = [NUMBERS.index(sentence.split()[0]) for sentence in sample.truth.notes["count"]]
+        assert numbers == sorted(numbers, reverse=True)
+
+
 def test_wrong_wishes_are_sentences(tmp_path):
     with pytest.raises(RecipeError, match="did you mean 'test-unseen'"):
         scenes("test_unseen")

@@ -94,12 +94,12 @@ def compressor(width=16, **changes):
     return Compressor(width, **{**settings, **changes})
 
 
-def rolled(made, x, mask):
+def rolled(made, x, mask, *marks):
     """Run a compressor with the hooks that a model's forward has."""
     model = torch.nn.Module()
     model.compressor, model.mixers, model.holder = made, {}, torch.nn.Module()
     with tracing(model) as trace, torch.no_grad():
-        made(x, mask)
+        made(x, mask, *marks)
     return _rollout(*trace.compressed, trace.steps), trace.steps
 
 
@@ -111,6 +111,13 @@ def test_untrained_latents_are_the_tokens_they_start_from(left):
     start = 2 if left else 0
     assert found.argmax(dim=-1).tolist() == [[start + i * 6 // 4 for i in range(4)]]
     assert found.max(dim=-1).values.min() == 1.0  # its attention adds nothing yet, whatever it looks at
+
+
+def test_latents_do_not_lead_back_to_marks():
+    mask, marks = torch.ones(1, 8).bool(), torch.zeros(1, 8).bool()
+    marks[0, [0, 3, 7]] = True
+    found, _ = rolled(compressor(latents=5), torch.randn(1, 8, 16), mask, marks)
+    assert found.argmax(dim=-1).tolist() == [[1, 2, 4, 5, 6]]
 
 
 def test_the_rollout_is_what_a_straight_computation_gives():

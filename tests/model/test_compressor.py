@@ -58,6 +58,23 @@ def test_without_the_mask_padding_counts():
     assert (made(padded, torch.nn.functional.pad(mask, (0, 5))) - made(x, mask)).abs().max() > 1e-3
 
 
+def test_no_latent_starts_from_a_mark():
+    """Untrained, latents are the tokens they start from: with marks the same as if these were not there."""
+    made, (x, mask) = compressor(noise=0.0), aux()
+    marks = torch.zeros_like(mask)
+    marks[0, [2, 5, 11]], marks[1, 0] = True, True
+    out = made(x, mask, marks)
+    for row in range(2):
+        kept = ~marks[row : row + 1]
+        assert torch.allclose(
+            out[row], made(x[row : row + 1][kept][None], mask[row : row + 1][kept][None])[0], atol=1e-5
+        )
+    assert (made(x, mask) - out).abs().max() > 1e-2
+    trained = compressor()
+    garbage = torch.where(marks[..., None], 3 * x.flip(-1), x)
+    assert (trained(garbage, mask, marks) - trained(x, mask, marks)).abs().max() > 1e-3  # marks are read all the same
+
+
 def test_rows_do_not_see_each_other():
     made, (x, mask) = compressor(), aux(rows=3)
     mask[1, 4:] = False

@@ -54,3 +54,36 @@ def test_a_word_carries_its_fact_into_the_model_and_back_from_disk(tmp_path):
         assert torch.allclose(type(model).from_pretrained(tmp_path)(**inputs).logits, logits, atol=1e-5)
         model.config.fact_ends = None
         assert (model(**inputs).logits - logits).abs().max() > 1e-3
+
+
+def test_every_word_has_a_compressed_token_and_no_mark_has():
+    perception = {"fact_context": True, "panoptic_map": False, "style": "compact"}
+    model, processor = tiny.made(perception=perception, compressor={"latents": 96})
+    inputs = processor.aux_inputs([[tiny.seen("red")], [tiny.seen("red", "blue")]])
+    ids, mask = inputs["aux_input_ids"], inputs["aux_attention_mask"]
+    inside, _ = fact_numbers(ids, mask, model.config.fact_ends)
+    assert mask.bool().logical_xor(inside).any() and inside.sum(dim=1).max() <= len(model.compressor.latents)
+    for position in range(ids.shape[1]):
+        marked = torch.zeros(2, ids.shape[1] + 1, dtype=torch.bool)
+        marked[:, position] = True
+        found = model.guide_slots(marked, ids, mask)
+        assert not found[:, -1].any() and found.any(dim=1).tolist() == inside[:, position].tolist()
+
+
+def test_a_question_is_its_own_words_alone():
+    """Neither its images, nor padding, nor its neighbours in the batch, nor the answer behind it."""
+    model, processor = tiny.made(mixer={"question_context": True})
+    shown = [tiny.picture("red")] * 2
+    inputs = tiny.prompt_inputs(processor, ["What?", "Is it red or blue or neither?"], [tiny.seen("red")] * 2, shown)
+    words = inputs["attention_mask"].bool() & (inputs["input_ids"] != model.config.image_token_id)
+    means = model.question_mean(inputs["input_ids"], words)
+    with torch.no_grad():
+        logits = model(**inputs).logits[:, -1]
+        for row, question in enumerate(["What?", "Is it red or blue or neither?"]):
+            alone = tiny.prompt_inputs(processor, [question], [tiny.seen("red")], shown[:1])
+            ids = alone["input_ids"][alone["input_ids"] != model.config.image_token_id][None]
+            assert torch.allclose(model.question_mean(ids, torch.ones_like(ids).bool())[0], means[row], atol=1e-6)
+            assert torch.allclose(model(**alone).logits[0, -1], logits[row], atol=1e-5)
+        for mixer in model.mixers.values():
+            mixer.question_context = False
+        assert (model(**inputs).logits[:, -1] - logits).abs().max() > 1e-4

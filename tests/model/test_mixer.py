@@ -124,6 +124,17 @@ def test_gates_that_do_not_learn(streams, gates):
         assert (weights.std() > 0.1) == (gates == "random")
 
 
+def test_the_question_is_asked_by_every_language_token_and_by_no_image_token(streams):
+    torch.manual_seed(0)
+    mixer = Mixer(WIDTH, rank=8, heads=2, question_context=True, identity_init=False)
+    one, other = (streams._replace(question=torch.randn(2, WIDTH)) for _ in range(2))
+    (image, language), (same, moved) = mixer(one, (0, 0)), mixer(other, (0, 0))
+    assert torch.equal(image, same) and (language - moved).abs().amax(dim=-1).min() > 1e-3
+    plain = Mixer(WIDTH, rank=8, heads=2, identity_init=False)
+    plain.load_state_dict(mixer.state_dict())  # it has no weights
+    assert torch.equal(plain(one)[1], plain(other)[1])
+
+
 def test_a_none_token_is_read_where_there_is_something_to_read(streams):
     torch.manual_seed(0)
     mixer = Mixer(WIDTH, rank=8, heads=2, none_token=True, identity_init=False)

@@ -133,7 +133,10 @@ def test_what_was_written(imported, weights):
     config = json.loads((imported.folder / "config.json").read_text())
     defaults = {
         "every": 8,
-        **{key: getattr(MixerSection(), key) for key in ("center", "match_init", "none_token", "gates")},
+        **{
+            key: getattr(MixerSection(), key)
+            for key in ("center", "match_init", "none_token", "question_context", "gates")
+        },
     }
     for name, value in OFFICIAL["mixer"].items():
         assert config["mixer"].get(name, defaults.get(name)) == (published.RANK if name == "rank" else value)

@@ -53,11 +53,15 @@ def find(table):
         ("what shape is right of the blue star ?", "red circle", [8, 9]),
         ("what does the text say ?", "bread", [16]),
         ("what does the text say ?", "lemon", []),
-        ("is there a red circle ?", "yes", [0, 1, 2, 8, 9, 10, 11, 12, 13]),
-        ("is there a green circle ?", "no", [17]),
-        ("is there a red circle ?", "no", []),
-        ("is there a green circle ?", "yes", []),
+        ("is there a red circle ?", "yes", [1, 2, 8, 9]),
+        ("is there a red star ?", "no", [17]),  # both words stand in one fact, but not in a row
+        ("is no red circle present ?", "no", [1, 2, 8, 9]),  # where to look does not depend on the answer
+        ("is no green circle present ?", "yes", [17]),
+        ("is the red circle right of the blue star ?", "yes", [8, 9, 10, 11, 12, 13]),
+        ("is the blue star right of the red circle ?", "no", [17]),
+        ("is the circle red ?", "yes", [1, 2, 8, 9]),
         ("is it raining ?", "no", []),
+        ("where is the green square ?", "center", [17]),  # an expert missed it
     ],
 )
 def test_targets(find, question, answer, expected):
@@ -66,6 +70,16 @@ def test_targets(find, question, answer, expected):
 
 def test_without_a_none_token_nothing_stands_for_no(find):
     assert find("is there a green circle ?", "no", none_token=False)[1] == []
+
+
+def test_a_plural_asks_for_its_singular(find):
+    words = "two circle . one red . text bread".split()
+    assert find("how many circles ?", "two", words=words)[1] == [0]
+
+
+def test_of_two_facts_that_say_the_answer_the_one_without_other_things_counts(find):
+    words = "right of red circle , top of star , top star left of red circle".split()
+    assert find("in which part of it is the star ?", "top", words=words)[1] == [5]
 
 
 def test_case_and_spaces_do_not_count(table):
@@ -78,7 +92,7 @@ def test_case_and_spaces_do_not_count(table):
 
 
 def built(**changes):
-    mixer = {"none_token": True, "match_init": True, "sharpness": None}
+    mixer = {"none_token": True, "match_init": True, "sharpness": None, "question_context": True}
     perception = {"style": "compact", "fact_context": True, "panoptic_map": False}
     return tiny.made(noise=0.0, perception=perception, mixer=mixer, **changes)
 
