@@ -120,13 +120,17 @@ class AttentionModule(nn.Module):
 
     def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention weights ``(B, H, T, K)``, zero where the mask forbids; for pictures and tests."""
-        made = self.tables() if self.narrow and self.plain else None
-        q, k, factor = self._queries_keys(x, context, made)
-        logits = q @ k.transpose(-1, -2) * factor
+        logits = self.logits(x, context)
         if mask is None:
             return logits.softmax(dim=-1)
         weights = logits.masked_fill(~readable(mask)[:, None, None, :], float("-inf")).softmax(dim=-1)
         return weights * mask[:, None, None, :].to(weights.dtype)
+
+    def logits(self, x: Tensor, context: Tensor) -> Tensor:
+        """What the weights are the softmax of, ``(B, H, T, K)``, without a mask."""
+        made = self.tables() if self.narrow and self.plain else None
+        q, k, factor = self._queries_keys(x, context, made)
+        return q @ k.transpose(-1, -2) * factor
 
     def _queries_keys(self, x: Tensor, context: Tensor, made: Tables | None) -> tuple[Tensor, Tensor, float]:
         """Per head, queries ``(B, H, T, .)``, keys ``(B, H, K, .)``, and the factor on their product."""

@@ -6,6 +6,7 @@ language tokens read auxiliary, image and language tokens; a linear gate per str
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,9 @@ from moai.model.joined import CONTEXTS, Side, blended, changing, sides
 from moai.model.kept import Keeper, computing, keep
 
 IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
+
+
+_NEVER = -1e30  # a logit; finite, so that rows without anything to read have gradients
 
 
 class Streams(NamedTuple):
@@ -180,11 +184,14 @@ class Mixer(Keeper):
         last = (s.language_mask.sum(dim=1) - 1).clamp(min=0)[:, None, None].expand(-1, -1, s.language.shape[2])
         query = self.inputs(s)[1].gather(1, last)
         aux, mask = self.readable(s)
-        read = self.attention["language_aux"].weights(query, aux, mask).mean(dim=1)[:, 0].float()  # (B, C or C + 1)
-        wanted = targets[:, : read.shape[1]] & mask
+        logits = self.attention["language_aux"].logits(query, aux)[:, :, 0].float()  # (B, H, C or C + 1)
+        wanted = targets[:, : logits.shape[2]] & mask
         rows = wanted.any(dim=1) & s.language_mask.any(dim=1)
-        found = (read * wanted).sum(dim=1).clamp(min=1e-6).log()
-        return -(found * rows).sum() / rows.sum().clamp(min=1)
+        # In logarithms throughout: an attention that is all but sure of something else must still feel a pull.
+        every = logits.masked_fill(~mask[:, None], _NEVER).logsumexp(dim=-1)
+        found = logits.masked_fill(~wanted[:, None], _NEVER).logsumexp(dim=-1) - every  # (B, H)
+        found = found.logsumexp(dim=1) - math.log(found.shape[1])
+        return -torch.where(rows, found, 0.0).sum() / rows.sum().clamp(min=1)
 
     def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""

@@ -74,6 +74,7 @@ def align(
         loss = _loss(model, kept, [(samples[index], kept.marks[index]) for index in drawn])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
         optimizer.step()
         losses.append(float(loss.detach()))
         advance(1, f"guide {losses[-1]:.3f}")

@@ -130,7 +130,7 @@ class Align(Section):
 
     steps: int = Field(0, ge=0)
     batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
 
 
 class Training(Section):
