@@ -258,6 +258,8 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             logits_to_keep = answer_positions(labels)
         if position_ids is None and not sees(self.config):
             position_ids = positions(attention_mask, window)
+        elif position_ids is None and past == 0:
+            kwargs.update(self._typed(input_ids, kwargs))
         optional = dict(zip(OPTIONAL, (position_ids, logits_to_keep, use_cache), strict=True))
         output = self.host(
             **given,

@@ -1,0 +1,49 @@
+"""Untrusted words as token ids: what images say never becomes a control token.
+
+Knows: tokenizers, and perceptions as the verbalizer takes them; the processors build their inputs from these.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+
+from moai.perception.budget import Spoken, verbalize_within
+from moai.perception.types import Perception
+from moai.perception.verbalize import PAPER
+
+
+def plain_tokenizer(tokenizer):
+    """A copy of a tokenizer that splits control tokens into the characters they are made of, for untrusted text.
+
+    A copy, because the flag is a state of the shared Rust object, and another thread would see it change.
+    """
+    plain = copy.deepcopy(tokenizer)
+    plain.split_special_tokens = True
+    return plain
+
+
+def speak_within(
+    plain_ids: Callable[[str], list[int]], perception: Perception, budget: int, language: str, style: str = PAPER
+) -> tuple[Spoken, list[int]]:
+    """A perception in words of at most ``budget`` tokens, and their ids; it loses whole facts, never half a box."""
+    ids: dict[str, list[int]] = {"": []}
+
+    def count_tokens(text: str) -> int:
+        ids[text] = plain_ids(text)
+        return len(ids[text])
+
+    spoken = verbalize_within(perception, budget, count_tokens, language, style)
+    return spoken, ids[spoken.text]
+
+
+def auxiliary(rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+    """``aux_input_ids`` and ``aux_attention_mask`` ``(B, A)`` of each row's words, padded on the right."""
+    tokens = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[index, : len(row)] = 1
+    return {"aux_input_ids": tokens, "aux_attention_mask": mask}
