@@ -49,7 +49,7 @@ def build(recipe: Recipe) -> tuple[MoaiForConditionalGeneration, MoaiProcessor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         if recipe.host.sees:
-            model, processor = build_seeing(recipe, host, trained_parts(recipe))
+            model, processor = build_seeing(recipe, host, trained_parts(recipe), word_settings(recipe, host))
         else:
             tokens = image_tokens(recipe, vision)
             processor = build_processor(recipe, host, tokens)
@@ -90,22 +90,29 @@ def build_processor(recipe: Recipe, host, tokens: int) -> MoaiProcessor:
         tokenizer.pad_token = tokenizer.eos_token
     token = find_image_token(recipe.host.image_token, tokenizer)
     size = {"height": recipe.vision.image_size, "width": recipe.vision.image_size}
-    p = recipe.perception
     return MoaiProcessor(
         image_processor=ViTImageProcessor(size=size, image_mean=recipe.vision.mean, image_std=recipe.vision.std),
         tokenizer=tokenizer,
         chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, token),
         image_token=token,
         image_tokens=tokens,
-        experts=list(p.experts),
-        expert_options=copy.deepcopy(p.options),
-        language=p.language,
-        style=p.style,
-        through=p.through,
-        panoptic_map=p.panoptic_map,
-        max_aux_tokens=p.max_tokens,
-        max_length=getattr(host.config.get_text_config(), "max_position_embeddings", None),
+        panoptic_map=recipe.perception.panoptic_map,
+        **word_settings(recipe, host),
     )
+
+
+def word_settings(recipe: Recipe, host) -> dict:
+    """Keyword arguments of a processor: the experts, and how what they see is put to words."""
+    p = recipe.perception
+    return {
+        "experts": list(p.experts),
+        "expert_options": copy.deepcopy(p.options),
+        "language": p.language,
+        "style": p.style,
+        "through": p.through,
+        "max_aux_tokens": p.max_tokens,
+        "max_length": getattr(host.config.get_text_config(), "max_position_embeddings", None),
+    }
 
 
 def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) -> MoaiConfig:

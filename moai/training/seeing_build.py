@@ -5,8 +5,6 @@ Knows: the host's own processor, and both halves' builders. Recipes with an enco
 
 from __future__ import annotations
 
-import copy
-
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 
 from moai.assets.host import resolve_host
@@ -19,19 +17,23 @@ from moai.model.templates import chat_template
 from moai.training.recipe import Recipe
 
 
-def build_seeing(recipe: Recipe, host, parts: dict) -> tuple[MoaiForConditionalGeneration, SeeingProcessor]:
+def build_seeing(
+    recipe: Recipe, host, parts: dict, settings: dict
+) -> tuple[MoaiForConditionalGeneration, SeeingProcessor]:
     """Compressor and mixers around a loaded vision-language host.
 
     Args:
         recipe: with ``host.sees: true``.
         host: what its ``host`` section names.
         parts: of ``trained_parts``; a connector is none of them here.
+        settings: of ``word_settings``.
 
     Raises:
         MoaiError: the host or its processor is no vision-language model's; the message names the key.
     """
     folder = resolve_host(recipe.host.reference, recipe.host.revision)
-    processor = seeing_processor(recipe, host.config, host_processor(recipe.host.reference, folder))
+    own = host_processor(recipe.host.reference, folder)
+    processor = seeing_processor(recipe.host.chat_template, host.config, own, settings)
     model = MoaiForConditionalGeneration.around(
         host,
         reference=recipe.host.reference,
@@ -65,38 +67,31 @@ def host_processor(reference: str, where) -> ProcessorMixin:
     return found
 
 
-def seeing_processor(recipe: Recipe, config: PreTrainedConfig, processor: ProcessorMixin) -> SeeingProcessor:
-    """Experts, chat template and words of the recipe around the host's processor.
+def seeing_processor(
+    wanted: str, config: PreTrainedConfig, processor: ProcessorMixin, settings: dict
+) -> SeeingProcessor:
+    """Chat template and words of a recipe around the host's processor.
 
     Args:
-        recipe: with ``host.sees: true``.
+        wanted: ``host.chat_template``.
         config: the host's.
         processor: of :func:`host_processor`.
+        settings: of :class:`SeeingProcessor`.
 
     Raises:
         RecipeError: ``host.chat_template: host``, and the host has none.
         HostError: the processor marks images by another token than the model reads.
     """
-    tokenizer, p = processor.tokenizer, recipe.perception
+    tokenizer = processor.tokenizer
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     placeholder = host_placeholder(config, tokenizer, processor.image_token)
     own = processor.chat_template
     template = own["default"] if isinstance(own, dict) else own
-    if recipe.host.chat_template != "host" or not template:
-        template = chat_template(recipe.host.chat_template, tokenizer.chat_template, placeholder)
-    made = SeeingProcessor(
-        processor,
-        template,  # the processor's own takes images as they are given, and needs no prelude
-        placeholder,
-        experts=list(p.experts),
-        expert_options=copy.deepcopy(p.options),
-        language=p.language,
-        style=p.style,
-        through=p.through,
-        max_aux_tokens=p.max_tokens,
-        max_length=getattr(config.get_text_config(), "max_position_embeddings", None),
-    )
+    if wanted != "host" or not template:
+        template = chat_template(wanted, tokenizer.chat_template, placeholder)
+    # The processor's own template takes images as they are given, and needs no prelude.
+    made = SeeingProcessor(processor, template, placeholder, **settings)
     if made.image_token_id != host_image_token(config):
         raise HostError(
             f"the processor marks images by '{made.image_token}' (id {made.image_token_id}), and "

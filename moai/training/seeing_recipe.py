@@ -60,9 +60,7 @@ def _of_a_seeing_host(recipe) -> str | None:
     if recipe.host.image_token is not None:
         return "host.sees: true takes the image token of the host's own processor; leave host.image_token out"
     if recipe.perception.panoptic_map:
-        return (
-            "perception.panoptic_map: true needs a vision encoder of ours; host.sees: true has none, so set it to false"
-        )
+        return "perception.panoptic_map: true needs an encoder of ours, and host.sees: true has none; set it to false"
     for name in STEPS:
         part = getattr(recipe.training, name)
         if part.image_dropout:
