@@ -48,18 +48,18 @@ def build_seeing(
     return model, processor
 
 
-def host_processor(reference: str, where) -> ProcessorMixin:
+def host_processor(reference: str, where, revision: str | None = None) -> ProcessorMixin:
     """The host's own processor.
 
     Args:
         reference: as the recipe names the host.
-        where: its folder, or a hub id.
+        where: its folder, or a hub id, of which there may be a ``revision``.
 
     Raises:
         HostError: there is none with an image processor and a tokenizer.
     """
     try:
-        found = AutoProcessor.from_pretrained(where)
+        found = AutoProcessor.from_pretrained(where, revision=revision)
     except (OSError, ValueError) as error:
         raise HostError(f"'{reference}' has no processor ({error}); {_FIX}") from None
     if not isinstance(found, ProcessorMixin) or getattr(found, "image_token", None) is None:
