@@ -1,18 +1,14 @@
-"""Untrusted words as token ids: what images say never becomes a control token.
+"""Untrusted words as token ids and tensors: what images and users say never becomes a control token.
 
-Knows: tokenizers, and perceptions as the verbalizer takes them; the processors build their inputs from these.
+Knows: tokenizers, and token ids; the processors build their inputs from these.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-
-from moai.perception.budget import Spoken, verbalize_within
-from moai.perception.types import Perception
-from moai.perception.verbalize import PAPER
 
 
 def plain_tokenizer(tokenizer):
@@ -23,20 +19,6 @@ def plain_tokenizer(tokenizer):
     plain = copy.deepcopy(tokenizer)
     plain.split_special_tokens = True
     return plain
-
-
-def speak_within(
-    plain_ids: Callable[[str], list[int]], perception: Perception, budget: int, language: str, style: str = PAPER
-) -> tuple[Spoken, list[int]]:
-    """A perception in words of at most ``budget`` tokens, and their ids; it loses whole facts, never half a box."""
-    ids: dict[str, list[int]] = {"": []}
-
-    def count_tokens(text: str) -> int:
-        ids[text] = plain_ids(text)
-        return len(ids[text])
-
-    spoken = verbalize_within(perception, budget, count_tokens, language, style)
-    return spoken, ids[spoken.text]
 
 
 def auxiliary(rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:

@@ -17,8 +17,8 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 from moai.errors import PromptError
 from moai.images import read_image
 from moai.model.checkpoint import write_manifest
-from moai.model.plain_words import auxiliary, plain_tokenizer, speak_within
-from moai.perception.budget import Spoken
+from moai.model.plain_words import auxiliary, plain_tokenizer
+from moai.perception.budget import Spoken, speak_within
 from moai.perception.panoptic_map import render_map
 from moai.perception.types import Perception, merge
 

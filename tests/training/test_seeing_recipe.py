@@ -5,7 +5,7 @@ import seeing_families
 import tiny
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 import moai
 import moai.training.run
@@ -95,6 +95,19 @@ def test_the_auto_classes_open_the_run(family, tmp_path):
     output = again.generate(**inputs, max_new_tokens=4, do_sample=False)[:, inputs["input_ids"].shape[1] :]
     [text] = twin.batch_decode(output, skip_special_tokens=True)
     assert text.strip() == expected.answer_batch([tiny.picture("red")], QUESTIONS[:1], [seen], max_new_tokens=4)[0]
+
+
+def test_the_pipeline_answers(tmp_path):
+    model, processor = build(small("qwen"))
+    processor.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    pipe = pipeline("image-text-to-text", model=str(tmp_path))
+    turns, length = tiny.user_turn(tiny.picture("red"), QUESTIONS[0]), {"max_new_tokens": 4, "min_new_tokens": 4}
+    [answer] = pipe(text=turns, generate_kwargs=length, return_full_text=False)
+    expected = moai.Augmented(model.eval(), processor, processor.perceiver)
+    inputs = expected._inputs([tiny.picture("red")], QUESTIONS[:1], processor.perceiver.perceive([tiny.picture("red")]))
+    ids = model.generate(**inputs, **length)[0, inputs["input_ids"].shape[1] :]
+    assert answer["generated_text"].strip() == processor.tokenizer.decode(ids, skip_special_tokens=True).strip() != ""
 
 
 def test_prompts_are_the_hosts_own(family):
