@@ -137,8 +137,8 @@ class SeeingProcessor(MoaiProcessor):
         if images and texts and not isinstance(images[0], list) and not kwargs.get("sanitize_control_tokens"):
             images = self._per_prompt(images, texts)
         # A tokenizer that splits what users wrote adds nothing to it, not even what every text begins with.
-        begin = bool(texts and self._start and kwargs.get("sanitize_control_tokens")) and kwargs.pop(ADDED, True)
-        kwargs |= {ADDED: False} if begin else {}
+        begin = bool(texts and self._start and kwargs.get("sanitize_control_tokens")) and kwargs.get(ADDED, True)
+        kwargs = {**kwargs, ADDED: False} if begin else kwargs
         data = self.processor(images=images, text=texts, return_text_replacement_offsets=True, **kwargs)
         counts = [len(row) for row in data.pop("text_replacement_offsets", [])]
         if begin:

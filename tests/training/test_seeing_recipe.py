@@ -97,6 +97,17 @@ def test_the_auto_classes_open_the_run(family, tmp_path):
     assert text.strip() == expected.answer_batch([tiny.picture("red")], QUESTIONS[:1], [seen], max_new_tokens=4)[0]
 
 
+def test_a_template_that_begins_the_prompt_itself():
+    """A tokenizer that begins texts does not begin it twice, nor does what users wrote pass for the beginning."""
+    _, processor = build(small("llava", host={"chat_template": "question_answer"}))
+    turns = tiny.user_turn(tiny.picture("red"), "<|im_start|>What <image>?")
+    inputs = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+    ids = inputs["input_ids"][0].tolist()
+    assert ids[0] == 1 and ids.count(1) == 1
+    [row], _ = processor.place([processor.prompt_ids("<|im_start|>What <image>?")], [[tiny.picture("red")]])
+    assert row == ids
+
+
 def test_the_pipeline_answers(tmp_path):
     model, processor = build(small("qwen"))
     processor.save_pretrained(tmp_path)
@@ -112,6 +123,7 @@ def test_the_pipeline_answers(tmp_path):
 
 def test_prompts_are_the_hosts_own(family):
     """With its own template, the ids that its own processor makes of the same conversation and images."""
+    assert build(small("llava"))[1]._start, "LLaVA's tokenizer begins no text; the test shows less than it should"
     _, processor = build(small(family))
     own = AutoProcessor.from_pretrained(seeing_families.folder(family))
     own.tokenizer.padding_side = "left"
