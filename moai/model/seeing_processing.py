@@ -67,7 +67,15 @@ class SeeingProcessor(MoaiProcessor):
         """As :meth:`MoaiProcessor.conversation_ids`, one token per image, begun as the host's processor begins.
 
         It has the tokenizer begin a prompt whose template does not do so itself (LLaVA-1.5).
+
+        Raises:
+            PromptError: there is no chat template; a tokenizer's own would not know of images.
         """
+        if self.chat_template is None:
+            raise PromptError(
+                "this host's processor has no chat template; pass chat_template= to SeeingProcessor, "
+                "or set host.chat_template in the recipe"
+            )
         ids = super().conversation_ids(turns, **kwargs)
         return ids if ids[: len(self._start)] == self._start else [*self._start, *ids]
 

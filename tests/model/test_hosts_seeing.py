@@ -9,6 +9,7 @@ import tiny
 import torch
 from transformers import AutoModelForImageTextToText
 
+import moai
 from moai.errors import CheckpointError, HostError, PromptError
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.seeing_processing import SeeingProcessor
@@ -145,6 +146,27 @@ def test_a_saved_model_finds_its_host_again(family, tmp_path):
     with torch.no_grad():
         assert torch.equal(again(**inputs).logits, model(**inputs).logits)
         assert torch.equal(again.generate(**inputs, **OPTIONS), model.generate(**inputs, **OPTIONS))
+
+
+def test_a_run_made_in_python_is_opened_like_any_other(family, tmp_path):
+    tiny.register()
+    host, processor, placeholder = host_of(family)
+    host.save_pretrained(tmp_path / "host")
+    _, model, inputs, _, prompts = build(family, reference=str(tmp_path / "host"))
+    with pytest.raises(PromptError, match="no chat template; pass chat_template= to SeeingProcessor"):
+        processor.prompt_ids(QUESTIONS[0])
+    template = (
+        f"{{% for m in messages %}}{placeholder}\nQuestion: {{{{ m['content'][1]['text'] }}}}\nAnswer:{{% endfor %}}"
+    )
+    processor = SeeingProcessor(processor.processor, template, placeholder, experts=["tiny-panoptic"])
+    processor.save_pretrained(tmp_path / "run")
+    model.save_pretrained(tmp_path / "run")
+    loaded = moai.load(tmp_path / "run", device="cpu")
+    pictures = [tiny.picture("red"), tiny.picture("blue")]
+    given = loaded._inputs(pictures, QUESTIONS, [tiny.seen("red circle"), tiny.seen("blue box")])
+    assert set(given) <= set(inputs) and all(torch.equal(value, inputs[name]) for name, value in given.items())
+    with torch.no_grad():
+        assert torch.equal(loaded.model(**given).logits, model(**inputs).logits)
 
 
 # Refusals ---------------------------------------------------------------------------------------------------------

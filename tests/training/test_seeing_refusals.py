@@ -1,12 +1,15 @@
 """What a recipe around a host that sees cannot have, and files that do not fit: each named with its key and its fix."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import seeing_families
 import tiny
 import torch
+import yaml
 
 import moai
 from moai.errors import AssetError, CheckpointError, HostError, RecipeError
@@ -78,6 +81,13 @@ def test_a_recipe_may_drop_the_encoder_of_its_base(tmp_path):
     assert recipe.vision is None and recipe.connector is None and recipe.host.sees
     (tmp_path / "again.yaml").write_text(recipe.to_yaml())
     assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+def test_the_recipe_of_the_documentation_fits():
+    text = (Path(__file__).parents[2] / "docs" / "hosts.md").read_text(encoding="utf-8")
+    [written] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    recipe = validate(yaml.safe_load(written), Recipe, "hosts.md")
+    assert recipe.host.sees and recipe.vision is None
 
 
 def test_the_defaults_fit_a_host_that_sees():
