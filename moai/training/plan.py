@@ -31,6 +31,7 @@ from moai.assets.resolver import resolve
 from moai.errors import AssetError, RecipeError, nearest
 from moai.model.config import MoaiConfig
 from moai.model.graft import Conditioning, decoder_layers
+from moai.model.host_checks import check_eyes
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.seeing_host import sees
 from moai.model.vision import VisionEncoder, build_vision
@@ -131,6 +132,7 @@ def plan(
     if seeing:
         refuse_shapes(host_shape=host_shape, vision_shape=vision_shape)
     host_config = _llama(host_shape) if host_shape else _host_config(recipe)
+    check_eyes(host_config, recipe.host.reference, seeing)
     image = seeing_tokens(recipe, host_config, picture) if seeing else None
     with _quiet(), FakeTensorMode():
         dtype = getattr(torch, recipe.host.dtype)

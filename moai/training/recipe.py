@@ -23,9 +23,7 @@ class Host(Section):
     """The frozen language model."""
 
     reference: str  # hub id, local path, or wheel:<distribution>
-    sees: StrictBool = (
-        False  # a vision-language model that keeps its own vision tower; vision and connector are left out
-    )
+    sees: StrictBool = False  # a vision-language model with its own eyes; vision and connector are then left out
     revision: str | None = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     quantization: Literal["nf4", "int8"] | None = None  # of the frozen weights, by bitsandbytes

@@ -124,7 +124,7 @@ def test_the_pipeline_answers(tmp_path):
 def test_prompts_are_the_hosts_own(family):
     """With its own template, the ids that its own processor makes of the same conversation and images."""
     assert build(small("llava"))[1]._start, "LLaVA's tokenizer begins no text; the test shows less than it should"
-    _, processor = build(small(family))
+    model, processor = build(small(family))
     own = AutoProcessor.from_pretrained(seeing_families.folder(family))
     own.tokenizer.padding_side = "left"
     rows, tensors = processor.place([processor.prompt_ids(q) for q in QUESTIONS], [[image] for image in pictures()])
@@ -135,6 +135,12 @@ def test_prompts_are_the_hosts_own(family):
     assert rows == [ids[mask].tolist() for ids, mask in zip(expected["input_ids"], kept, strict=True)]
     assert {"pixel_values"} <= set(tensors) <= set(expected)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+    augmented = moai.Augmented(model.eval(), processor, processor.perceiver)
+    given = augmented._inputs(pictures(), QUESTIONS, [None, None])
+    bare = AutoModelForImageTextToText.from_pretrained(seeing_families.folder(family))
+    model.remove_mixers()
+    with torch.no_grad():
+        assert torch.equal(model(**given).logits, bare(**expected).logits), "not the host's own positions or images"
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,13 @@ def test_who_sees_is_checked_before_weights_are_read():
         build(tiny.recipe(host={"reference": str(seeing_families.folder("llava"))}))
 
 
+def test_a_plan_checks_who_sees_too():
+    with pytest.raises(HostError, match="is no vision-language model"):
+        plan(seeing_families.recipe("llava", host={"reference": str(tiny.assets() / "host")}))
+    with pytest.raises(HostError, match="is a vision-language model; set host.sees: true"):
+        plan(tiny.recipe(host={"reference": str(seeing_families.folder("llava"))}))
+
+
 def test_a_host_without_processor_files(tmp_path):
     seeing_families.made("llava")[0].save_pretrained(tmp_path)
     recipe = seeing_families.recipe("llava", host={"reference": str(tmp_path)})
