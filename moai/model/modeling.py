@@ -114,7 +114,7 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             settings: ``revision`` and ``quantization`` of the host, and further fields of :class:`MoaiConfig`.
 
         Raises:
-            HostError: no image token is known, or the model cannot be a host.
+            HostError: no image token is known, it reads prompts in both directions, or it cannot be a host.
         """
         return cls(seeing_config(host, mixer, compressor, reference, **settings), host=host)
 

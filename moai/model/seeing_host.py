@@ -76,8 +76,15 @@ def seeing_config(
     """The configuration of a model around a loaded vision-language host; see ``MoaiForConditionalGeneration.around``.
 
     Raises:
-        HostError: no image token is known.
+        HostError: no image token is known, or the host reads a prompt in both directions.
     """
+    if "token_type_ids" in inspect.signature(host.forward).parameters:
+        # PaliGemma, Gemma 3: by it they tell the prompt, which all of it may read, from the answer. Without it nothing
+        # is told apart, and an answer reads itself while it is learnt.
+        raise HostError(
+            f"{type(host).__name__} reads prompts in both directions (by token_type_ids), which moai does not give it; "
+            "use a host that reads from left to right, such as LLaVA or Qwen2.5-VL"
+        )
     frozen = {"reference": reference, "revision": revision, "dtype": str(host.dtype).removeprefix("torch.")}
     if reference is not None:
         from moai.model.frozen import host_hashes  # it imports this module

@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from moai.assets.resolver import resolve
-from moai.errors import PromptError
+from moai.errors import HostError, PromptError
 from moai.images import read_image
 from moai.model.checkpoint import HOST_PROCESSOR, write_manifest
 from moai.model.processing import MoaiProcessor
@@ -97,6 +97,7 @@ class SeeingProcessor(MoaiProcessor):
 
         Raises:
             PromptError: a row with another number of placeholders than images, or longer than the host's context.
+            HostError: the host's processor does not say what it puts in a placeholder's place.
         """
         for row, own in zip(rows, images, strict=True):
             if row.count(self.image_token_id) != len(own):
@@ -114,7 +115,13 @@ class SeeingProcessor(MoaiProcessor):
             return_tensors="pt",
             return_text_replacement_offsets=True,
         )
-        pieces = [piece["replacement"] for row in data.pop("text_replacement_offsets") for piece in row]
+        found = data.pop("text_replacement_offsets", [])
+        pieces = [piece["replacement"] for row in found for piece in row]
+        if len(pieces) != sum(map(len, shown)):
+            raise HostError(
+                f"{type(self.processor).__name__} does not say how many tokens an image takes, so prompts cannot be "
+                "built for it; use a host such as LLaVA, LLaVA-OneVision or Qwen2.5-VL"
+            )
         room = {piece: self.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in set(pieces)}
         following = iter(pieces)
         placed = []

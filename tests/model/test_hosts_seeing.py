@@ -7,6 +7,7 @@ import pytest
 import seeing_families
 import tiny
 import torch
+import transformers
 from transformers import AutoModelForImageTextToText
 
 import moai
@@ -177,6 +178,26 @@ def test_a_language_model_without_eyes_is_told_so():
 
     with pytest.raises(HostError, match="LlamaConfig names no image token.*set vision.reference to an encoder"):
         MoaiForConditionalGeneration.around(tiny_host("llama"), mixer=MIXER, compressor=COMPRESSOR)
+
+
+@pytest.mark.parametrize("name", ["PaliGemma", "Gemma3"])
+def test_a_host_that_reads_in_both_directions_is_refused(name):
+    text = transformers.GemmaConfig if name == "PaliGemma" else transformers.Gemma3TextConfig
+    tower = transformers.SiglipVisionConfig(**seeing_families.TOWER, vision_use_head=False)
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text(**seeing_families.TEXT, head_dim=16, vocab_size=400), vision_config=tower
+    )
+    with pytest.raises(HostError, match=f"{name}.* reads prompts in both directions.*use a host that reads"):
+        MoaiForConditionalGeneration.around(AutoModelForImageTextToText.from_config(config), mixer=MIXER)
+
+
+def test_a_processor_that_keeps_its_image_tokens_to_itself(monkeypatch):
+    _, processor, _ = host_of("llava")
+    own = type(processor.processor)
+    silent = type("Silent", (own,), {"get_text_with_replacements": lambda self, text, *rest: (text, [])})
+    monkeypatch.setattr(processor.processor, "__class__", silent)
+    with pytest.raises(HostError, match="Silent does not say how many tokens an image takes"):
+        processor.place([[processor.image_token_id]], [[tiny.picture("red")]])
 
 
 def test_what_only_an_encoder_of_ours_can_do(tmp_path):
