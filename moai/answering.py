@@ -18,6 +18,7 @@ from moai.images import read_image
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processing import MoaiProcessor
 from moai.model.rerouting import Rerouting, load_record, question_states
+from moai.model.seeing_host import sees
 from moai.perception.run import Perceiver
 from moai.perception.store import default_store
 from moai.perception.types import Failure, Perception
@@ -163,15 +164,20 @@ class Augmented:
                 raise ExpertError(f"this model has no expert '{name}'{nearest(name, names)}")
         return self.perceiver.only(n for n in names if (wanted is None or n in wanted) and n not in unwanted)
 
-    def token_counts(self, questions: Sequence[str], perceptions: Sequence[Perception | None]) -> list[dict[str, int]]:
-        """What each question costs, per question.
+    def token_counts(
+        self, questions: Sequence[str], perceptions: Sequence[Perception | None], images: Sequence[Image]
+    ) -> list[dict[str, int]]:
+        """What each question about its image costs, per question.
 
         ``prompt``: tokens in the host's sequence, the image's among them; ``auxiliary``: compressed tokens that the
         mixers read beside it; ``words``: tokens of the verbalized perception that the compressor condensed.
         """
         latents = len(self.model.compressor.latents) if len(self.model.mixers) else 0
         counts = []
-        for row, perception in zip(self._prompts(questions, perceptions), perceptions, strict=True):
+        # Only a host that sees for itself gives images of different sizes different numbers of tokens.
+        shown = images if sees(self.model.config) else None
+        rows, _ = self._prompts(shown, questions, perceptions)
+        for row, perception in zip(rows, perceptions, strict=True):
             words, shown = (0, False) if perception is None else self.processor.aux_size(perception)
             counts.append({"prompt": len(row), "auxiliary": latents if words or shown else 0, "words": words})
         return counts
@@ -201,17 +207,22 @@ class Augmented:
         shift = None if self.rerouting is None else self.rerouting.shift(question_states(self.model, inputs))
         return inputs if shift is None else {**inputs, "gate_shift": shift.to(self.model.device)}
 
-    def _prompts(self, questions: Sequence[str], perceptions: Sequence[Perception | None]) -> list[list[int]]:
-        pairs = zip(questions, perceptions, strict=True)
-        return [self.processor.with_words(self.processor.prompt_ids(q), [p] if p is not None else []) for q, p in pairs]
+    def _prompts(
+        self, images: Sequence[Image] | None, questions: Sequence[str], perceptions: Sequence[Perception | None]
+    ) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
+        """Token ids of each question, and its image as the model takes it, where there are ``images``."""
+        rows = [self.processor.prompt_ids(question) for question in questions]
+        rows, pictures = (rows, {}) if images is None else self.processor.place(rows, [[image] for image in images])
+        seen = [[] if perception is None else [perception] for perception in perceptions]
+        return [self.processor.with_words(row, own) for row, own in zip(rows, seen, strict=True)], pictures
 
     def _inputs(
         self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
     ) -> dict[str, torch.Tensor]:
         processor = self.processor
-        rows = self._prompts(questions, perceptions)
+        rows, pictures = self._prompts(images, questions, perceptions)
         batch = processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-        inputs = {**batch, "pixel_values": processor.pixels(images)}
+        inputs = {**batch, **pictures}
         inputs.update(processor.aux_inputs([[] if p is None else [p] for p in perceptions]))
         return {name: value.to(self.model.device) for name, value in inputs.items()}
 

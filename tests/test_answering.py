@@ -144,7 +144,7 @@ def test_words_in_the_prompt_are_the_models_input(plain):
     inputs = {"input_ids": torch.tensor([whole]), "pixel_values": plain.processor.pixels([picture])}
     expected = plain.model.generate(**inputs, max_new_tokens=16, do_sample=False)[0, len(whole) :]
     assert answer.text == plain.processor.tokenizer.decode(expected, skip_special_tokens=True).strip() != ""
-    [count] = plain.token_counts([QUESTION], [perception])
+    [count] = plain.token_counts([QUESTION], [perception], [picture])
     assert count["prompt"] == len(whole) and count["auxiliary"] == 0
     assert plain.answer_batch([picture] * 2, [QUESTION] * 2, [perception, None], 16)[0] == answer.text
 

@@ -78,7 +78,7 @@ def test_parameters_and_activations_are_those_of_the_real_model():
     assert 0.8 * real < made.activations < 1.25 * real
 
 
-def kept_by_autograd(model: MoaiForConditionalGeneration, tokens) -> int:
+def kept_by_autograd(model: MoaiForConditionalGeneration, tokens, side: int = 64) -> int:
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
 
@@ -97,7 +97,7 @@ def kept_by_autograd(model: MoaiForConditionalGeneration, tokens) -> int:
             input_ids=ids,
             labels=labels,
             prompt_mask=torch.ones_like(ids, dtype=torch.bool),
-            pixel_values=torch.rand(1, 3, 64, 64),
+            pixel_values=torch.rand(1, 3, side, side),
             aux_input_ids=torch.full((1, tokens["aux"]), 7),
             aux_attention_mask=torch.ones(1, tokens["aux"], dtype=torch.long),
         ).loss

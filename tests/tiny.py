@@ -125,8 +125,13 @@ def recipe(folder: Path | None = None, **changes) -> Recipe:
 
 def made(noise: float = 0.1, **changes):
     """A model in evaluation mode and its processor, with ``noise`` on every adapter so that nothing is the identity."""
+    return made_of(recipe(**changes), noise)
+
+
+def made_of(given: Recipe, noise: float = 0.1):
+    """As ``made``, of another recipe than the tiny one."""
     register()
-    model, processor = build(recipe(**changes))
+    model, processor = build(given)
     disturb(model, noise)
     return model.eval(), processor
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moai.errors import RecipeError
+
 if TYPE_CHECKING:
     from moai.training.plan import Plan
 
@@ -19,11 +21,14 @@ LINE = "Say what a recipe needs in memory, before a GPU is rented."
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--host-shape", metavar="SHAPE", help="Instead of host.reference: layers=32,width=4096,heads=32,kv=8,..")
 @click.option("--vision-shape", metavar="SHAPE", help="Instead of the vision encoder: width=1024,layers=24,patch=14,..")
+@click.option("--picture", metavar="WxH", help="Size of the pictures, where the host sees for itself [640x480].")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples per step [training.batch_size].")
 @click.option("--prompt", type=click.IntRange(min=1), default=64, show_default=True, help="Question tokens per sample.")
 @click.option("--aux", type=click.IntRange(min=1), default=256, show_default=True, help="Words of perception.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, in bytes.")
-def plan(recipe: str, overrides: tuple[str, ...], batch: int | None, as_json: bool, **options: Any) -> None:
+def plan(
+    recipe: str, overrides: tuple[str, ...], batch: int | None, picture: str | None, as_json: bool, **options: Any
+) -> None:
     """Say what a recipe needs in memory, before a GPU is rented.
 
     The model is built from shapes alone: no weights are read or downloaded, a config.json is enough. RECIPE and
@@ -33,12 +38,24 @@ def plan(recipe: str, overrides: tuple[str, ...], batch: int | None, as_json: bo
     from moai.training.recipe_file import load_recipe
 
     resolved = load_recipe(recipe, overrides)
+    if picture is not None:
+        options["picture"] = picture_size(picture, resolved.host.sees)
     made = make_plan(resolved, **options)
     batch = batch or resolved.training.batch_size
     if as_json:
         click.echo(json.dumps(made.to_dict(batch)))
     else:
         print_plan(made, batch)
+
+
+def picture_size(text: str, host_sees: bool) -> tuple[int, int]:
+    """``"640x480"`` as width and height."""
+    if not host_sees:
+        raise RecipeError("--picture is for hosts that see for themselves (host.sees: true); set vision.image_size")
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise RecipeError(f"--picture: '{text}' is no size in pixels; write 640x480")
+    return int(width), int(height)
 
 
 def print_plan(made: Plan, batch: int) -> None:

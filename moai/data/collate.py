@@ -45,12 +45,14 @@ class Collator:
             answers: append the answers and add ``labels``, which are -100 everywhere else.
 
         Returns:
-            ``input_ids, attention_mask, prompt_mask (B, S)``, ``labels`` with answers, ``pixel_values``, and the
-            auxiliary tensors of ``MoaiProcessor.aux_inputs``.
+            ``input_ids, attention_mask, prompt_mask (B, S)``, ``labels`` with answers, ``pixel_values`` and whatever
+            else a host that sees for itself takes of images, and the auxiliary tensors of ``MoaiProcessor.aux_inputs``.
         """
         seen = [[] if perception is None else [perception] for perception in perceptions]
         words = self.processor.with_words
-        prompts = [words(self._prompt(sample.question), row) for sample, row in zip(samples, seen, strict=True)]
+        asked = [self._prompt(sample.question) for sample in samples]
+        asked, pictures = self.processor.place(asked, [[sample.image] for sample in samples])
+        prompts = [words(ids, row) for ids, row in zip(asked, seen, strict=True)]
         ends = [self._answer(s.question, s.answer) if answers else [] for s in samples]
         rows = [prompt + end for prompt, end in zip(prompts, ends, strict=True)]
         masks = [[True] * len(prompt) + [False] * len(end) for prompt, end in zip(prompts, ends, strict=True)]
@@ -59,7 +61,7 @@ class Collator:
             "input_ids": _pad(rows, self.processor.tokenizer.pad_token_id or 0, left),
             "attention_mask": _pad([[1] * len(row) for row in rows], 0, left),
             "prompt_mask": _pad(masks, False, left),
-            "pixel_values": self.processor.pixels([sample.image for sample in samples]),
+            **pictures,
         }
         if answers:
             labels = [[IGNORED] * len(p) + end for p, end in zip(prompts, ends, strict=True)]
@@ -81,7 +83,10 @@ class Collator:
         return marked
 
     def lengths(self, samples: Sequence[Sample]) -> list[int]:
-        """Number of tokens of each sample, for grouping samples of equal length."""
+        """Number of tokens of each sample, for grouping samples of equal length.
+
+        The images are not read for it; with a host that sees for itself, they count as one token each.
+        """
         return [len(self._prompt(s.question)) + len(self._answer(s.question, s.answer)) for s in samples]
 
 

@@ -29,7 +29,7 @@ Metric = Callable[[str, str], float]  # prediction, answer -> a score in [0, 1]
 class Answerer(Protocol):
     """What ``run_conditions`` needs of a model.
 
-    Where it also has ``token_counts(questions, perceptions)``, the records say what each answer cost.
+    Where it also has ``token_counts(questions, perceptions, images)``, the records say what each answer cost.
     """
 
     def answer_batch(
@@ -145,7 +145,7 @@ def _answer(answerer, batch, views: Mapping[str, View], max_new_tokens: int, pro
         answers = answerer.answer_batch(images, questions, given, max_new_tokens=max_new_tokens)
         if len(answers) != len(batch):
             raise MoaiError(f"the model gave {len(answers)} answers to {len(batch)} questions")
-        costs = count(questions, given) if count else [None] * len(batch)
+        costs = count(questions, given, images) if count else [None] * len(batch)
         answered[condition] = list(zip(answers, costs, strict=True))
         if progress is not None:
             progress(len(batch))

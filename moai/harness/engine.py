@@ -60,8 +60,8 @@ class Engine:
             PromptError: a prompt does not fit into the host's context.
         """
         decoding = decoding or Decoding()
-        rows, seen = self._read(prompts)
-        inputs = self._inputs(rows, prompts, seen)
+        rows, pictures, seen = self._read(prompts)
+        inputs = self._inputs(rows, pictures, seen)
         start = inputs["input_ids"].shape[1]
         # Each row has its own room: what a row may say must not depend on how long its neighbour's prompt is.
         room = torch.tensor([self._room(row) for row in rows])
@@ -107,7 +107,7 @@ class Engine:
         Raises:
             PromptError: prompt and answer together do not fit into the host's context.
         """
-        rows, seen = self._read(prompts)
+        rows, pictures, seen = self._read(prompts)
         tails = [self._answer_ids(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
         for row, tail in zip(rows, tails, strict=True):
             self._room(row, len(tail))
@@ -115,7 +115,7 @@ class Engine:
         if width == 0:
             return [Score(0.0, True) for _ in rows]
         whole = [row + tail for row, tail in zip(rows, tails, strict=True)]
-        inputs = self._inputs(whole, prompts, seen, [len(tail) for tail in tails])
+        inputs = self._inputs(whole, pictures, seen, [len(tail) for tail in tails])
         output = self.model(**inputs, use_cache=False, logits_to_keep=width + 1)
         return self._scores(output.logits[:, :-1], inputs["input_ids"][:, -width:], tails)
 
@@ -128,14 +128,15 @@ class Engine:
         """Which candidate completes a Raven matrix, by KOSMOS-1's argmax of P("Yes"); and all probabilities."""
         return self.choose(raven_prompts(matrix, candidates))
 
-    def _read(self, prompts: Sequence[Prompt]) -> tuple[list[list[int]], list[list[Perception]]]:
-        """Token ids of each prompt, and what is given of its pictures."""
+    def _read(self, prompts: Sequence[Prompt]) -> tuple[list[list[int]], dict[str, Tensor], list[list[Perception]]]:
+        """Token ids of each prompt, its pictures as the model takes them, and what is given of them in words."""
         rows = [self._ids(prompt) for prompt in prompts]
         for row in rows:
             self._room(row)  # before the experts look: a prompt that is too long should cost nothing
+        rows, pictures = self.processor.place(rows, [prompt.images for prompt in prompts])
         found = iter(self.sight([image for prompt in prompts for image in prompt.images]))
         seen = [[one for _ in prompt.images if (one := next(found)) is not None] for prompt in prompts]
-        return [self.processor.with_words(row, own) for row, own in zip(rows, seen, strict=True)], seen
+        return [self.processor.with_words(row, own) for row, own in zip(rows, seen, strict=True)], pictures, seen
 
     def _ids(self, prompt: Prompt) -> list[int]:
         return self.processor.conversation_ids(list(prompt.turns), add_generation_prompt=True)
@@ -160,7 +161,7 @@ class Engine:
     def _inputs(
         self,
         rows: list[list[int]],
-        prompts: Sequence[Prompt],
+        pictures: dict[str, Tensor],
         seen: list[list[Perception]],
         answers: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
@@ -169,9 +170,7 @@ class Engine:
         inputs = {**batch, "prompt_mask": batch["attention_mask"].bool()}
         for row, length in enumerate(answers or ()):
             inputs["prompt_mask"][row, inputs["prompt_mask"].shape[1] - length :] = False
-        images = [image for prompt in prompts for image in prompt.images]
-        if images:
-            inputs["pixel_values"] = self.processor.pixels(images)
+        inputs.update(pictures)
         inputs.update(self.processor.aux_inputs(seen))
         return {name: value.to(self.model.device) for name, value in inputs.items()}
 

@@ -27,6 +27,7 @@ __all__ = ["host_hashes", "load_host", "load_run", "save_run", "save_tensors", "
 WEIGHTS = "moai.safetensors"
 VISION = "vision.safetensors"  # only of an encoder with random weights, which no reference names
 MANIFEST = "manifest.json"
+HOST_PROCESSOR = "host_processor"  # a folder: the processor of a host that sees for itself, as it saves itself
 OWN_FILES = (
     "config.json", "generation_config.json", WEIGHTS, "processor_config.json", "preprocessor_config.json",
     VISION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
@@ -64,7 +65,8 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 def write_manifest(folder: str | Path) -> None:
     """Hash the run folder's own files into ``manifest.json``."""
     folder = Path(folder)
-    hashes = {name: sha256_file(folder / name) for name in OWN_FILES if (folder / name).is_file()}
+    inside = [path.relative_to(folder).as_posix() for path in sorted((folder / HOST_PROCESSOR).rglob("*"))]
+    hashes = {name: sha256_file(folder / name) for name in (*OWN_FILES, *inside) if (folder / name).is_file()}
     part = folder / f"{MANIFEST}.part"
     part.write_text(json.dumps(hashes, indent=2) + "\n")
     part.replace(folder / MANIFEST)

@@ -15,7 +15,7 @@ from moai.assets.host import resolve_host
 from moai.assets.known_hashes import known_sha256
 from moai.assets.resolver import resolve
 from moai.errors import CheckpointError, HostError, nearest
-from moai.model.host_checks import check_configuration
+from moai.model.host_checks import check_configuration, check_eyes
 from moai.model.seeing_host import HOST
 
 QUANTIZATIONS = ("nf4", "int8")
@@ -39,13 +39,16 @@ def load_host(
         kwargs: of transformers' ``from_pretrained``.
 
     Raises:
-        HostError: an encoder-decoder, an unknown quantisation, or bitsandbytes missing.
+        HostError: an encoder-decoder, a model with eyes where none are wanted or the other way round, an unknown
+            quantisation, or bitsandbytes missing.
     """
     # Imported here: the import runs our own registration, which needs this module whole.
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     folder = resolve_host(reference, revision)
-    check_configuration(AutoConfig.from_pretrained(folder), str(reference))
+    config = AutoConfig.from_pretrained(folder)
+    check_configuration(config, str(reference))
+    check_eyes(config, str(reference), seeing)
     if quantization is not None:
         kwargs["quantization_config"] = quantization_config(quantization, dtype)
     auto = AutoModelForImageTextToText if seeing else AutoModelForCausalLM

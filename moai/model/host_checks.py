@@ -28,6 +28,26 @@ def check_configuration(config: PreTrainedConfig, name: str) -> None:
         raise HostError(f"{name} ({config.model_type}) is an encoder-decoder and cannot be a host; {ADVICE}")
 
 
+def check_eyes(config: PreTrainedConfig, name: str, seeing: bool) -> None:
+    """Refuse, by its configuration alone, a host that was to see for itself and cannot, or that cannot but see.
+
+    Raises:
+        HostError: names ``host.sees``.
+    """
+    # Imported here: this import runs our own registration, which needs this module whole.
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    known = type(config) in AutoModelForImageTextToText._model_mapping
+    if seeing and not known:
+        raise HostError(
+            f"{name} ({config.model_type}) is no vision-language model; name an encoder in vision, without host.sees"
+        )
+    if known and not seeing and type(config) not in AutoModelForCausalLM._model_mapping:
+        raise HostError(
+            f"{name} ({config.model_type}) is a vision-language model; set host.sees: true, and leave vision out"
+        )
+
+
 def check_host(host: nn.Module) -> None:
     """Refuse a loaded model that cannot be a host.
 

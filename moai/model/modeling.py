@@ -115,7 +115,7 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             settings: ``revision`` and ``quantization`` of the host, and further fields of :class:`MoaiConfig`.
 
         Raises:
-            HostError: no image token is known, or the model cannot be a host.
+            HostError: no image token is known, it reads prompts in both directions, or it cannot be a host.
         """
         return cls(seeing_config(host, mixer, compressor, reference, **settings), host=host)
 
@@ -262,6 +262,8 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             logits_to_keep = answer_positions(labels)
         if position_ids is None and not sees(self.config):
             position_ids = positions(attention_mask, window)
+        elif position_ids is None and past == 0:
+            kwargs.update(self._typed(input_ids, kwargs))
         optional = dict(zip(OPTIONAL, (position_ids, logits_to_keep, use_cache), strict=True))
         output = self.host(
             **given,

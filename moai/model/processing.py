@@ -7,8 +7,7 @@ splits them.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,10 +17,10 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 from moai.errors import PromptError
 from moai.images import read_image
 from moai.model.checkpoint import write_manifest
-from moai.perception.budget import Spoken, verbalize_within
+from moai.model.plain_words import auxiliary, plain_tokenizer
+from moai.perception.budget import Spoken, speak_within
 from moai.perception.panoptic_map import render_map
 from moai.perception.types import Perception, merge
-from moai.perception.verbalize import PAPER
 
 
 class MoaiProcessor(ProcessorMixin):
@@ -144,6 +143,16 @@ class MoaiProcessor(ProcessorMixin):
         """Read images (paths, bytes, arrays, pictures) into ``(N, 3, h, w)``."""
         return self.image_processor([read_image(image) for image in images], return_tensors="pt")["pixel_values"]
 
+    def place(self, rows: list[list[int]], images: Sequence[Sequence]) -> tuple[list[list[int]], dict]:
+        """Rows of token ids with room for their images, and the images as the model takes them.
+
+        Args:
+            rows: of ``prompt_ids`` or ``conversation_ids``.
+            images: each row's own, in the order of their placeholders.
+        """
+        shown = _flatten(images)
+        return rows, {"pixel_values": self.pixels(shown)} if shown else {}
+
     def __call__(
         self, images=None, text=None, perceptions: Sequence[Perception | None] | None = None, **kwargs
     ) -> BatchFeature:
@@ -163,23 +172,29 @@ class MoaiProcessor(ProcessorMixin):
             PromptError: a prompt longer than the host's context, or perceptions that do not match the images.
             ImageError: an image that cannot be read.
         """
-        images = None if images is None else [read_image(image) for image in _flatten(images)]
+        images = None if images is None else _read(images if isinstance(images, (list, tuple)) else [images])
         kwargs.setdefault("padding", not isinstance(text, str))
         kwargs["return_tensors"] = "pt" if kwargs.get("return_tensors") is None else kwargs["return_tensors"]
-        data = super().__call__(images=images, text=text, **kwargs)
+        data, counts = self._encoded(images, text, kwargs)
         if "input_ids" not in data:
             return data
         self._check_length(data["input_ids"].shape[1])
         if images:
             if perceptions is None and self.experts:
-                perceptions = self.perceiver.perceive(images)
-            counts = ((data["input_ids"] == self.image_token_id).sum(dim=1) // self.image_tokens).tolist()
+                perceptions = self.perceiver.perceive(_flatten(images))
             rows = _per_row(perceptions, counts)
             data.update(self.aux_inputs(rows))
             if self.through == "prompt":
                 data.update(self._reworded(data, rows))
         data["prompt_mask"] = data["attention_mask"].bool()
         return data
+
+    def _encoded(self, images: list | None, text, kwargs: dict) -> tuple[BatchFeature, list[int]]:
+        """Text and images as tensors, and how many images each row has."""
+        images = None if images is None else _flatten(images)
+        data = super().__call__(images=images, text=text, **kwargs)
+        is_image = data["input_ids"] == self.image_token_id if "input_ids" in data else torch.zeros(0, 1)
+        return data, (is_image.sum(dim=1) // self.image_tokens).tolist()
 
     def _reworded(self, data: BatchFeature, perceptions: list[list[Perception]]) -> dict[str, torch.Tensor]:
         """``input_ids`` and ``attention_mask`` with the words in them, padded on the left."""
@@ -276,45 +291,21 @@ class MoaiProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask", "prompt_mask", "pixel_values", "aux_input_ids", "aux_attention_mask",
                 "aux_pixel_values", "aux_pixel_mask"]  # fmt: skip
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> MoaiProcessor:
+        """As in transformers; of a run whose host sees for itself, its :class:`SeeingProcessor`."""
+        from moai.model.seeing_processing import SeeingProcessor, of_a_seeing_host  # it builds on this class
+
+        where = pretrained_model_name_or_path
+        if cls is MoaiProcessor and of_a_seeing_host(where, **kwargs):
+            return SeeingProcessor.from_pretrained(where, **kwargs)
+        return super().from_pretrained(where, **kwargs)
+
     def save_pretrained(self, save_directory, **kwargs):
         """Save beside the model, and bring the folder's manifest up to date."""
         files = super().save_pretrained(save_directory, **kwargs)
         write_manifest(save_directory)
         return files
-
-
-def plain_tokenizer(tokenizer):
-    """A copy of a tokenizer that splits control tokens into the characters they are made of, for untrusted text.
-
-    A copy, because the flag is a state of the shared Rust object, and another thread would see it change.
-    """
-    plain = copy.deepcopy(tokenizer)
-    plain.split_special_tokens = True
-    return plain
-
-
-def speak_within(
-    plain_ids: Callable[[str], list[int]], perception: Perception, budget: int, language: str, style: str = PAPER
-) -> tuple[Spoken, list[int]]:
-    """A perception in words of at most ``budget`` tokens, and their ids; it loses whole facts, never half a box."""
-    ids: dict[str, list[int]] = {"": []}
-
-    def count_tokens(text: str) -> int:
-        ids[text] = plain_ids(text)
-        return len(ids[text])
-
-    spoken = verbalize_within(perception, budget, count_tokens, language, style)
-    return spoken, ids[spoken.text]
-
-
-def auxiliary(rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
-    """``aux_input_ids`` and ``aux_attention_mask`` ``(B, A)`` of each row's words, padded on the right."""
-    tokens = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for index, row in enumerate(rows):
-        tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[index, : len(row)] = 1
-    return {"aux_input_ids": tokens, "aux_attention_mask": mask}
 
 
 class _Running:
@@ -325,6 +316,11 @@ class _Running:
 
     def __reduce__(self) -> tuple:
         return _Running, ()
+
+
+def _read(images: list | tuple) -> list:
+    """Pictures in the lists in which they were given."""
+    return [_read(item) if isinstance(item, (list, tuple)) else read_image(item) for item in images]
 
 
 def _flatten(images) -> list:

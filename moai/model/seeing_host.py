@@ -8,6 +8,7 @@ its image tokens itself; compressor and mixers are all that is added.
 from __future__ import annotations
 
 import copy
+import inspect
 
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig
@@ -18,6 +19,8 @@ from moai.model.generation import PREFILL_ONLY, without_read
 
 HOST = "host"  # the value of ``vision.reference`` that says so
 TOKEN_NAMES = ("image_token_id", "image_token_index")
+AROUND = (("vision_start_token_id", "vision_end_token_id"), ("image_start_token_id", "image_end_token_id"))
+TYPES = "mm_token_type_ids"  # which tokens are images; some hosts number positions by it
 
 
 class Unseeing(nn.Module):
@@ -58,14 +61,30 @@ def host_image_token(config: PreTrainedConfig) -> int:
     )
 
 
+def host_placeholder(config: PreTrainedConfig, tokenizer, image_token: str) -> str:
+    """What stands for an image in a prompt: the image token, between the tokens that the host has around images."""
+    for names in AROUND:
+        ids = [getattr(config, name, None) for name in names]
+        if all(isinstance(number, int) for number in ids):
+            return image_token.join(tokenizer.convert_ids_to_tokens(ids))
+    return image_token
+
+
 def seeing_config(
     host, mixer=None, compressor=None, reference=None, *, revision=None, quantization=None, **settings
 ) -> MoaiConfig:
     """The configuration of a model around a loaded vision-language host; see ``MoaiForConditionalGeneration.around``.
 
     Raises:
-        HostError: no image token is known.
+        HostError: no image token is known, or the host reads a prompt in both directions.
     """
+    if "token_type_ids" in inspect.signature(host.forward).parameters:
+        # PaliGemma, Gemma 3: by it they tell the prompt, which all of it may read, from the answer. Without it nothing
+        # is told apart, and an answer reads itself while it is learnt.
+        raise HostError(
+            f"{type(host).__name__} reads prompts in both directions (by token_type_ids), which moai does not give it; "
+            "use a host that reads from left to right, such as LLaVA or Qwen2.5-VL"
+        )
     frozen = {"reference": reference, "revision": revision, "dtype": str(host.dtype).removeprefix("torch.")}
     if reference is not None:
         from moai.model.frozen import host_hashes  # it imports this module
@@ -94,6 +113,17 @@ class SeeingHostGeneration(GenerationMixin):
         super()._encode(input_ids, kwargs)
         if pixels is not None:
             kwargs["pixel_values"] = pixels
+        kwargs.update(self._typed(input_ids, kwargs))
+
+    def _typed(self, input_ids: Tensor | None, given: dict) -> dict:
+        """Which tokens are images, for a host that wants to know, where nobody has said so.
+
+        Without it Qwen's positions would be those of text, and nothing would say that they are wrong.
+        """
+        if input_ids is None or given.get(TYPES) is not None:
+            return {}
+        wanted = TYPES in inspect.signature(self.host.forward).parameters
+        return {TYPES: (input_ids == self.config.image_token_id).long()} if wanted else {}
 
     def prepare_inputs_for_generation(
         self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, **kwargs

@@ -94,6 +94,20 @@ def verbalize_within(
     return spoken
 
 
+def speak_within(
+    plain_ids: Callable[[str], list[int]], perception: Perception, budget: int, language: str, style: str = PAPER
+) -> tuple[Spoken, list[int]]:
+    """A perception in words of at most ``budget`` tokens, and their ids; it loses whole facts, never half a box."""
+    ids: dict[str, list[int]] = {"": []}
+
+    def count_tokens(text: str) -> int:
+        ids[text] = plain_ids(text)
+        return len(ids[text])
+
+    spoken = verbalize_within(perception, budget, count_tokens, language, style)
+    return spoken, ids[spoken.text]
+
+
 def _leaving(perception: Perception, importance: Sequence[str]) -> list[Dropped]:
     """All facts, the first to go first."""
     if len(set(importance)) != len(importance):

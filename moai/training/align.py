@@ -9,7 +9,7 @@ costs. Trained are the queries and keys of the modules by which language reads a
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -21,12 +21,13 @@ from moai.data.samples import Sample
 from moai.errors import RecipeError
 from moai.model.graft import MixerHook
 from moai.model.mixer import Streams
+from moai.model.seeing_host import sees
 
 
 class Kept(NamedTuple):
     """What was computed once; half of what single precision needs, since there is one row per image and question."""
 
-    questions: dict[str, Tensor]  # question -> (mixers + 1, D): the states, then what its words say together
+    questions: dict[Hashable, Tensor]  # ``_asked`` -> (mixers + 1, D): states, then what the words say together
     images: dict[str, tuple[Tensor, Tensor]]  # image id -> compressed tokens (C, D) and their mask (C,)
     marks: dict[int, Tensor]  # sample -> (C + 1,) bool
 
@@ -83,9 +84,8 @@ def align(
 
 def _loss(model: nn.Module, kept: Kept, rows: list[tuple[Sample, Tensor]]) -> Tensor:
     device = next(model.mixers.parameters()).device
-    asked = (
-        torch.stack([kept.questions[sample.question] for sample, _ in rows]).to(device).float()
-    )  # (B, mixers + 1, D)
+    kept_rows = [kept.questions[_asked(model, sample)] for sample, _ in rows]
+    asked = torch.stack(kept_rows).to(device).float()  # (B, mixers + 1, D)
     aux = torch.stack([kept.images[sample.image_id][0] for sample, _ in rows]).to(device).float()
     mask = torch.stack([kept.images[sample.image_id][1] for sample, _ in rows]).to(device)
     marks = torch.stack([mark for _, mark in rows]).to(device)
@@ -105,18 +105,18 @@ def _keep(model: nn.Module, collator: Collator, samples: Sequence[Sample], perce
     usable = [index for index, sample in enumerate(samples) if perceptions.get(sample.image_id) is not None]
     was = model.training
     model.eval()
-    # One question for many images: an image whose features are dropped says nothing, so the states are the same.
-    asked = {samples[index].question: samples[index] for index in usable}
+    asked = {_asked(model, samples[index]): samples[index] for index in usable}
     for part in _parts(sorted(asked.values(), key=lambda sample: len(sample.question)), batch):
         inputs = {key: value.to(device) for key, value in collator(part, [None] * len(part), answers=False).items()}
-        inputs["image_keep"] = torch.zeros(len(part), dtype=torch.bool, device=device)
+        if not sees(model.config):
+            inputs["image_keep"] = torch.zeros(len(part), dtype=torch.bool, device=device)
         with _entering(model) as states:
             model(**inputs, use_cache=False)
         # Padded on the left, so the last token is a prompt's last.
         words = inputs["prompt_mask"] & (inputs["input_ids"] != model.config.image_token_id)
         together = model.question_mean(inputs["input_ids"], words)
         last = torch.stack([*(state[:, -1] for state in states), together], dim=1)
-        kept.questions.update(zip((s.question for s in part), last.bfloat16().cpu(), strict=True))
+        kept.questions.update(zip((_asked(model, s) for s in part), last.bfloat16().cpu(), strict=True))
     about: dict[str, list[int]] = {}
     for index in usable:
         about.setdefault(samples[index].image_id, []).append(index)
@@ -133,6 +133,15 @@ def _keep(model: nn.Module, collator: Collator, samples: Sequence[Sample], perce
         kept.images.update(zip(part, zip(states.bfloat16().cpu(), mask.cpu(), strict=True), strict=True))
     model.train(was)
     return kept
+
+
+def _asked(model: nn.Module, sample: Sample) -> Hashable:
+    """What decides the state of a prompt's last token.
+
+    One question for many images: an image whose features are dropped says nothing, so the states are the same. A host
+    that sees for itself always does, and is asked about each image.
+    """
+    return (sample.image_id, sample.question) if sees(model.config) else sample.question
 
 
 def _parts(items: list, size: int) -> list[list]:

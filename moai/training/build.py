@@ -24,6 +24,7 @@ from moai.model.templates import chat_template, find_image_token
 from moai.model.vision import VisionEncoder, build_vision
 from moai.plugins import registry
 from moai.training.recipe import Recipe
+from moai.training.seeing_build import build_seeing
 
 
 def build(recipe: Recipe) -> tuple[MoaiForConditionalGeneration, MoaiProcessor]:
@@ -35,26 +36,32 @@ def build(recipe: Recipe) -> tuple[MoaiForConditionalGeneration, MoaiProcessor]:
     for name in (*recipe.perception.experts, *recipe.perception.options):
         registry().get_expert(name)
     registry().get_dataset(recipe.data.name)
-    if recipe.vision.reference == "host":
-        raise RecipeError(
-            "vision.reference: host (a vision-language model with its own eyes) cannot be trained from a recipe; "
-            "build it in Python with MoaiForConditionalGeneration.around (docs/hosts.md)"
-        )
     host = load_host(
         recipe.host.reference,
         recipe.host.revision,
         getattr(torch, recipe.host.dtype),
         quantization=recipe.host.quantization,
+        seeing=recipe.host.sees,
         attn_implementation=recipe.host.attention,
     )
-    vision = build_vision(**vision_arguments(recipe))
+    _check_layers(recipe, host)
+    vision = None if recipe.host.sees else build_vision(**vision_arguments(recipe))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        tokens = image_tokens(recipe, vision)
-        processor = build_processor(recipe, host, tokens)
-        model = MoaiForConditionalGeneration(build_config(recipe, host, processor, tokens), host=host, vision=vision)
+        if recipe.host.sees:
+            model, processor = build_seeing(recipe, host, trained_parts(recipe), word_settings(recipe, host))
+        else:
+            tokens = image_tokens(recipe, vision)
+            processor = build_processor(recipe, host, tokens)
+            config = build_config(recipe, host, processor, tokens)
+            model = MoaiForConditionalGeneration(config, host=host, vision=vision)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor
+
+
+def _check_layers(recipe: Recipe, host) -> None:
+    if recipe.mixer.layers is None and recipe.mixer.every is None and len(decoder_layers(host)) < 8:
+        raise RecipeError("the host has fewer than 8 layers; name mixer.layers or mixer.every")
 
 
 def vision_arguments(recipe: Recipe) -> dict:
@@ -83,22 +90,29 @@ def build_processor(recipe: Recipe, host, tokens: int) -> MoaiProcessor:
         tokenizer.pad_token = tokenizer.eos_token
     token = find_image_token(recipe.host.image_token, tokenizer)
     size = {"height": recipe.vision.image_size, "width": recipe.vision.image_size}
-    p = recipe.perception
     return MoaiProcessor(
         image_processor=ViTImageProcessor(size=size, image_mean=recipe.vision.mean, image_std=recipe.vision.std),
         tokenizer=tokenizer,
         chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, token),
         image_token=token,
         image_tokens=tokens,
-        experts=list(p.experts),
-        expert_options=copy.deepcopy(p.options),
-        language=p.language,
-        style=p.style,
-        through=p.through,
-        panoptic_map=p.panoptic_map,
-        max_aux_tokens=p.max_tokens,
-        max_length=getattr(host.config.get_text_config(), "max_position_embeddings", None),
+        panoptic_map=recipe.perception.panoptic_map,
+        **word_settings(recipe, host),
     )
+
+
+def word_settings(recipe: Recipe, host) -> dict:
+    """Keyword arguments of a processor: the experts, and how what they see is put to words."""
+    p = recipe.perception
+    return {
+        "experts": list(p.experts),
+        "expert_options": copy.deepcopy(p.options),
+        "language": p.language,
+        "style": p.style,
+        "through": p.through,
+        "max_aux_tokens": p.max_tokens,
+        "max_length": getattr(host.config.get_text_config(), "max_position_embeddings", None),
+    }
 
 
 def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) -> MoaiConfig:
@@ -107,8 +121,6 @@ def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) ->
     if recipe.vision.reference is not None:
         path = resolve(recipe.vision.reference, recipe.vision.revision)
         vision["sha256"] = sha256_file(path) if path.is_file() else None
-    if recipe.mixer.layers is None and recipe.mixer.every is None and len(decoder_layers(host)) < 8:
-        raise RecipeError("the host has fewer than 8 layers; name mixer.layers or mixer.every")
     return MoaiConfig(
         text_config=copy.deepcopy(host.config),
         host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype, "quantization": h.quantization,
@@ -125,8 +137,9 @@ def trained_parts(recipe: Recipe) -> dict:
     """What of ``MoaiConfig`` says how our parts are built and fed; the frozen ones aside."""
     mixer = recipe.mixer.model_dump()
     mixer["layers"] = list(mixer["layers"]) if mixer["layers"] is not None else None
+    made = recipe.connector
     return {
-        "connector": {"kind": recipe.connector.kind, "options": dict(recipe.connector.options)},
+        "connector": None if made is None else {"kind": made.kind, "options": dict(made.options)},
         "compressor": recipe.compressor.model_dump(),
         "mixer": mixer,
         "center_aux": recipe.preset != "official",

@@ -34,7 +34,7 @@ class Monitor:
 
         ``spread`` is the standard deviation of the compressor's output across samples over its overall one.
         """
-        was, device = model.training, next(model.mixers.parameters(), next(model.connector.parameters())).device
+        was, device = model.training, next(model.parameters()).device
         model.eval()
         sums = dict.fromkeys(CONDITIONS if self.perceptions else CONDITIONS[:1], 0.0)
         states, tokens = [], 0

@@ -15,17 +15,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, CLIPVisionConfig, LlamaConfig, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+)
+from transformers.initialization import no_init_weights
 
 from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, RecipeError, nearest
 from moai.model.config import MoaiConfig
 from moai.model.graft import Conditioning, decoder_layers
+from moai.model.host_checks import check_eyes
 from moai.model.modeling import MoaiForConditionalGeneration
+from moai.model.seeing_host import sees
 from moai.model.vision import VisionEncoder, build_vision
 from moai.training.build import image_tokens, trained_parts
 from moai.training.recipe import Recipe
+from moai.training.seeing_plan import PICTURE, refuse_shapes, seeing_arguments, seeing_tokens
 
 CARDS = (24, 48, 80)  # GiB
 RESERVE = 1.5 * 2**30  # bytes of a card that the driver, the kernels and fragments take
@@ -100,6 +112,7 @@ def plan(
     *,
     host_shape: str | None = None,
     vision_shape: str | None = None,
+    picture: tuple[int, int] = PICTURE,
     prompt: int = 64,
     aux: int = 256,
 ) -> Plan:
@@ -109,18 +122,28 @@ def plan(
         recipe: the recipe; neither its data nor its weights are touched.
         host_shape: ``"layers=32,width=4096,.."`` (``HOST_SHAPE``) in place of ``host.reference``: a Llama.
         vision_shape: ``"width=1024,layers=24,.."`` (``VISION_SHAPE``) in place of the vision encoder: a CLIP.
+        picture: width and height, for a host that sees for itself: it may make more tokens of larger pictures.
         prompt, aux: question tokens and words of perception per sample.
 
     Raises:
         MoaiError: a part that cannot be found; the message names the shape option that would do instead.
     """
+    seeing = recipe.host.sees
+    if seeing:
+        refuse_shapes(host_shape=host_shape, vision_shape=vision_shape)
     host_config = _llama(host_shape) if host_shape else _host_config(recipe)
+    check_eyes(host_config, recipe.host.reference, seeing)
+    image = seeing_tokens(recipe, host_config, picture) if seeing else None
     with _quiet(), FakeTensorMode():
         dtype = getattr(torch, recipe.host.dtype)
-        host = AutoModelForCausalLM.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
-        vision = _vision(recipe, vision_shape)
-        tokens = {"image": image_tokens(recipe, vision), "prompt": prompt, "aux": aux}
+        auto = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+        with no_init_weights():  # what SigLIP draws its first weights from asks tensors for their values
+            host = auto.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
+        host.tie_weights()  # which comes with the first weights otherwise
+        vision = None if seeing else _vision(recipe, vision_shape)
+        tokens = {"image": image or image_tokens(recipe, vision), "prompt": prompt, "aux": aux}
         given = {"host": {}, "vision": {}, "image_tokens": tokens["image"], **trained_parts(recipe)}
+        given |= seeing_arguments(host_config) if seeing else {}
         config = MoaiConfig(text_config=host_config, **given)
         model = MoaiForConditionalGeneration(config, host=host, vision=vision)
         outside, kept = _activations(model, tokens, True), _activations(model, tokens, False)
@@ -134,7 +157,9 @@ def plan(
 
 
 def _parts(model: MoaiForConditionalGeneration) -> tuple[Part, ...]:
-    parts = [_part("host", model.host), _part("vision", model.vision)]
+    parts = [_part("host", model.host)]
+    if not sees(model.config):  # such a host's vision tower is among its own parameters
+        parts.append(_part("vision", model.vision))
     for name, module in model.adapters().items():
         part = _part(name, module)  # adapters are kept in FP32, and AdamW keeps two moments of each parameter
         parts.append(Part(name, part.parameters, part.weights, part.weights, 2 * part.weights))
@@ -173,7 +198,10 @@ def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int]) -> Ten
     table = model.get_input_embeddings().weight
     width, image, prompt = table.shape[1], tokens["image"], tokens["prompt"]
     with model._precision():
-        images = model.connector(torch.empty(1, image, model.vision.width))  # by width: pooling comes before
+        if sees(model.config):  # its vision tower is frozen and reads pixels: autograd keeps nothing of it
+            images = torch.empty(1, image, width)
+        else:
+            images = model.connector(torch.empty(1, image, model.vision.width))  # by width: pooling comes before
         aux = model.compressor(torch.empty(1, tokens["aux"], width), torch.ones(1, tokens["aux"], dtype=torch.bool))
     embeds = torch.cat([images.to(table.dtype), torch.empty(1, prompt, width, dtype=table.dtype)], dim=1)
     places = [torch.zeros(1, n, dtype=torch.long) for n in (images.shape[1], prompt)]
@@ -220,7 +248,8 @@ def _host_config(recipe: Recipe) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(_config_file(reference, recipe.host.revision) or resolve_host(reference))
     except AssetError as error:
-        raise AssetError(f"{error}; or describe the host with --host-shape layers=32,width=4096,heads=32") from None
+        other = "" if recipe.host.sees else "; or describe the host with --host-shape layers=32,width=4096,heads=32"
+        raise AssetError(f"{error}{other}") from None
 
 
 def _config_file(reference: str, revision: str | None) -> Path | None:

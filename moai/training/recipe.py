@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+
+from moai.training.seeing_recipe import problem, settle
 
 
 class Section(BaseModel):
@@ -21,6 +23,7 @@ class Host(Section):
     """The frozen language model."""
 
     reference: str  # hub id, local path, or wheel:<distribution>
+    sees: StrictBool = False  # a vision-language model with its own eyes; vision and connector are then left out
     revision: str | None = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     quantization: Literal["nf4", "int8"] | None = None  # of the frozen weights, by bitsandbytes
@@ -173,8 +176,8 @@ class Recipe(Section):
     seed: int = 0
     preset: Literal["moai", "official"] = "moai"
     host: Host
-    vision: Vision
-    connector: Connector = Connector()
+    vision: Vision | None
+    connector: Connector | None = Connector()
     perception: PerceptionSection = PerceptionSection()
     compressor: CompressorSection = CompressorSection()
     mixer: MixerSection = MixerSection()
@@ -194,6 +197,21 @@ class Recipe(Section):
             if isinstance(given, dict):
                 data[part] = {**OFFICIAL[part], **given}
         return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settle_who_sees(cls, data: Any) -> Any:
+        """``host.sees: true`` leaves out what only an encoder of ours has."""
+        steps = {name: Training.model_fields[name].default for name in ("step1", "step2")}
+        plain = {name: step.model_dump(exclude_unset=True) for name, step in steps.items()}
+        return settle(data, plain) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _one_of_them_sees(self) -> Recipe:
+        """Either the host, or an encoder in front of it."""
+        if found := problem(self):
+            raise ValueError(found)
+        return self
 
     @model_validator(mode="after")
     def _something_trains(self) -> Recipe:

@@ -130,7 +130,7 @@ def rate_at(training: Training, step: int) -> float:
 def parameter_groups(model: nn.Module, training: Training) -> list[dict]:
     """The adapters in two groups: the compressor learns more slowly, or it turns into a constant soft prompt."""
     parts = model.adapters()
-    fast = [*parts["connector"].parameters(), *parts["mixers"].parameters()]
+    fast = [p for name, part in parts.items() if name != "compressor" for p in part.parameters()]
     return [
         {"params": fast, "lr": training.learning_rate, "base": training.learning_rate},
         {

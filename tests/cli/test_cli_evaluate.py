@@ -172,12 +172,12 @@ def evaluated(run_cli, folder, model, answer, *arguments):
 
 
 def test_a_run_is_set_beside_several_baselines(run_cli, run, model):
-    model.token_counts = lambda questions, given: [
+    model.token_counts = lambda questions, given, images: [
         {"prompt": 20, "auxiliary": 64 if p else 0, "words": 40 if p else 0} for p in given
     ]
     evaluated(run_cli, run, model, lambda p: "red" if p else "yes")
     evaluated(run_cli, run.parent / "bare", model, lambda p: "no", "--perception", "off")
-    model.token_counts = lambda questions, given: [{"prompt": 168, "auxiliary": 0, "words": 0} for p in given]
+    model.token_counts = lambda questions, given, images: [{"prompt": 168, "auxiliary": 0, "words": 0} for p in given]
     evaluated(run_cli, run.parent / "text", model, lambda p: "red" if p else "no", "--perception", "on,off")
     result = run_cli("compare", run, run.parent / "bare", run.parent / "text", "--full")
     assert result.exit_code == 0, result.stderr

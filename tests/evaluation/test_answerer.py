@@ -10,6 +10,7 @@ from moai.evaluation.paired import run_conditions
 from moai.perception.run import Perceiver
 
 QUESTIONS = ["What color is the shape?", "Is it red, or is it green?"]
+IMAGES = [tiny.picture("red"), tiny.picture("blue")]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def augmented():
 
 def test_token_counts_are_those_of_the_inputs(augmented):
     seen = tiny.seen("red", text="a sign with words")
-    first, second = augmented.token_counts(QUESTIONS, [seen, None])
+    first, second = augmented.token_counts(QUESTIONS, [seen, None], IMAGES)
     inputs = tiny.prompt_inputs(augmented.processor, QUESTIONS, [seen, None])
     assert [first["prompt"], second["prompt"]] == inputs["attention_mask"].sum(dim=1).tolist()
     assert first["words"] == int(inputs["aux_attention_mask"][0].sum()) > 8
@@ -29,7 +30,7 @@ def test_token_counts_are_those_of_the_inputs(augmented):
 
 def test_a_perception_without_words_costs_what_its_map_costs(augmented):
     empty = tiny.seen()
-    [with_map] = augmented.token_counts(QUESTIONS[:1], [empty])
+    [with_map] = augmented.token_counts(QUESTIONS[:1], [empty], IMAGES[:1])
     assert augmented.words(empty) == "" and with_map["words"] == 0
     assert with_map["auxiliary"] == (8 if empty.has_panoptic else 0)
 
@@ -37,7 +38,7 @@ def test_a_perception_without_words_costs_what_its_map_costs(augmented):
 def test_a_model_without_mixers_reads_nothing_beside_its_prompt():
     model, processor = tiny.made(mixer={"layers": []})
     bare = Augmented(model, processor, Perceiver(["tiny-panoptic"]))
-    assert bare.token_counts(QUESTIONS[:1], [tiny.seen("red")])[0]["auxiliary"] == 0
+    assert bare.token_counts(QUESTIONS[:1], [tiny.seen("red")], IMAGES[:1])[0]["auxiliary"] == 0
     assert bare.gate_weights([tiny.picture("red")], QUESTIONS[:1], [tiny.seen("red")]) == {}
 
 

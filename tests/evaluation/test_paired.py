@@ -160,7 +160,7 @@ def test_noise_is_the_same_for_all_questions_about_an_image(parrot, samples, per
 
 
 def test_records_say_how_sure_the_experts_were_and_what_answers_cost(parrot, samples, perceptions):
-    parrot.token_counts = lambda questions, given: [{"prompt": len(q), "auxiliary": 64} for q in questions]
+    parrot.token_counts = lambda questions, given, images: [{"prompt": len(q), "auxiliary": 64} for q in questions]
     samples = [replace(samples[0], language="ko"), *samples[1:]]
     first, second, *_ = run_conditions(parrot, samples, perceptions, conditions=["on", "off"])
     assert first.confidence == {"mean": 0.9, "least": 0.9, "items": 1}

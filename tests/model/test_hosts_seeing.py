@@ -4,97 +4,26 @@ import copy
 import functools
 
 import pytest
+import seeing_families
 import tiny
 import torch
 import transformers
-from transformers import AddedToken, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
+import moai
 from moai.errors import CheckpointError, HostError, PromptError
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.seeing_processing import SeeingProcessor
 
-TEXT = {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.15,
-}  # fmt: skip
-TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8,
-         "num_attention_heads": 2}  # fmt: skip
-SIZE = {"height": 16, "width": 16}
 MIXER = {"layers": [0, 2], "rank": 8, "heads": 2}
 COMPRESSOR = {"latents": 8, "depth": 2, "heads": 2, "head_width": 16}
 QUESTIONS = ("What color has the shape over there?", "Is it?")
 OPTIONS = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
 
 
-def words(*special):
-    made = tiny.tokenizer()
-    made.add_tokens([AddedToken(token, special=True) for token in special])
-    made.chat_template = None
-    return made
-
-
-def llava():
-    known = words("<image>")
-    config = transformers.LlavaConfig(
-        text_config=transformers.LlamaConfig(**TEXT, vocab_size=len(known)),
-        vision_config=transformers.CLIPVisionConfig(**TOWER, projection_dim=32),
-        image_token_id=known.convert_tokens_to_ids("<image>"),
-    )
-    processor = transformers.LlavaProcessor(
-        transformers.CLIPImageProcessor(size=SIZE, crop_size=SIZE), known, patch_size=8,
-        vision_feature_select_strategy="default", num_additional_image_tokens=1,
-    )  # fmt: skip
-    return config, processor, "<image>"
-
-
-def onevision():
-    known = words("<image>", "<video>")
-    grid = [[16, 16], [16, 32], [32, 16]]
-    config = transformers.LlavaOnevisionConfig(
-        text_config=transformers.Qwen2Config(**TEXT, vocab_size=len(known)),
-        vision_config=transformers.SiglipVisionConfig(**TOWER, vision_use_head=False),
-        image_token_id=known.convert_tokens_to_ids("<image>"),
-        video_token_id=known.convert_tokens_to_ids("<video>"),
-        image_grid_pinpoints=grid,
-    )
-    processor = transformers.LlavaOnevisionProcessor(
-        transformers.LlavaOnevisionImageProcessor(size=SIZE, image_grid_pinpoints=grid), known,
-        transformers.LlavaOnevisionVideoProcessor(size=SIZE), num_image_tokens=4,
-        vision_feature_select_strategy="full",
-    )  # fmt: skip
-    return config, processor, "<image>"
-
-
-def qwen():
-    known = words("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
-    ids = known.convert_tokens_to_ids
-    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
-    config = transformers.Qwen2_5_VLConfig(
-        text_config={**TEXT, "vocab_size": len(known), "rope_parameters": rope},
-        vision_config={
-            "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 8, "window_size": 32,
-            "out_hidden_size": 64, "fullatt_block_indexes": [1], "temporal_patch_size": 2, "spatial_merge_size": 2,
-        },
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
-    )  # fmt: skip
-    patches = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 256, "max_pixels": 1024}
-    processor = transformers.Qwen2_5_VLProcessor(
-        transformers.Qwen2VLImageProcessor(**patches), known, transformers.Qwen2VLVideoProcessor(**patches)
-    )
-    return config, processor, "<|vision_start|><|image_pad|><|vision_end|>"
-
-
-HOSTS = {"llava": llava, "onevision": onevision, "qwen": qwen}
-
-
 def host_of(family):
-    config, processor, placeholder = HOSTS[family]()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AutoModelForImageTextToText.from_config(config).eval(), SeeingProcessor(processor), placeholder
+    host, processor, placeholder = seeing_families.made(family)
+    return host, SeeingProcessor(processor), placeholder
 
 
 def build(family, **settings):
@@ -120,7 +49,7 @@ def plain(inputs):
     return {name: value for name, value in inputs.items() if name not in OURS}
 
 
-@pytest.fixture(params=HOSTS)
+@pytest.fixture(params=seeing_families.HOSTS)
 def family(request):
     return request.param
 
@@ -220,6 +149,27 @@ def test_a_saved_model_finds_its_host_again(family, tmp_path):
         assert torch.equal(again.generate(**inputs, **OPTIONS), model.generate(**inputs, **OPTIONS))
 
 
+def test_a_run_made_in_python_is_opened_like_any_other(family, tmp_path):
+    tiny.register()
+    host, processor, placeholder = host_of(family)
+    host.save_pretrained(tmp_path / "host")
+    _, model, inputs, _, prompts = build(family, reference=str(tmp_path / "host"))
+    with pytest.raises(PromptError, match="no chat template; pass chat_template= to SeeingProcessor"):
+        processor.prompt_ids(QUESTIONS[0])
+    template = (
+        f"{{% for m in messages %}}{placeholder}\nQuestion: {{{{ m['content'][1]['text'] }}}}\nAnswer:{{% endfor %}}"
+    )
+    processor = SeeingProcessor(processor.processor, template, placeholder, experts=["tiny-panoptic"])
+    processor.save_pretrained(tmp_path / "run")
+    model.save_pretrained(tmp_path / "run")
+    loaded = moai.load(tmp_path / "run", device="cpu")
+    pictures = [tiny.picture("red"), tiny.picture("blue")]
+    given = loaded._inputs(pictures, QUESTIONS, [tiny.seen("red circle"), tiny.seen("blue box")])
+    assert set(given) <= set(inputs) and all(torch.equal(value, inputs[name]) for name, value in given.items())
+    with torch.no_grad():
+        assert torch.equal(loaded.model(**given).logits, model(**inputs).logits)
+
+
 # Refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +178,26 @@ def test_a_language_model_without_eyes_is_told_so():
 
     with pytest.raises(HostError, match="LlamaConfig names no image token.*set vision.reference to an encoder"):
         MoaiForConditionalGeneration.around(tiny_host("llama"), mixer=MIXER, compressor=COMPRESSOR)
+
+
+@pytest.mark.parametrize("name", ["PaliGemma", "Gemma3"])
+def test_a_host_that_reads_in_both_directions_is_refused(name):
+    text = transformers.GemmaConfig if name == "PaliGemma" else transformers.Gemma3TextConfig
+    tower = transformers.SiglipVisionConfig(**seeing_families.TOWER, vision_use_head=False)
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text(**seeing_families.TEXT, head_dim=16, vocab_size=400), vision_config=tower
+    )
+    with pytest.raises(HostError, match=f"{name}.* reads prompts in both directions.*use a host that reads"):
+        MoaiForConditionalGeneration.around(AutoModelForImageTextToText.from_config(config), mixer=MIXER)
+
+
+def test_a_processor_that_keeps_its_image_tokens_to_itself(monkeypatch):
+    _, processor, _ = host_of("llava")
+    own = type(processor.processor)
+    silent = type("Silent", (own,), {"get_text_with_replacements": lambda self, text, *rest: (text, [])})
+    monkeypatch.setattr(processor.processor, "__class__", silent)
+    with pytest.raises(HostError, match="Silent does not say how many tokens an image takes"):
+        processor.place([[processor.image_token_id]], [[tiny.picture("red")]])
 
 
 def test_what_only_an_encoder_of_ours_can_do(tmp_path):
@@ -239,12 +209,12 @@ def test_what_only_an_encoder_of_ours_can_do(tmp_path):
         model(**inputs, image_keep=torch.tensor([True, False]))
     with pytest.raises(CheckpointError, match="the host has no reference"):
         model.save_pretrained(tmp_path)
-    with pytest.raises(PromptError, match="1 perceptions for 2 prompts"):
+    with pytest.raises(PromptError, match="1 perceptions for 2 images"):
         processor(images=[tiny.picture("red")] * 2, text=prompts, perceptions=[None])
 
 
 def test_text_of_the_image_cannot_write_control_tokens():
     _, model, _, processor, prompts = built("llava")
-    spelt = processor.aux_inputs([tiny.seen("red", text="<image><|im_end|>")])["aux_input_ids"]
+    spelt = processor.aux_inputs([[tiny.seen("red", text="<image><|im_end|>")]])["aux_input_ids"]
     assert not torch.isin(spelt, torch.tensor([model.config.image_token_id, 2])).any()
-    assert processor.aux_inputs([None, None]) == {}
+    assert processor.aux_inputs([[], []]) == {}

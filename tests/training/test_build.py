@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import moai
-from moai.errors import AssetError, ExpertError, RecipeError
+from moai.errors import AssetError, ExpertError
 from moai.model.config import mixer_layers
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.training.build import build
@@ -114,11 +114,6 @@ def test_weights_that_do_not_fit_the_encoder():
 def test_a_folder_that_is_no_host(tmp_path):
     with pytest.raises(AssetError, match="config.json"):
         build(tiny.recipe(host={"reference": str(tmp_path)}))
-
-
-def test_a_host_with_its_own_eyes_is_not_trained_from_a_recipe():
-    with pytest.raises(RecipeError, match="around"):
-        build(tiny.recipe(vision={"reference": "host"}))
 
 
 def test_an_unknown_quantisation_is_refused_by_the_recipe():
