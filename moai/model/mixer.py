@@ -6,7 +6,6 @@ language tokens read auxiliary, image and language tokens; a linear gate per str
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -179,7 +178,7 @@ class Mixer(Keeper):
             targets: ``(B, C + 1)`` bool, the last column for the none token; rows without any true are left out.
 
         Returns:
-            The mean over rows of ``-log`` of the attention (averaged over heads) that lies on the row's targets.
+            The mean over rows and heads of ``-log`` of the attention that lies on the row's targets.
         """
         last = (s.language_mask.sum(dim=1) - 1).clamp(min=0)[:, None, None].expand(-1, -1, s.language.shape[2])
         query = self.inputs(s)[1].gather(1, last)
@@ -187,11 +186,10 @@ class Mixer(Keeper):
         logits = self.attention["language_aux"].logits(query, aux)[:, :, 0].float()  # (B, H, C or C + 1)
         wanted = targets[:, : logits.shape[2]] & mask
         rows = wanted.any(dim=1) & s.language_mask.any(dim=1)
-        # In logarithms throughout: an attention that is all but sure of something else must still feel a pull.
+        # In logarithms and for each head: one that is all but sure of something else must still feel a pull.
         every = logits.masked_fill(~mask[:, None], _NEVER).logsumexp(dim=-1)
         found = logits.masked_fill(~wanted[:, None], _NEVER).logsumexp(dim=-1) - every  # (B, H)
-        found = found.logsumexp(dim=1) - math.log(found.shape[1])
-        return -torch.where(rows, found, 0.0).sum() / rows.sum().clamp(min=1)
+        return -torch.where(rows, found.mean(dim=1), 0.0).sum() / rows.sum().clamp(min=1)
 
     def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""

@@ -43,6 +43,7 @@ def align(
     learning_rate: float,
     seed: int,
     advance: Callable[[int, str], None] = lambda count, text: None,
+    with_words: Callable[[dict], dict] = lambda batch: batch,
 ) -> list[float]:
     """Train queries and keys to read what ``collator.guide`` says, and return the loss of each step.
 
@@ -53,11 +54,12 @@ def align(
         perceptions: image id -> perception.
         steps, batch_size, learning_rate, seed: of this stage; the rate falls in a line to a tenth.
         advance: called with 1 and a text after each step.
+        with_words: puts ``aux_words`` into a batch and keeps them, for who needs them again.
 
     Raises:
         RecipeError: no sample has a target.
     """
-    kept = _keep(model, collator, samples, perceptions, batch_size)
+    kept = _keep(model, collator, samples, perceptions, batch_size, with_words)
     usable = sorted(kept.marks)
     if not usable:
         raise RecipeError(
@@ -99,7 +101,14 @@ def _loss(model: nn.Module, kept: Kept, rows: list[tuple[Sample, Tensor]]) -> Te
 
 
 @torch.no_grad()
-def _keep(model: nn.Module, collator: Collator, samples: Sequence[Sample], perceptions: dict, batch: int) -> Kept:
+def _keep(
+    model: nn.Module,
+    collator: Collator,
+    samples: Sequence[Sample],
+    perceptions: dict,
+    batch: int,
+    with_words: Callable[[dict], dict],
+) -> Kept:
     device = next(model.mixers.parameters()).device
     kept = Kept({}, {}, {})
     usable = [index for index, sample in enumerate(samples) if perceptions.get(sample.image_id) is not None]
@@ -129,7 +138,7 @@ def _keep(model: nn.Module, collator: Collator, samples: Sequence[Sample], perce
         seen = [repeated.get(f"aux_{name}") for name in ("input_ids", "attention_mask", "pixel_mask")]
         slots = model.guide_slots(marks, *seen)
         kept.marks.update((index, mark) for (_, index), mark in zip(rows, slots, strict=True) if mark.any())
-        states, mask = model.encode_aux(**{key: value.to(device) for key, value in inputs.items()})
+        states, mask = model.encode_aux(**{key: value.to(device) for key, value in with_words(inputs).items()})
         kept.images.update(zip(part, zip(states.bfloat16().cpu(), mask.cpu(), strict=True), strict=True))
     model.train(was)
     return kept

@@ -159,6 +159,7 @@ class _Run:
                     learning_rate=plan.learning_rate,
                     seed=self.recipe.seed,
                     advance=advance,
+                    with_words=self.kept_words.add,
                 )
 
     def _step(self, step: int, model, optimizer, parameters) -> dict[str, float]:
