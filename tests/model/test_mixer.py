@@ -135,6 +135,24 @@ def test_the_question_is_asked_by_every_language_token_and_by_no_image_token(str
     assert torch.equal(plain(one)[1], plain(other)[1])
 
 
+def test_the_guide_pulls_at_a_head_that_looks_away_for_sure(streams):
+    """Where a softmax is zero to the last bit, and beside a head that has found it."""
+    torch.manual_seed(0)
+    mixer = Mixer(WIDTH, rank=8, heads=2)
+    module = mixer.attention["language_aux"]
+    with torch.no_grad():
+        module.query.up.weight[: WIDTH // 2] *= 1e4
+    targets = torch.zeros(2, streams.aux_mask.shape[1] + 1, dtype=torch.bool)
+    last = streams.language_mask.sum(dim=1) - 1
+    query = mixer.inputs(streams)[1][torch.arange(2), last][:, None]
+    read = module.weights(query, streams.aux, streams.aux_mask)[:, 0, 0]
+    targets.scatter_(1, read.argmin(dim=1, keepdim=True), True)
+    assert (read.min(dim=1).values == 0).all()
+    loss = mixer.guide_loss(streams, targets)
+    loss.backward()
+    assert loss.isfinite() and module.key.up.weight.grad[: WIDTH // 2].norm() > 1e-3
+
+
 def test_a_none_token_is_read_where_there_is_something_to_read(streams):
     torch.manual_seed(0)
     mixer = Mixer(WIDTH, rank=8, heads=2, none_token=True, identity_init=False)
@@ -166,7 +184,7 @@ def test_the_guide_loss_is_what_the_last_tokens_attention_leaves_to_others(strea
             continue
         last = int(streams.language_mask[row].sum()) - 1
         query = language[row : row + 1, last : last + 1]
-        read = mixer.attention["language_aux"].weights(query, aux[row : row + 1], mask[row : row + 1])[0].mean(0)[0]
-        expected, used = expected - read[wanted].sum().log(), used + 1
+        read = mixer.attention["language_aux"].weights(query, aux[row : row + 1], mask[row : row + 1])[0][:, 0]
+        expected, used = expected - read[:, wanted].sum(dim=1).log().mean(), used + 1
     assert used and torch.allclose(mixer.guide_loss(streams, targets), expected / used, atol=1e-5)
     assert mixer.guide_loss(streams, torch.zeros_like(targets)) == 0
