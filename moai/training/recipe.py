@@ -248,7 +248,8 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "mixer": {
         "every": 8, "rank": 64, "heads": 4, "placement": "attention_input", "activation": "gelu",
         "identity_init": False, "sharpness": None, "normalize": False, "center": False, "match_init": False,
-        "none_token": False, "gates": "learned",
+        "none_token": False,
+        "question_context": False, "gates": "learned",
     },
     "compressor": {
         "latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1,
