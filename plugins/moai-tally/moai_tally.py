@@ -25,8 +25,8 @@ class Tally(Expert):
 
     name = "tally"
     role = "count"
-    version = "1"
     requires = ("panoptic", "open_world")
+    version = "1"
     install = "pip install moai-tally"
     licence = "Apache-2.0"
 
