@@ -17,8 +17,6 @@ from moai.model.joined import CONTEXTS, Side, blended, changing, sides
 from moai.model.kept import Keeper, computing, keep
 
 IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
-
-
 _NEVER = -1e30  # a logit; finite, so that rows without anything to read have gradients
 
 

@@ -70,12 +70,13 @@ class Guide:
         """
         facts, phrases = self._facts(words), self._phrases(question)
         heard, asked = self._words(words), {word for phrase in phrases for word in phrase}
-        yes_no = said.strip().lower() in ("yes", "no")
+        reply = said.strip().lower()
+        yes_no = reply in ("yes", "no")
         full = [fact for fact in facts if asked and asked <= {heard[i] for i in fact}]
         if yes_no:
             held = [_places(phrases, [heard[i] for i in fact]) for fact in full]
             found = [fact[i] for fact, places in zip(full, held, strict=True) if places for i in places]
-            if not found and said.strip().lower() == "yes":
+            if not found and reply == "yes":
                 found = [i for fact in full for i in fact if heard[i] in asked]
         else:
             found = self._answering(heard, facts, phrases, self._words(answer))
