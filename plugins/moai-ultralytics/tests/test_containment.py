@@ -44,7 +44,7 @@ def state():
         "torch printing": str(torch._tensor_str.PRINT_OPTS), "numpy printing": numpy.get_printoptions(),
         "random": torch.get_rng_state().sum().item(), "numpy random": numpy.random.get_state()[1].tolist(),
         "hooks": (sys.excepthook, threading.excepthook), "root log": list(logging.root.handlers),
-        "filters": list(warnings.filters), "safe": torch.serialization.get_safe_globals(),
+        "filters": list(warnings.filters), "safe": set(torch.serialization.get_safe_globals()),
         "folder": sorted(os.listdir(".")), "gradients": torch.is_grad_enabled(),
     }
 
