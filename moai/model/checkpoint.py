@@ -138,19 +138,23 @@ def _load_adapters(model, path: Path) -> None:
         state = load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy the run folder again") from None
-    own = model.adapter_parameters()
-    if set(own) != set(state):
-        missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    own = {
+        f"{prefix}.{leaf}": (module, leaf, parameter)
+        for part, adapter in model.adapters().items()
+        for prefix, module in adapter.named_modules(prefix=part)
+        for leaf, parameter in module._parameters.items()
+        if parameter is not None
+    }
+    if own.keys() != state.keys():
+        missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         raise CheckpointError(f"{path} does not fit its config.json: missing {missing[:3]}, unknown {extra[:3]}")
-    for name, parameter in own.items():
-        if parameter.shape != state[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} is {tuple(state[name].shape)}, config.json says {tuple(parameter.shape)}"
-            )
-        # Put in place and not copied: the file is mapped, so a tensor costs nothing until it is read.
-        owner, _, leaf = name.rpartition(".")
-        value = state[name].to(parameter.dtype)
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(value, parameter.requires_grad))
+    for name, (module, leaf, parameter) in own.items():
+        value = state[name]
+        if parameter.shape != value.shape:
+            raise CheckpointError(f"{path}: {name} is {tuple(value.shape)}, config.json says {tuple(parameter.shape)}")
+        # Put in place and not copied: the file is mapped, so a tensor costs nothing until it is read. Not by setattr,
+        # which searches all that a module has, and takes longer than everything else here.
+        module._parameters[leaf] = nn.Parameter(value.to(parameter.dtype), parameter.requires_grad)
 
 
 def _one_device(device_map):
