@@ -72,14 +72,21 @@ class Collator:
         return batch
 
     def marks(self, samples: Sequence[Sample], aux_input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """What each sample's question should read of its words, ``(B, A + 1)`` bool; the last column: none of them."""
-        marked = torch.zeros(len(samples), aux_input_ids.shape[1] + 1, dtype=torch.bool)
-        for row, sample in enumerate(samples):
-            words = aux_input_ids[row][mask[row].bool()].tolist()
-            end = self.processor.tokenizer.eos_token_id
+        """What each sample's question should read of its words: ``(B, G, A + 1)`` bool, one row for each group.
+
+        The last column is for none of the words. ``G`` is the largest number of groups, at least 1.
+        """
+        end = self.processor.tokenizer.eos_token_id
+        found = []
+        for sample, row, real in zip(samples, aux_input_ids, mask.bool(), strict=True):
             answer = [token for token in self._answer(sample.question, sample.answer) if token != end]
-            for position in self.guide.targets(words, self._prompt(sample.question), answer, sample.answer):
-                marked[row, position if position < len(words) else -1] = True
+            words, asked = row[real].tolist(), self._prompt(sample.gloss or sample.question)
+            found.append((len(words), self.guide.targets(words, asked, answer, sample.answer)))
+        most = max((len(groups) for _, groups in found), default=1)
+        marked = torch.zeros(len(samples), max(most, 1), aux_input_ids.shape[1] + 1, dtype=torch.bool)
+        for row, (length, groups) in enumerate(found):
+            for number, group in enumerate(groups):
+                marked[row, number, [position if position < length else -1 for position in group]] = True
         return marked
 
     def lengths(self, samples: Sequence[Sample]) -> list[int]:

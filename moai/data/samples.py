@@ -14,7 +14,9 @@ class Sample:
 
     ``image`` may be a path or anything else that ``moai.images.read_image`` takes; ``image_id`` is equal for two
     samples exactly when their images are the same; ``kind`` is the answer type, used to report accuracy by type;
-    ``truth`` is what perfect experts would see, where the data set knows it; ``language`` is the question's.
+    ``truth`` is what perfect experts would see, where the data set knows it; ``language`` is the question's;
+    ``gloss`` is the question in the language of the perceptions, where it is asked in another: it is never shown to the
+    model, but tells the guide of training which words are asked for.
     """
 
     id: str
@@ -25,3 +27,4 @@ class Sample:
     kind: str
     truth: Perception | None = None
     language: str = "en"
+    gloss: str | None = None

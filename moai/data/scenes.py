@@ -97,9 +97,9 @@ def _samples(
     for number, question in enumerate(ask(plan, rng)):
         language = "ko" if rng.random() < korean else "en"
         wording = word_question(question, language, rng)
-        name = f"{image_id}/{number}"
-        kind = question.kind
-        samples.append(Sample(name, _file(place, index), image_id, wording, question.answer, kind, truth, language))
+        gloss = None if language == "en" else question.wordings["en"][0]
+        name, file = f"{image_id}/{number}", _file(place, index)
+        samples.append(Sample(name, file, image_id, wording, question.answer, question.kind, truth, language, gloss))
     return samples
 
 

@@ -30,6 +30,7 @@ class MoaiConfig(PreTrainedConfig):
             the words before it; None leaves word embeddings alone, as published.
         fact_ends: tokens that stand between two facts; each auxiliary word then also carries the mean of its fact's
             words. None leaves words alone, as published.
+        word_order: what facts and questions say as a whole also says in which order their words stand.
         image_token_id: the placeholder's id; ``image_tokens``: placeholders per image.
     """
 
@@ -45,6 +46,7 @@ class MoaiConfig(PreTrainedConfig):
     center_aux: bool = True
     context_layer: int | None = None
     fact_ends: list[int] | None = None
+    word_order: bool = False
     image_token_id: int = 0
     image_tokens: int = 9
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moai.errors import HostError
 from moai.model.graft import Holder, decoder_layers, states_entering
-from moai.model.mixer import centered, unit
+from moai.model.scales import centered, unit
 
 
 def context_states(host: nn.Module, holder: Holder, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from moai.errors import PromptError, RecipeError
 from moai.model.context import context_states
-from moai.model.facts import fact_means, is_end
+from moai.model.copying import mean_row, rows_of
+from moai.model.facts import fact_means, is_end, said_together
 from moai.model.graft import half_precision
-from moai.model.mixer import unit
 from moai.model.rows import take
+from moai.model.scales import unit
 
 
 class Encoders:
@@ -88,7 +89,8 @@ class Encoders:
             layer = self.config.context_layer
             words = unit(unit(words) + context_states(self.host, self.holder, aux_input_ids, aux_attention_mask, layer))
         if self.config.fact_ends is not None:
-            facts = fact_means(words, aux_input_ids, aux_attention_mask, self.config.fact_ends)
+            ends, ordered = self.config.fact_ends, self.config.word_order
+            facts = fact_means(words, aux_input_ids, aux_attention_mask, ends, ordered)
             words = unit(unit(words) + 2**0.5 * facts)  # its fact says more about a word than the word itself
         return words
 
@@ -102,23 +104,54 @@ class Encoders:
         if self.aux_mean is None:
             table = self.get_input_embeddings().weight.detach()
             with torch.inference_mode(False):  # what is kept shall serve training too
-                if self.config.center_aux:
-                    pieces = [piece.float().sum(dim=0) for piece in table.split(2048)]
-                    self.aux_mean = torch.stack(pieces).sum(dim=0) / len(table)
-                else:
-                    self.aux_mean = torch.zeros(table.shape[1], device=table.device)
+                none = torch.zeros(table.shape[1], device=table.device)
+                self.aux_mean = mean_row(table) if self.config.center_aux else none
         return self.aux_mean
+
+    @torch.no_grad()
+    def aux_said(
+        self, aux_input_ids: Tensor, aux_attention_mask: Tensor, aux_pixel_mask: Tensor | None = None
+    ) -> Tensor:
+        """The word that each compressed token starts from, as the host's output layer writes it.
+
+        Args:
+            aux_input_ids, aux_attention_mask, aux_pixel_mask: as for :meth:`encode_aux`.
+
+        Returns:
+            ``(B, C, D)`` at unit scale in fp32; zero where a token starts from none: of a map, or in a row without any.
+
+        Raises:
+            RecipeError: compressed tokens start from no words (``compressor.slots: false``).
+        """
+        if not self.compressor.slots:
+            raise RecipeError("mixer.copy_words needs compressor.slots: true; without, no token stands for a word")
+        table = self.get_output_embeddings().weight
+        if self.said_mean is None:
+            with torch.inference_mode(False):
+                self.said_mean = mean_row(table.detach())
+        mask, ends = self._aux_masks(aux_input_ids, aux_attention_mask, aux_pixel_mask)
+        words = torch.nn.functional.pad(aux_attention_mask.bool(), (0, mask.shape[1] - aux_input_ids.shape[1]))
+        ids = torch.nn.functional.pad(aux_input_ids, (0, mask.shape[1] - aux_input_ids.shape[1]))
+        starts = self._starts(mask, ends)
+        return rows_of(table, ids.gather(1, starts), self.said_mean) * words.gather(1, starts)[..., None]
+
+    def _starts(self, mask: Tensor, ends: Tensor | None) -> Tensor:
+        """Which auxiliary token each compressed one starts from, ``(B, C)``."""
+        order, length = self.compressor.order(mask, ends)
+        return order.gather(1, self.compressor.slot_index(length))
 
     def question_mean(self, input_ids: Tensor, words: Tensor) -> Tensor:
         """What the words of a question say together: ``(B, D)`` at unit scale, in fp32; zero without any.
+
+        With ``word_order`` also in which order, as in the facts.
 
         Args:
             input_ids: ``(B, S)``.
             words: ``(B, S)`` bool, true at the prompt's words, not at its images.
         """
-        kept = words[..., None].float()
         said = self.get_input_embeddings()(input_ids.masked_fill(~words, 0)).float()
-        return unit((unit(said - self.mean_word()) * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1))
+        whole = torch.zeros_like(input_ids)
+        return said_together(unit(said - self.mean_word()), words, whole, self.config.word_order)[:, 0]
 
     def _aux_masks(self, ids: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Which auxiliary tokens ``(B, A + tokens of maps)`` are real, and which of them only end a fact."""
@@ -136,11 +169,11 @@ class Encoders:
         """Marks on auxiliary words, as marks on the compressed tokens that start from these words.
 
         Args:
-            marked: ``(B, A + 1)`` bool; the last column, for the none token, stays the last.
+            marked: ``(B, G, A + 1)`` bool, groups of words; the last column, for the none token, stays the last.
             aux_input_ids, aux_attention_mask, aux_pixel_mask: as for :meth:`encode_aux`.
 
         Returns:
-            ``(B, C + 1)`` bool. A word that no compressed token starts from loses its mark.
+            ``(B, G, C + 1)`` bool. A word that no compressed token starts from loses its mark.
 
         Raises:
             RecipeError: compressed tokens start from no words (``compressor.slots: false``).
@@ -148,9 +181,9 @@ class Encoders:
         if not self.compressor.slots:
             raise RecipeError("training.guide needs compressor.slots: true; without, no token stands for a word")
         mask, ends = self._aux_masks(aux_input_ids, aux_attention_mask, aux_pixel_mask)
-        order, length = self.compressor.order(mask, ends)
-        words = torch.nn.functional.pad(marked[:, :-1], (0, mask.shape[1] - marked.shape[1] + 1))
-        return torch.cat([words.gather(1, order).gather(1, self.compressor.slot_index(length)), marked[:, -1:]], dim=1)
+        words = torch.nn.functional.pad(marked[..., :-1], (0, mask.shape[1] - marked.shape[-1] + 1))
+        starts = self._starts(mask, ends)[:, None].expand(-1, marked.shape[1], -1)
+        return torch.cat([words.gather(2, starts), marked[..., -1:]], dim=2)
 
     def _precision(self):
         """Adapters keep fp32 weights and compute in the host's half precision, in training as in inference."""

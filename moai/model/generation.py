@@ -12,7 +12,7 @@ from transformers import GenerationMixin
 
 from moai.errors import PromptError
 
-PREFILL_ONLY = ("image_features", "aux_states", "aux_states_mask", "prompt_mask", "gate_shift")
+PREFILL_ONLY = ("image_features", "aux_states", "aux_states_mask", "aux_said", "prompt_mask", "gate_shift")
 AUXILIARY = ("aux_input_ids", "aux_attention_mask", "aux_pixel_values", "aux_pixel_mask")
 
 
@@ -75,6 +75,7 @@ class PromptGeneration(GenerationMixin):
         aux = [kwargs.pop(name, None) for name in AUXILIARY]
         if aux[0] is not None:
             kwargs["aux_states"], kwargs["aux_states_mask"] = self.encode_aux(*aux)
+            kwargs["aux_said"] = self.aux_said(aux[0], aux[1], aux[3]) if self.copies else None
 
     def _refuse(self, kwargs: dict) -> None:
         config = kwargs.get("generation_config") or self.generation_config

@@ -35,8 +35,9 @@ class Conditioning:
     aux_mask: Tensor  # (B, C) bool
     choices: list[tuple[int, int]] | None = None  # step 1's draw, one pair per mixer
     question: Tensor | None = None  # (B, D), see Streams
+    said: Tensor | None = None  # (B, C, D), see Streams
     gate_shift: Tensor | None = None  # (B, mixers, 2, 3) added to the gates' logits, per row
-    guide: Tensor | None = None  # (B, C + 1) bool: what the last prompt token should read; collected in ``guided``
+    guide: Tensor | None = None  # (B, G, C + 1) bool: what the last prompt token should read; collected in ``guided``
     guided: list[Tensor] = field(default_factory=list)  # one loss per mixer
     calls: int = 0
 
@@ -131,7 +132,7 @@ class MixerHook:
         index = torch.cat([c.image_index, c.language_index], dim=1)
         image, language = take(hidden, index).split([c.image_index.shape[1], c.language_index.shape[1]], dim=1)
         aux = c.aux.to(hidden.dtype)
-        streams = Streams(image, c.image_mask, language, c.language_mask, aux, c.aux_mask, c.question)
+        streams = Streams(image, c.image_mask, language, c.language_mask, aux, c.aux_mask, c.question, c.said)
         shift = None if c.gate_shift is None else c.gate_shift[:, self.index]
         if self.holder.trace is not None:
             self.holder.trace.mixed(self.index, self.mixer, streams, shift)

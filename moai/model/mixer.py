@@ -13,10 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moai.model.attention import AttentionModule
+from moai.model.copying import Copying
 from moai.model.joined import CONTEXTS, Side, blended, changing, sides
 from moai.model.kept import Keeper, computing, keep
+from moai.model.rows import add, take
+from moai.model.scales import centered, unit
 
 IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
+READING = LANGUAGE_MODULES.index("language_aux")  # the module whose words are copied
 _NEVER = -1e30  # a logit; finite, so that rows without anything to read have gradients
 
 
@@ -30,6 +34,7 @@ class Streams(NamedTuple):
     aux: Tensor  # (B, C, D)
     aux_mask: Tensor  # (B, C)
     question: Tensor | None = None  # (B, D) at unit scale: what all language tokens say together
+    said: Tensor | None = None  # (B, C, D) at unit scale: the word that each auxiliary token starts from
 
 
 class Mixer(Keeper):
@@ -49,6 +54,8 @@ class Mixer(Keeper):
         question_context: language tokens also carry what all of the question's words say together, from
             `Streams.question` (ours; needs ``normalize``): the token that is about to answer is asked for the same
             words that the facts are made of, in every layer.
+        copy_words: the last language token also takes the words that it reads as they are (ours): see
+            :class:`~moai.model.copying.Copying`.
         gates: ``"learned"``; or, for comparison, frozen: ``"uniform"`` (a third each) or ``"random"``.
         others: passed to each :class:`AttentionModule`.
     """
@@ -62,6 +69,7 @@ class Mixer(Keeper):
         match_init: bool = False,
         none_token: bool = False,
         question_context: bool = False,
+        copy_words: bool = False,
         gates: str = "learned",
         **others,
     ) -> None:
@@ -72,6 +80,7 @@ class Mixer(Keeper):
         self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
         self.joined = all(module.narrow and module.plain for module in self.attention.values())
         self.none = nn.Parameter(torch.randn(1, 1, width)) if none_token else None
+        self.copying = Copying(width, self.attention["language_aux"].heads) if copy_words else None
         self.gate_image = nn.Linear(width, 3)
         self.gate_language = nn.Linear(width, 3)
         for gate in (self.gate_image, self.gate_language):  # equal weights until step 2 learns better ones
@@ -115,7 +124,18 @@ class Mixer(Keeper):
             picks = choice or (None, None)
             image_update = self._blend(s.image, IMAGE_MODULES, weights[0], contexts, picks[0])
             language_update = self._blend(s.language, LANGUAGE_MODULES, weights[1], contexts, picks[1])
+        if self.copying is not None and s.said is not None and (choice is None or choice[1] == READING):
+            language_update = self._with_words(language_update, s, aux)
         return image_update * scales[0], language_update * scales[1]
+
+    def _with_words(self, update: Tensor, s: Streams, aux: tuple[Tensor, Tensor]) -> Tensor:
+        """``update (B, P, D)`` with the words that each row's last token reads."""
+        if s.said.shape[1] == 0 or s.language.shape[1] == 0:
+            return update
+        last = _last(s.language_mask)
+        query = take(s.language, last)  # (B, 1, D)
+        read = self.attention["language_aux"].weights(query, *aux)[:, :, 0, : s.said.shape[1]]  # none is no word
+        return add(update, last, self.copying(query[:, 0], read, s.said)[:, None])
 
     def keep(self, dtype: torch.dtype) -> None:
         """See :class:`Keeper`."""
@@ -171,23 +191,31 @@ class Mixer(Keeper):
     def guide_loss(self, s: Streams, targets: Tensor) -> Tensor:
         """How far the last language token's attention is from the auxiliary tokens it should read.
 
+        Heads take turns: of a row with three groups, the first and fourth head are asked for the first group, the
+        second for the second, the third for the third. A head has one thing to find then, and what it found is its own.
+
         Args:
             s: the streams.
-            targets: ``(B, C + 1)`` bool, the last column for the none token; rows without any true are left out.
+            targets: ``(B, G, C + 1)`` bool, groups of tokens, the last column for the none token. Any token of a group
+                will do. Groups without any true are left out, and rows without a group.
 
         Returns:
-            The mean over rows and heads of ``-log`` of the attention that lies on the row's targets.
+            The mean over rows and heads of ``-log`` of the attention that lies on the head's group.
         """
-        last = (s.language_mask.sum(dim=1) - 1).clamp(min=0)[:, None, None].expand(-1, -1, s.language.shape[2])
-        query = self.inputs(s)[1].gather(1, last)
+        query = take(self.inputs(s)[1], _last(s.language_mask))
         aux, mask = self.readable(s)
         logits = self.attention["language_aux"].logits(query, aux)[:, :, 0].float()  # (B, H, C or C + 1)
-        wanted = targets[:, : logits.shape[2]] & mask
-        rows = wanted.any(dim=1) & s.language_mask.any(dim=1)
+        wanted = targets[..., : logits.shape[2]] & mask[:, None]
+        groups = wanted.any(dim=2) & s.language_mask.any(dim=1, keepdim=True)  # (B, G)
+        count = groups.sum(dim=1, keepdim=True)
+        turn = torch.arange(logits.shape[1], device=count.device) % count.clamp(min=1)  # (B, H)
+        asked = groups[:, None] & (groups.cumsum(dim=1)[:, None] - 1 == turn[..., None])  # (B, H, G), one true a head
+        wanted = (asked[..., None] & wanted[:, None]).any(dim=2)  # (B, H, C or C + 1)
         # In logarithms and for each head: one that is all but sure of something else must still feel a pull.
         every = logits.masked_fill(~mask[:, None], _NEVER).logsumexp(dim=-1)
-        found = logits.masked_fill(~wanted[:, None], _NEVER).logsumexp(dim=-1) - every  # (B, H)
-        return -torch.where(rows, found.mean(dim=1), 0.0).sum() / rows.sum().clamp(min=1)
+        found = logits.masked_fill(~wanted, _NEVER).logsumexp(dim=-1)
+        missed = torch.where(count > 0, every - found, 0.0)  # (B, H)
+        return missed.mean(dim=1).sum() / (count > 0).sum().clamp(min=1)
 
     def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""
@@ -195,17 +223,9 @@ class Mixer(Keeper):
         return self._weights(image, language, shift)
 
 
-def unit(x: Tensor) -> Tensor:
-    """Each vector at unit root mean square; zero stays zero."""
-    return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
-
-
-def centered(x: Tensor, mask: Tensor) -> Tensor:
-    """``x (B, T, D)`` less its row's mean over the tokens in ``mask (B, T)``, at unit scale; a single token stays."""
-    kept = mask[..., None].to(x.dtype)
-    count = kept.sum(dim=1, keepdim=True)
-    mean = (x * kept).sum(dim=1, keepdim=True) / count.clamp(min=1)
-    return unit(x - mean * (count > 1))
+def _last(mask: Tensor) -> Tensor:
+    """The position of each row's last real token, ``(B, 1)``; 0 where there is none."""
+    return (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)
 
 
 def _size(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from moai.errors import HostError
+from moai.errors import HostError, PromptError
 from moai.model.arguments import OPTIONAL, answer_positions, cache_of, kept_logits, positions, prompt_positions, takes
 from moai.model.attribution import attributable
 from moai.model.checkpoint import load_run, save_run
@@ -89,6 +89,8 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         self.holder, self.mixed = Holder(), True
         graft(self.host, self.mixers, self.holder, self.placement)
         self.register_buffer("aux_mean", None, persistent=False)  # computed by who asks first
+        self.register_buffer("said_mean", None, persistent=False)
+        self.copies = any(mixer.copying is not None for mixer in self.mixers.values())
         self.host.requires_grad_(False)
         self.generation_config = self.host.generation_config
         self.post_init()
@@ -215,6 +217,7 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         aux_words: Tensor | None = None,
         aux_states: Tensor | None = None,
         aux_states_mask: Tensor | None = None,
+        aux_said: Tensor | None = None,
         prompt_mask: Tensor | None = None,
         module_choices: Tensor | None = None,
         gate_shift: Tensor | None = None,
@@ -234,11 +237,12 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             image_keep: ``(B,)`` bool; rows that are false get zero vision features (image dropout in training).
             aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words: see :meth:`encode_aux`.
             aux_states, aux_states_mask: compressed tokens instead, as ``encode_aux`` gives them.
+            aux_said: with them, what :meth:`aux_said` gives; for mixers that copy words.
             prompt_mask: ``(B, S)`` true at image and prompt tokens: what is mixed. Never padding, answers, or generated
                 tokens. Left out, it is everything before the first label, or all of the prompt.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
             gate_shift: ``(B, mixers, 2, 3)`` added to the logits of each row's gates, image then language.
-            guide: ``(B, A + 1)`` bool: the auxiliary words that the last prompt token should read, then "none of them".
+            guide: ``(B, G, A + 1)`` bool: groups of auxiliary words, then "none of them"; see :meth:`Mixer.guide_loss`.
             labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others.
             return_attribution: ``True`` puts :class:`~moai.model.attribution.Attribution` into the output.
 
@@ -255,7 +259,9 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
             aux_states, aux_states_mask = self.encode_aux(
                 aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words
             )
-        self._condition(prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift, input_ids)
+            aux_said = self.aux_said(aux_input_ids, aux_attention_mask, aux_pixel_mask) if self.copies else None
+        aux = (aux_states, aux_states_mask, aux_said)
+        self._condition(prompt_mask, is_image, aux, module_choices, gate_shift, input_ids)
         if guide is not None:
             self.holder.conditioning.guide = self.guide_slots(guide, aux_input_ids, aux_attention_mask, aux_pixel_mask)
         if labels is not None:
@@ -301,9 +307,12 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         seen = {"image_positions": is_image} if getattr(self.host, "takes_image_positions", False) else {}
         return {"inputs_embeds": inputs_embeds, **seen}
 
-    def _condition(
-        self, prompt_mask, is_image, aux_states, aux_states_mask, module_choices, gate_shift, input_ids
-    ) -> None:
+    def _condition(self, prompt_mask, is_image, aux, module_choices, gate_shift, input_ids) -> None:
+        aux_states, aux_states_mask, aux_said = aux
+        if self.copies and aux_states is not None and aux_said is None:
+            raise PromptError(
+                "mixers of this model copy words; give aux_said beside aux_states, or aux_input_ids alone"
+            )
         self.holder.conditioning = None
         if prompt_mask is None or not self.mixed:
             return
@@ -319,7 +328,7 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         choices = None if module_choices is None else [tuple(pair) for pair in module_choices.tolist()]
         self.holder.conditioning = Conditioning(
             image_index, image_mask, language_index, language_mask, aux_states, aux_states_mask, choices, question,
-            gate_shift,
+            aux_said, gate_shift,
         )  # fmt: skip
 
     def _check_calls(self) -> None:

@@ -29,7 +29,7 @@ class Kept(NamedTuple):
 
     questions: dict[Hashable, Tensor]  # ``_asked`` -> (mixers + 1, D): states, then what the words say together
     images: dict[str, tuple[Tensor, Tensor]]  # image id -> compressed tokens (C, D) and their mask (C,)
-    marks: dict[int, Tensor]  # sample -> (C + 1,) bool
+    marks: dict[int, Tensor]  # sample -> (G, C + 1) bool
 
 
 def align(
@@ -90,7 +90,7 @@ def _loss(model: nn.Module, kept: Kept, rows: list[tuple[Sample, Tensor]]) -> Te
     asked = torch.stack(kept_rows).to(device).float()  # (B, mixers + 1, D)
     aux = torch.stack([kept.images[sample.image_id][0] for sample, _ in rows]).to(device).float()
     mask = torch.stack([kept.images[sample.image_id][1] for sample, _ in rows]).to(device)
-    marks = torch.stack([mark for _, mark in rows]).to(device)
+    marks = nn.utils.rnn.pad_sequence([mark for _, mark in rows], batch_first=True).to(device)
     alone = torch.ones(len(rows), 1, dtype=torch.bool, device=device)
     total = asked.new_zeros(())
     for number, mixer in enumerate(model.mixers.values()):

@@ -129,6 +129,7 @@ def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) ->
         image_token_id=processor.image_token_id,
         image_tokens=tokens,
         fact_ends=fact_ends(processor.tokenizer) if recipe.perception.fact_context else None,
+        word_order=recipe.perception.word_order,
         **trained_parts(recipe),
     )  # fmt: skip
 

@@ -49,8 +49,12 @@ class Guide:
         counts = Counter(word for row in rows for word in row)
         self.used = {word for word, count in counts.items() if word and count >= COMMON * len(rows)}
 
-    def targets(self, words: Sequence[int], question: Sequence[int], answer: Sequence[int], said: str) -> list[int]:
-        """Positions in ``words`` that the question should read; ``[len(words)]`` for "none of these"; may be empty.
+    def targets(
+        self, words: Sequence[int], question: Sequence[int], answer: Sequence[int], said: str
+    ) -> list[list[int]]:
+        """Groups of positions in ``words``: of each group the question should read at least one; may be empty.
+
+        "None of these" is the position ``len(words)``.
 
         A phrase of the question is a run of words that perceptions use: "red circle" in "where is the red circle?". A
         fact holds it where it has the same words in a row.
@@ -61,12 +65,12 @@ class Guide:
             said: the answer as text.
 
         Returns:
-            The answer's words where a fact says them: in the fact that holds most words of the question's phrases, less
-            the words it says besides. For a question of yes or no: its phrases, in the facts that hold all of them. The
-            none token for a question of either sort of whose words no fact holds all. None of this asks whether the
-            answer is yes or no, so a negated question ("is no circle present?") is told to look where its opposite
-            looks. Only where facts hold all words but not as the question puts them ("is the circle red?", "red
-            circle") the answer decides.
+            One group for each of the answer's words, where a fact says them: in the fact that holds most words of the
+            question's phrases, less the words it says besides, and in any other that fits as well. One group for a
+            question of yes or no: its phrases, in the facts that hold all of them. The none token for a question of
+            either sort of whose words no fact holds all. None of this asks whether the answer is yes or no, so a
+            negated question ("is no circle present?") is told to look where its opposite looks. Only where facts hold
+            all words but not as the question puts them ("is the circle red?", "red circle") the answer decides.
         """
         facts, phrases = self._facts(words), self._phrases(question)
         heard, asked = self._words(words), {word for phrase in phrases for word in phrase}
@@ -78,16 +82,17 @@ class Guide:
             found = [fact[i] for fact, places in zip(full, held, strict=True) if places for i in places]
             if not found and reply == "yes":
                 found = [i for fact in full for i in fact if heard[i] in asked]
+            found = [found] if found else []
         else:
             found = self._answering(heard, facts, phrases, self._words(answer))
         none = self.none_token and asked and heard and not found and (yes_no or not full)
-        return [len(heard)] if none else found
+        return [[len(heard)]] if none else found
 
     def _answering(
         self, heard: list[str], facts: list[list[int]], phrases: list[list[str]], wanted: list[str]
-    ) -> list[int]:
-        """The answer's words in the facts that fit the question best."""
-        best: list[int] = []
+    ) -> list[list[int]]:
+        """Where each of the answer's words stands in the facts that fit the question best."""
+        best: list[int] = []  # where the answer starts
         most: int | None = None
         for fact in facts:
             row = [heard[position] for position in fact]
@@ -95,10 +100,9 @@ class Guide:
             held = sum(len(phrase) for phrase in phrases if _starts(phrase, row))
             fit = 2 * held + len(wanted) - len(row)  # held, less what is neither held nor wanted
             if starts and (most is None or fit >= most):
-                found = [fact[start + i] for start in starts for i in range(len(wanted))]
-                best = [*(best if fit == most else []), *found]
+                best = [*(best if fit == most else []), *(fact[start] for start in starts)]
                 most = fit
-        return best
+        return [[start + i for start in best] for i in range(len(wanted))] if best else []
 
     def _phrases(self, question: Sequence[int]) -> list[list[str]]:
         runs: list[list[str]] = [[]]

@@ -62,6 +62,7 @@ class PerceptionSection(Section):
     through: Literal["mixers", "prompt"] = "mixers"  # "prompt": as plain text in the prompt, the baseline to beat
     context_layer: int | None = Field(None, ge=1)  # words as the host's layer knows them, not their embeddings alone
     fact_context: bool = False  # each word also carries the mean of its fact's words; for the style "compact"
+    word_order: bool = False  # these means, and those of questions, also say in which order the words stand
     panoptic_map: bool = True  # the map's own tokens, when a panoptic expert answered
     max_tokens: int = Field(512, ge=1)  # of the verbalized perception; what is beyond is cut
 
@@ -95,6 +96,7 @@ class MixerSection(Section):
     match_init: bool = False
     none_token: bool = False
     question_context: bool = False
+    copy_words: bool = False
     gates: Literal["learned", "uniform", "random"] = "learned"
 
 
@@ -225,6 +227,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _can_be_guided(self) -> Recipe:
         """Attention can be guided only where mixers read words, and compressed tokens start from words."""
+        if self.mixer.copy_words and not self.compressor.slots:
+            raise ValueError("mixer.copy_words needs compressor.slots: true; without, no token stands for a word")
         if not (self.training.guide or self.training.align.steps):
             return self
         wanted = {
@@ -248,8 +252,7 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "mixer": {
         "every": 8, "rank": 64, "heads": 4, "placement": "attention_input", "activation": "gelu",
         "identity_init": False, "sharpness": None, "normalize": False, "center": False, "match_init": False,
-        "none_token": False,
-        "question_context": False, "gates": "learned",
+        "none_token": False, "question_context": False, "copy_words": False, "gates": "learned",
     },
     "compressor": {
         "latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1,

@@ -40,6 +40,7 @@ def build_seeing(
         revision=recipe.host.revision,
         quantization=recipe.host.quantization,
         fact_ends=fact_ends(processor.tokenizer) if recipe.perception.fact_context else None,
+        word_order=recipe.perception.word_order,
         **{name: value for name, value in parts.items() if name != "connector"},
     )
     model.config.host["dtype"] = recipe.host.dtype  # a quantised host's own is that of a few of its weights

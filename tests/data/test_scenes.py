@@ -165,6 +165,13 @@ def test_a_tenth_is_asked_in_korean_and_answered_in_english(unpainted):
     assert all(s.language == "ko" for s in scenes("train", images=20, korean=1))
 
 
+def test_a_korean_question_comes_with_what_it_asks_in_english(unpainted):
+    for korean, english in zip(scenes("train", images=40, korean=1), scenes("train", images=40, korean=0), strict=True):
+        names = [word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", english.question)]
+        assert korean.answer == english.answer and english.gloss is None
+        assert names == [word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", korean.gloss)]
+
+
 def test_the_same_seed_gives_the_same_bytes_and_more_scenes_contain_fewer(tmp_path):
     few = scenes("validation", images=2, folder=tmp_path / "a")
     more = scenes("validation", images=3, folder=tmp_path / "b")

@@ -7,7 +7,7 @@ import torch
 from moai.errors import HostError
 from moai.model.context import context_states
 from moai.model.graft import decoder_layers
-from moai.model.mixer import unit
+from moai.model.scales import unit
 
 
 @pytest.fixture(scope="module")

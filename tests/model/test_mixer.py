@@ -142,11 +142,11 @@ def test_the_guide_pulls_at_a_head_that_looks_away_for_sure(streams):
     module = mixer.attention["language_aux"]
     with torch.no_grad():
         module.query.up.weight[: WIDTH // 2] *= 1e4
-    targets = torch.zeros(2, streams.aux_mask.shape[1] + 1, dtype=torch.bool)
+    targets = torch.zeros(2, 1, streams.aux_mask.shape[1] + 1, dtype=torch.bool)
     last = streams.language_mask.sum(dim=1) - 1
     query = mixer.inputs(streams)[1][torch.arange(2), last][:, None]
     read = module.weights(query, streams.aux, streams.aux_mask)[:, 0, 0]
-    targets.scatter_(1, read.argmin(dim=1, keepdim=True), True)
+    targets[:, 0].scatter_(1, read.argmin(dim=1, keepdim=True), True)
     assert (read.min(dim=1).values == 0).all()
     loss = mixer.guide_loss(streams, targets)
     loss.backward()
@@ -173,18 +173,19 @@ def test_the_guide_loss_is_what_the_last_tokens_attention_leaves_to_others(strea
     torch.manual_seed(0)
     mixer = Mixer(WIDTH, rank=8, heads=2, none_token=True)
     rows, count = streams.aux_mask.shape
-    targets = torch.zeros(rows, count + 1, dtype=torch.bool)
-    targets[0, :2], targets[1, -1] = True, True
+    targets = torch.zeros(rows, 3, count + 1, dtype=torch.bool)
+    targets[0, 0, :2], targets[0, 2, 2], targets[1, 1, -1] = True, True, True  # groups may be empty
     aux, mask = mixer.readable(streams)
     language = mixer.inputs(streams)[1]
     expected, used = 0.0, 0
     for row in range(rows):
-        wanted = targets[row] & mask[row]
-        if not wanted.any():
+        groups = [group & mask[row] for group in targets[row] if (group & mask[row]).any()]
+        if not groups:
             continue
         last = int(streams.language_mask[row].sum()) - 1
         query = language[row : row + 1, last : last + 1]
         read = mixer.attention["language_aux"].weights(query, aux[row : row + 1], mask[row : row + 1])[0][:, 0]
-        expected, used = expected - read[:, wanted].sum(dim=1).log().mean(), used + 1
+        shares = [read[head, groups[head % len(groups)]].sum() for head in range(len(read))]  # heads take turns
+        expected, used = expected - torch.stack(shares).log().mean(), used + 1
     assert used and torch.allclose(mixer.guide_loss(streams, targets), expected / used, atol=1e-5)
     assert mixer.guide_loss(streams, torch.zeros_like(targets)) == 0
