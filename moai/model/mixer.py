@@ -51,9 +51,10 @@ class Mixer(Keeper):
             attends to its own word among them from the first step (ours; ``False`` is the published form).
         none_token: put one learned token behind the auxiliary ones, to be read where none of them fits (ours); what an
             attention takes from it says "not there", which a softmax over the others alone cannot say.
-        question_context: language tokens also carry what all of the question's words say together, from
-            `Streams.question` (ours; needs ``normalize``): the token that is about to answer is asked for the same
-            words that the facts are made of, in every layer.
+        question_context: with how much weight beside their own state language tokens also carry what all of the
+            question's words say together, from `Streams.question` (ours; needs ``normalize``): the token that is about
+            to answer is asked for the same words that the facts are made of, in every layer, and with a weight of some
+            units hardly notices what mixers below have written into it. ``True`` is 1.
         copy_words: the last language token also takes the words that it reads as they are (ours): see
             :class:`~moai.model.copying.Copying`.
         gates: ``"learned"``; or, for comparison, frozen: ``"uniform"`` (a third each) or ``"random"``.
@@ -68,14 +69,14 @@ class Mixer(Keeper):
         center: bool = False,
         match_init: bool = False,
         none_token: bool = False,
-        question_context: bool = False,
+        question_context: float = 0.0,
         copy_words: bool = False,
         gates: str = "learned",
         **others,
     ) -> None:
         super().__init__()
         self.normalize, self.center = normalize, center and normalize
-        self.question_context = question_context and normalize
+        self.question_context = float(question_context) if normalize else 0.0
         names = IMAGE_MODULES + LANGUAGE_MODULES
         self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
         self.joined = all(module.narrow and module.plain for module in self.attention.values())
@@ -178,7 +179,7 @@ class Mixer(Keeper):
         if self.center:
             image, language = centered(image, s.image_mask), centered(language, s.language_mask)
         if self.question_context and s.question is not None:
-            language = unit(language + s.question[:, None].to(language.dtype))
+            language = unit(language + self.question_context * s.question[:, None].to(language.dtype))
         return image, language
 
     def readable(self, s: Streams) -> tuple[Tensor, Tensor]:

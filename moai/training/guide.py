@@ -66,11 +66,12 @@ class Guide:
 
         Returns:
             One group for each of the answer's words, where a fact says them: in the fact that holds most words of the
-            question's phrases, less the words it says besides, and in any other that fits as well. One group for a
-            question of yes or no: its phrases, in the facts that hold all of them. The none token for a question of
-            either sort of whose words no fact holds all. None of this asks whether the answer is yes or no, so a
-            negated question ("is no circle present?") is told to look where its opposite looks. Only where facts hold
-            all words but not as the question puts them ("is the circle red?", "red circle") the answer decides.
+            question's phrases, less the words it says besides, and in any other that fits as well. A fact that holds
+            fewer of them than another is about something else. One group for a question of yes or no: its phrases, in
+            the facts that hold all of them. The none token for a question of either sort of whose words no fact holds
+            all. None of this asks whether the answer is yes or no, so a negated question ("is no circle present?") is
+            told to look where its opposite looks. Only where facts hold all words but not as the question puts them
+            ("is the circle red?", "red circle") the answer decides.
         """
         facts, phrases = self._facts(words), self._phrases(question)
         heard, asked = self._words(words), {word for phrase in phrases for word in phrase}
@@ -92,13 +93,13 @@ class Guide:
         self, heard: list[str], facts: list[list[int]], phrases: list[list[str]], wanted: list[str]
     ) -> list[list[int]]:
         """Where each of the answer's words stands in the facts that fit the question best."""
+        rows = [[heard[position] for position in fact] for fact in facts]
+        held = [sum(len(phrase) for phrase in phrases if _starts(phrase, row)) for row in rows]
         best: list[int] = []  # where the answer starts
         most: int | None = None
-        for fact in facts:
-            row = [heard[position] for position in fact]
-            starts = _starts(wanted, row)
-            held = sum(len(phrase) for phrase in phrases if _starts(phrase, row))
-            fit = 2 * held + len(wanted) - len(row)  # held, less what is neither held nor wanted
+        for fact, row, count in zip(facts, rows, held, strict=True):
+            starts = _starts(wanted, row) if count == max(held) else []  # what is said of something else is no answer
+            fit = 2 * count + len(wanted) - len(row)  # held, less what is neither held nor wanted
             if starts and (most is None or fit >= most):
                 best = [*(best if fit == most else []), *(fact[start] for start in starts)]
                 most = fit

@@ -95,7 +95,7 @@ class MixerSection(Section):
     center: bool = False
     match_init: bool = False
     none_token: bool = False
-    question_context: bool = False
+    question_context: float = Field(0.0, ge=0)  # weight of the question's words beside a token's own; true is 1
     copy_words: bool = False
     gates: Literal["learned", "uniform", "random"] = "learned"
 

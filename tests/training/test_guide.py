@@ -64,6 +64,8 @@ def find(table):
         ("is the circle red ?", "yes", [[1, 2, 8, 9]]),
         ("is it raining ?", "no", []),
         ("where is the green square ?", "center", [[17]]),  # an expert missed it
+        ("is the blue star at the left or in the center ?", "left", [[4]]),
+        ("is the red circle at the left or in the center ?", "left", [[17]]),  # the star is at the left
     ],
 )
 def test_targets(find, question, answer, expected):
