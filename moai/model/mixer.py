@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from moai.model.attention import AttentionModule
 from moai.model.copying import Copying
+from moai.model.guiding import guide_loss
 from moai.model.joined import CONTEXTS, Side, blended, changing, sides
 from moai.model.kept import Keeper, computing, keep
 from moai.model.rows import add, take
@@ -21,7 +22,6 @@ from moai.model.scales import centered, unit
 
 IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
 READING = LANGUAGE_MODULES.index("language_aux")  # the module whose words are copied
-_NEVER = -1e30  # a logit; finite, so that rows without anything to read have gradients
 
 
 class Streams(NamedTuple):
@@ -190,33 +190,17 @@ class Mixer(Keeper):
         return torch.cat([s.aux, none], dim=1), torch.cat([s.aux_mask, s.aux_mask.any(dim=1, keepdim=True)], dim=1)
 
     def guide_loss(self, s: Streams, targets: Tensor) -> Tensor:
-        """How far the last language token's attention is from the auxiliary tokens it should read.
-
-        Heads take turns: of a row with three groups, the first and fourth head are asked for the first group, the
-        second for the second, the third for the third. A head has one thing to find then, and what it found is its own.
+        """How far the last language token's attention is from what it should read: :func:`guide_loss`.
 
         Args:
             s: the streams.
-            targets: ``(B, G, C + 1)`` bool, groups of tokens, the last column for the none token. Any token of a group
-                will do. Groups without any true are left out, and rows without a group.
-
-        Returns:
-            The mean over rows and heads of ``-log`` of the attention that lies on the head's group.
+            targets: ``(B, G, C + 1)`` bool, groups of tokens, the last column for the none token.
         """
         query = take(self.inputs(s)[1], _last(s.language_mask))
         aux, mask = self.readable(s)
-        logits = self.attention["language_aux"].logits(query, aux)[:, :, 0].float()  # (B, H, C or C + 1)
-        wanted = targets[..., : logits.shape[2]] & mask[:, None]
-        groups = wanted.any(dim=2) & s.language_mask.any(dim=1, keepdim=True)  # (B, G)
-        count = groups.sum(dim=1, keepdim=True)
-        turn = torch.arange(logits.shape[1], device=count.device) % count.clamp(min=1)  # (B, H)
-        asked = groups[:, None] & (groups.cumsum(dim=1)[:, None] - 1 == turn[..., None])  # (B, H, G), one true a head
-        wanted = (asked[..., None] & wanted[:, None]).any(dim=2)  # (B, H, C or C + 1)
-        # In logarithms and for each head: one that is all but sure of something else must still feel a pull.
-        every = logits.masked_fill(~mask[:, None], _NEVER).logsumexp(dim=-1)
-        found = logits.masked_fill(~wanted, _NEVER).logsumexp(dim=-1)
-        missed = torch.where(count > 0, every - found, 0.0)  # (B, H)
-        return missed.mean(dim=1).sum() / (count > 0).sum().clamp(min=1)
+        logits = self.attention["language_aux"].logits(query, aux)[:, :, 0]
+        asking = s.language_mask.any(dim=1)
+        return guide_loss(logits, mask, targets[..., : logits.shape[2]] & asking[:, None, None])
 
     def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""

@@ -10,22 +10,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from moai.errors import HostError, PromptError
 from moai.model.arguments import OPTIONAL, answer_positions, cache_of, kept_logits, positions, prompt_positions, takes
 from moai.model.attribution import attributable
 from moai.model.checkpoint import load_run, save_run
 from moai.model.compressor import Compressor
+from moai.model.conditioning import Conditioned
 from moai.model.config import MoaiConfig, mixer_layers
 from moai.model.encoding import Encoders
 from moai.model.generation import PromptGeneration
-from moai.model.graft import Conditioning, Holder, decoder_layers, graft, locate, ungraft
+from moai.model.graft import Holder, decoder_layers, graft, ungraft
 from moai.model.host_checks import check_host, embedding_factors
 from moai.model.kept import keep
 from moai.model.mixer import Mixer
@@ -41,7 +40,9 @@ class AugmentedOutput(CausalLMOutputWithPast):
     guide_loss: Tensor | None = None
 
 
-class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGeneration, PreTrainedModel, GenerationMixin):
+class MoaiForConditionalGeneration(
+    Encoders, Conditioned, SeeingHostGeneration, PromptGeneration, PreTrainedModel, GenerationMixin
+):
     """A frozen causal language model that sees images and perceptions.
 
     Build it with ``from_pretrained`` (a run folder), or pass a loaded ``host`` and ``vision`` to train a new one. The
@@ -256,14 +257,12 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         is_image = None if input_ids is None else input_ids == self.config.image_token_id
         given = self._host_inputs(input_ids, inputs_embeds, is_image, pixel_values, image_features, image_keep)
         if aux_input_ids is not None and aux_states is None:
-            aux_states, aux_states_mask = self.encode_aux(
-                aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words
-            )
-            aux_said = self.aux_said(aux_input_ids, aux_attention_mask, aux_pixel_mask) if self.copies else None
+            words = (aux_input_ids, aux_attention_mask)
+            aux_states, aux_states_mask = self.encode_aux(*words, aux_pixel_values, aux_pixel_mask, aux_words)
+            aux_said = self.aux_said(*words, aux_pixel_mask) if self.copies else None
+        slots = None if guide is None else self.guide_slots(guide, aux_input_ids, aux_attention_mask, aux_pixel_mask)
         aux = (aux_states, aux_states_mask, aux_said)
-        self._condition(prompt_mask, is_image, aux, module_choices, gate_shift, input_ids)
-        if guide is not None:
-            self.holder.conditioning.guide = self.guide_slots(guide, aux_input_ids, aux_attention_mask, aux_pixel_mask)
+        self._condition(input_ids, prompt_mask, is_image, aux, module_choices, gate_shift, slots)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
         if position_ids is None and not sees(self.config):
@@ -283,61 +282,14 @@ class MoaiForConditionalGeneration(Encoders, SeeingHostGeneration, PromptGenerat
         if labels is not None:
             targets = labels[:, logits_to_keep[1:]]
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
-        guided = None if guide is None else torch.stack(self.holder.conditioning.guided[: len(self.mixers)]).mean()
         return AugmentedOutput(
             loss=loss,
             logits=logits,
             past_key_values=cache_of(output, self.host),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
-            guide_loss=guided,
+            guide_loss=self._guide_loss(),
         )
-
-    def _host_inputs(self, input_ids, inputs_embeds, is_image, pixels, features, keep) -> dict:
-        """The prompt as the host takes it: embedded with its images, or, where it sees for itself, as it came."""
-        if sees(self.config):
-            if keep is not None and not bool(keep.all()):
-                raise HostError("a host that sees for itself has no image dropout; set image_dropout: 0 in both steps")
-            seen = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "pixel_values": pixels}
-            return {name: value for name, value in seen.items() if value is not None}
-        if inputs_embeds is None:
-            if pixels is not None and features is None:
-                features = self.encode_images(pixels, input_ids, keep)
-            inputs_embeds = self._embed(input_ids, is_image, features)
-        seen = {"image_positions": is_image} if getattr(self.host, "takes_image_positions", False) else {}
-        return {"inputs_embeds": inputs_embeds, **seen}
-
-    def _condition(self, prompt_mask, is_image, aux, module_choices, gate_shift, input_ids) -> None:
-        aux_states, aux_states_mask, aux_said = aux
-        if self.copies and aux_states is not None and aux_said is None:
-            raise PromptError(
-                "mixers of this model copy words; give aux_said beside aux_states, or aux_input_ids alone"
-            )
-        self.holder.conditioning = None
-        if prompt_mask is None or not self.mixed:
-            return
-        image_index, image_mask = locate(prompt_mask & is_image)
-        language_index, language_mask = locate(prompt_mask & ~is_image)
-        if aux_states is None:
-            table = self.get_input_embeddings().weight
-            aux_states = table.new_zeros(len(prompt_mask), 0, table.shape[1])
-            aux_states_mask = prompt_mask.new_zeros(len(prompt_mask), 0)
-        question = None
-        if any(mixer.question_context for mixer in self.mixers.values()):
-            question = self.question_mean(input_ids, prompt_mask & ~is_image)
-        choices = None if module_choices is None else [tuple(pair) for pair in module_choices.tolist()]
-        self.holder.conditioning = Conditioning(
-            image_index, image_mask, language_index, language_mask, aux_states, aux_states_mask, choices, question,
-            aux_said, gate_shift,
-        )  # fmt: skip
-
-    def _check_calls(self) -> None:
-        conditioning = self.holder.conditioning
-        if conditioning is not None and conditioning.calls != len(self.mixers):
-            raise HostError(
-                f"{type(self.host).__name__} ran {conditioning.calls} of {len(self.mixers)} mixers; "
-                "its layers do not run through their forward hooks, so it cannot be a host"
-            )
 
     # Loading and saving ------------------------------------------------------------------------------------------
 
