@@ -135,6 +135,19 @@ def test_the_question_is_asked_by_every_language_token_and_by_no_image_token(str
     assert torch.equal(plain(one)[1], plain(other)[1])
 
 
+def test_a_heavy_question_hides_what_other_mixers_wrote(streams):
+    torch.manual_seed(0)
+    asked = streams._replace(question=torch.randn(2, WIDTH))
+    written = asked._replace(language=asked.language + 0.5 * torch.randn_like(asked.language))
+    moved = []
+    for weight in (True, 3.0):
+        mixer = Mixer(WIDTH, rank=8, heads=2, question_context=weight)
+        assert mixer.question_context == float(weight)
+        moved.append((mixer.inputs(asked)[1] - mixer.inputs(written)[1]).norm())
+    assert moved[1] < 0.6 * moved[0]
+    assert Mixer(WIDTH, rank=8, heads=2, question_context=3.0, normalize=False).question_context == 0
+
+
 def test_the_guide_pulls_at_a_head_that_looks_away_for_sure(streams):
     """Where a softmax is zero to the last bit, and beside a head that has found it."""
     torch.manual_seed(0)
