@@ -1,29 +1,25 @@
 """The processor: images, prompts and perceptions in; tensors out.
 
-Knows: tokenizers, image processors, and, unlike the rest of this folder, perceptions: here the two halves meet.
-Text from images, questions and answers is never read as control tokens; it is tokenised by a tokenizer of its own that
-splits them.
+Knows: tokenizers, image processors, and, unlike most of this folder, perceptions: here the two halves meet. How prompts
+become tokens is in ``prompts``, how perceptions do in ``spoken_perceptions``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
-import numpy as np
 import torch
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from moai.errors import PromptError
 from moai.images import read_image
 from moai.model.checkpoint import write_manifest
-from moai.model.plain_words import auxiliary, plain_tokenizer
-from moai.perception.budget import Spoken, speak_within
-from moai.perception.panoptic_map import render_map
-from moai.perception.types import Perception, merge
+from moai.model.prompts import Prompts
+from moai.model.spoken_perceptions import SpokenPerceptions
+from moai.perception.types import Perception
 
 
-class MoaiProcessor(ProcessorMixin):
+class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
     """Tokenizer and image processor of one run, with the experts that look at its images.
 
     Args:
@@ -70,10 +66,6 @@ class MoaiProcessor(ProcessorMixin):
         # transformers spells a processor out on every load, for a log; its own way copies the tokenizer.
         return f"{type(self).__name__}({type(self.tokenizer).__name__}, experts={self.experts})"
 
-    @cached_property
-    def _plain(self):
-        return plain_tokenizer(self.tokenizer)  # on first use: to copy a tokenizer takes longer than to load a host
-
     @property
     def perceiver(self):
         """The experts that look at images; built on first use, set it to share a cache or other experts."""
@@ -86,58 +78,6 @@ class MoaiProcessor(ProcessorMixin):
     @perceiver.setter
     def perceiver(self, perceiver) -> None:
         self._running.perceiver = perceiver
-
-    def plain_ids(self, text: str) -> list[int]:
-        """Token ids of untrusted text: control tokens and the placeholder come out as the characters they are."""
-        return self._plain(text, add_special_tokens=False)["input_ids"]
-
-    def prompt_ids(self, question: str, images: int = 1) -> list[int]:
-        """Token ids of one question about ``images`` images, up to where the answer begins.
-
-        Raises:
-            PromptError: longer than the host's context.
-        """
-        ids = self.conversation_ids(self._user_turn(question, images), add_generation_prompt=True)
-        self._check_length(len(ids))
-        return ids
-
-    def answer_ids(self, question: str, answer: str, images: int = 1) -> list[int]:
-        """Token ids of the answer to ``prompt_ids(question)``, with the token that ends it."""
-        return self.reply_ids(self._user_turn(question, images), self.prompt_ids(question, images), answer)
-
-    def reply_ids(self, turns: list[dict], prompt: list[int], answer: str) -> list[int]:
-        """Token ids of the assistant's ``answer`` behind ``turns``, as the template writes it, with the end of turn.
-
-        ``prompt`` is ``conversation_ids(turns, add_generation_prompt=True)``.
-        """
-        turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        whole, eos = self.conversation_ids([*turns, turn]), self.tokenizer.eos_token_id
-        if whole[: len(prompt)] != prompt or eos not in whole[len(prompt) :]:
-            return [*self.plain_ids(answer), eos]  # the template does not continue its own prompt
-        return whole[len(prompt) : whole.index(eos, len(prompt)) + 1]
-
-    def _user_turn(self, question: str, images: int) -> list[dict]:
-        return [{"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": question}]}]
-
-    def conversation_ids(self, turns: list[dict], **kwargs) -> list[int]:
-        """Token ids of a conversation, images as their placeholders; what users wrote never becomes control tokens.
-
-        Args:
-            turns: as transformers' chat templates take them.
-            kwargs: of ``apply_chat_template``, such as ``add_generation_prompt``.
-        """
-        ids = self.tokenizer.apply_chat_template(
-            turns,
-            chat_template=self.chat_template,
-            tokenize=True,
-            return_dict=False,
-            sanitize_control_tokens=True,
-            **kwargs,
-        )
-        expanded: list[int] = []
-        for token in ids:
-            expanded += [token] * (self.image_tokens if token == self.image_token_id else 1)
-        return expanded
 
     def pixels(self, images: Sequence) -> torch.Tensor:
         """Read images (paths, bytes, arrays, pictures) into ``(N, 3, h, w)``."""
@@ -201,89 +141,6 @@ class MoaiProcessor(ProcessorMixin):
         ids = [row[kept.bool()].tolist() for row, kept in zip(data["input_ids"], data["attention_mask"], strict=True)]
         ids = [self.with_words(row, seen) for row, seen in zip(ids, perceptions, strict=True)]
         return self.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
-
-    def aux_inputs(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
-        """Auxiliary tensors for the perceptions of each row's images; rows without any are masked out.
-
-        Returns nothing at all when no row has a perception.
-        """
-        if not any(perceptions) or self.through == "prompt":
-            return {}
-        rows = [self._speak(merge(row)) if row else [] for row in perceptions]
-        return {**auxiliary(rows), **self._maps(perceptions)}
-
-    def aux_size(self, perception: Perception) -> tuple[int, bool]:
-        """How many words, in tokens, and whether a panoptic map ``aux_inputs`` would hand over; nothing is drawn."""
-        if self.through == "prompt":
-            return 0, False
-        return len(self._speak(perception)), self.panoptic_map and perception.has_panoptic
-
-    def with_words(self, ids: list[int], perceptions: Sequence[Perception]) -> list[int]:
-        """``ids`` of a prompt with its images' perceptions in words behind the last image; for ``through="prompt"``.
-
-        Anywhere else the ids come back as they are.
-
-        Raises:
-            PromptError: longer than the host's context.
-        """
-        if self.through != "prompt" or not perceptions:
-            return ids
-        behind = len(ids) - ids[::-1].index(self.image_token_id)
-        words = self._speak(merge(perceptions)) + self.plain_ids("\n")
-        self._check_length(len(ids) + len(words))
-        return [*ids[:behind], *words, *ids[behind:]]
-
-    def spoken(self, perception: Perception) -> Spoken:
-        """A perception in words as the model is given it, and the facts that did not fit into ``max_aux_tokens``."""
-        return self._within(perception)[0]
-
-    def plain_spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each token of ``plain_ids(text)`` begins and ends in ``text``, in characters.
-
-        Raises:
-            PromptError: the tokenizer does not know.
-        """
-        if not self._plain.is_fast:
-            raise PromptError(f"{type(self._plain).__name__} does not say which characters a token is; nothing to show")
-        return self._plain(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-
-    def _speak(self, perception: Perception) -> list[int]:
-        """Token ids of the words; what is longer than ``max_aux_tokens`` loses whole facts, never half a box."""
-        return self._within(perception)[1]
-
-    def _within(self, perception: Perception) -> tuple[Spoken, list[int]]:
-        return speak_within(self.plain_ids, perception, self.max_aux_tokens, self.language, self.style)
-
-    def _maps(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
-        shown = [[p for p in row if p.has_panoptic] if self.panoptic_map else [] for row in perceptions]
-        most = max(len(row) for row in shown)
-        if most == 0:
-            return {}
-        height, width = self.image_processor.size["height"], self.image_processor.size["width"]
-        blank = np.zeros((height, width, 3), dtype=np.uint8)
-        pictures = [[render_map(p, height, width) for p in row] + [blank] * (most - len(row)) for row in shown]
-        pixels = self.image_processor([picture for row in pictures for picture in row], return_tensors="pt")[
-            "pixel_values"
-        ]
-        mask = torch.tensor([[index < len(row) for index in range(most)] for row in shown])
-        return {"aux_pixel_values": pixels.unflatten(0, (len(shown), most)), "aux_pixel_mask": mask}
-
-    def _check_length(self, length: int) -> None:
-        if self.max_length is not None and length >= self.max_length:
-            raise PromptError(
-                f"the prompt has {length} tokens and the host's context holds {self.max_length}; "
-                "shorten the question or use fewer images"
-            )
-
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
-        """One placeholder in a prompt becomes ``image_tokens`` of them."""
-        return self.image_token * self.image_tokens
-
-    def apply_chat_template(self, conversation, *args, tokenize: bool = False, **kwargs):
-        """As in transformers, but user text never becomes control tokens (``sanitize_control_tokens``)."""
-        if tokenize:
-            kwargs.setdefault("sanitize_control_tokens", not kwargs.get("return_assistant_tokens_mask"))
-        return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
 
     @property
     def model_input_names(self) -> list[str]:
