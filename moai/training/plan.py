@@ -9,40 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    CLIPVisionConfig,
-    LlamaConfig,
-    PreTrainedConfig,
-)
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
-from moai.assets.host import resolve_host
-from moai.assets.resolver import resolve
-from moai.errors import AssetError, RecipeError, nearest
 from moai.model.config import MoaiConfig
 from moai.model.graft import Conditioning, decoder_layers
 from moai.model.host_checks import check_eyes
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.seeing_host import sees
-from moai.model.vision import VisionEncoder, build_vision
 from moai.training.build import image_tokens, trained_parts
+from moai.training.plan_shapes import encoder_of, host_config_of, llama
 from moai.training.recipe import Recipe
 from moai.training.seeing_plan import PICTURE, refuse_shapes, seeing_arguments, seeing_tokens
 
 CARDS = (24, 48, 80)  # GiB
 RESERVE = 1.5 * 2**30  # bytes of a card that the driver, the kernels and fragments take
-HOST_SHAPE = {"layers": 32, "width": 4096, "heads": 32, "kv": None, "ffn": 11008, "vocab": 32000, "context": 4096}
-VISION_SHAPE = {"width": 1024, "layers": 24, "heads": 16, "ffn": 4096, "patch": 14}
 ANSWER = 8  # tokens whose logits a training step computes, per sample
 
 
@@ -120,8 +106,8 @@ def plan(
 
     Args:
         recipe: the recipe; neither its data nor its weights are touched.
-        host_shape: ``"layers=32,width=4096,.."`` (``HOST_SHAPE``) in place of ``host.reference``: a Llama.
-        vision_shape: ``"width=1024,layers=24,.."`` (``VISION_SHAPE``) in place of the vision encoder: a CLIP.
+        host_shape: ``"layers=32,width=4096,.."`` in place of ``host.reference``: a Llama.
+        vision_shape: ``"width=1024,layers=24,.."`` in place of the vision encoder: a CLIP.
         picture: width and height, for a host that sees for itself: it may make more tokens of larger pictures.
         prompt, aux: question tokens and words of perception per sample.
 
@@ -131,7 +117,7 @@ def plan(
     seeing = recipe.host.sees
     if seeing:
         refuse_shapes(host_shape=host_shape, vision_shape=vision_shape)
-    host_config = _llama(host_shape) if host_shape else _host_config(recipe)
+    host_config = llama(host_shape) if host_shape else host_config_of(recipe)
     check_eyes(host_config, recipe.host.reference, seeing)
     image = seeing_tokens(recipe, host_config, picture) if seeing else None
     with _quiet(), FakeTensorMode():
@@ -140,7 +126,7 @@ def plan(
         with no_init_weights():  # what SigLIP draws its first weights from asks tensors for their values
             host = auto.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
         host.tie_weights()  # which comes with the first weights otherwise
-        vision = None if seeing else _vision(recipe, vision_shape)
+        vision = None if seeing else encoder_of(recipe, vision_shape)
         tokens = {"image": image or image_tokens(recipe, vision), "prompt": prompt, "aux": aux}
         given = {"host": {}, "vision": {}, "image_tokens": tokens["image"], **trained_parts(recipe)}
         given |= seeing_arguments(host_config) if seeing else {}
@@ -217,69 +203,6 @@ def _cache(config: PreTrainedConfig, length: int, dtype: torch.dtype) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * head * length * dtype.itemsize
-
-
-def _llama(shape: str) -> LlamaConfig:
-    s = _shape(shape, HOST_SHAPE, "--host-shape")
-    return LlamaConfig(
-        num_hidden_layers=s["layers"], hidden_size=s["width"], num_attention_heads=s["heads"],
-        num_key_value_heads=s["kv"] or s["heads"], intermediate_size=s["ffn"], vocab_size=s["vocab"],
-        max_position_embeddings=s["context"],
-    )  # fmt: skip
-
-
-def _shape(text: str, known: dict[str, int | None], option: str) -> dict[str, int | None]:
-    """``"layers=32,width=4096"`` over the defaults in ``known``."""
-    made = dict(known)
-    for item in filter(None, (item.strip() for item in text.split(","))):
-        name, _, value = item.partition("=")
-        if name not in known:
-            raise RecipeError(f"{option}: no '{name}' in a shape{nearest(name, known)}")
-        if not value.isdigit() or int(value) < 1:
-            raise RecipeError(f"{option}: '{item}' is no number of at least 1; write {name}=32")
-        made[name] = int(value)
-    if made["width"] % made["heads"] or made["heads"] % (made.get("kv") or made["heads"]):
-        raise RecipeError(f"{option}: width must be a multiple of heads, and heads of kv")
-    return made
-
-
-def _host_config(recipe: Recipe) -> PreTrainedConfig:
-    reference = recipe.host.reference
-    try:
-        return AutoConfig.from_pretrained(_config_file(reference, recipe.host.revision) or resolve_host(reference))
-    except AssetError as error:
-        other = "" if recipe.host.sees else "; or describe the host with --host-shape layers=32,width=4096,heads=32"
-        raise AssetError(f"{error}{other}") from None
-
-
-def _config_file(reference: str, revision: str | None) -> Path | None:
-    """Where the configuration alone is; weights are not needed, so those of a hub id are not downloaded."""
-    path = Path(reference).expanduser()
-    if (path / "config.json").is_file():
-        return path
-    is_hub_id = not path.exists() and reference.count("/") == 1 and ":" not in reference
-    return resolve(f"{reference}/config.json", revision) if is_hub_id else None
-
-
-def _vision(recipe: Recipe, shape: str | None) -> VisionEncoder:
-    v = recipe.vision
-    if shape:
-        s = _shape(shape, VISION_SHAPE, "--vision-shape")
-        config = CLIPVisionConfig(
-            hidden_size=s["width"], num_hidden_layers=s["layers"], num_attention_heads=s["heads"],
-            intermediate_size=s["ffn"], patch_size=s["patch"], image_size=v.image_size,
-        )  # fmt: skip
-        return VisionEncoder(AutoModel.from_config(config), config.hidden_size, drop_first=1)
-    if v.architecture is not None:
-        return build_vision(architecture=v.architecture, reference=None)
-    if v.reference in (None, "host"):
-        raise RecipeError("plan cannot tell the shape of this vision encoder; describe it with --vision-shape")
-    try:
-        body = AutoModel.from_config(AutoConfig.from_pretrained(_config_file(v.reference, v.revision) or v.reference))
-    except (AssetError, OSError) as error:
-        raise AssetError(f"{error}; or describe the encoder with --vision-shape width=1024,layers=24") from None
-    body = getattr(body, "vision_model", body)
-    return VisionEncoder(body, body.config.hidden_size, v.layer, v.drop_first)
 
 
 @contextmanager

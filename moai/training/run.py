@@ -6,7 +6,6 @@ Knows: recipes, data, the model and accelerate. The loop is here and nowhere els
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,11 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from moai.data.collate import Collator
-from moai.data.perceive import perceive_samples, perceive_without
-from moai.data.samples import Sample
-from moai.errors import CheckpointError, RecipeError, nearest
+from moai.errors import CheckpointError, RecipeError
 from moai.model.checkpoint import MANIFEST
-from moai.plugins import registry
 from moai.training import steps
 from moai.training.align import align
 from moai.training.build import build
@@ -30,6 +26,7 @@ from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
 from moai.training.progress import Progress
 from moai.training.recipe import Recipe
+from moai.training.run_data import check_kinds, perceive, samples_of
 
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
 
@@ -87,8 +84,8 @@ class _Run:
         self.progress.shown = self.accelerator.is_main_process
         self.model, self.processor = build(recipe)
         self.collator = self.guided = Collator(self.processor)
-        self.samples = self._dataset(recipe.data.train_split)
-        self._check_kinds()
+        self.samples = samples_of(recipe.data, recipe.data.train_split)
+        check_kinds(self.samples, self.training)
         kinds = [sample.kind for sample in self.samples]
         lengths = self.collator.lengths(self.samples)
         pairs = [(sample.question, sample.answer) for sample in self.samples]
@@ -99,9 +96,16 @@ class _Run:
         self.reduced: dict[str, dict] = {}  # expert -> image id -> what the others see without it
 
     def train(self) -> Path:
-        validation = self._dataset(self.recipe.data.validation_split, self.recipe.data.validation_limit)
+        data = self.recipe.data
+        validation = samples_of(data, data.validation_split, data.validation_limit)
         used = {index for batch in self.batches for index in batch}
-        self._perceive([self.samples[index] for index in sorted(used)] + validation)
+        wanted = [self.samples[index] for index in sorted(used)] + validation
+        if self.recipe.perception.experts:
+            lost = {
+                expert: [self.samples[index] for index in indices]
+                for expert, indices in self.dropout.needed(self.batches).items()
+            }
+            self.perceptions, self.reduced = perceive(self.processor, wanted, lost, self.progress)
         monitor = Monitor(validation, self.perceptions, self.collator, self.training.batch_size)
         self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
@@ -199,40 +203,6 @@ class _Run:
         if part.routing == "random_module":
             batch["module_choices"] = steps.draw_modules(seed, step, len(self.model.mixers))
         return {key: value.to(self.accelerator.device) for key, value in batch.items()}
-
-    def _check_kinds(self) -> None:
-        known = {sample.kind for sample in self.samples}
-        for part in (self.training.step1, self.training.step2):
-            for kind in part.kinds:
-                if kind not in known:
-                    raise RecipeError(f"training.step1/2.kinds: no sample is of kind '{kind}'{nearest(kind, known)}")
-            if part.steps and all(part.kinds.get(kind, 1.0) <= 0 for kind in known):
-                raise RecipeError("training.step1/2.kinds leaves no samples; give at least one kind a share above 0")
-
-    def _dataset(self, split: str, limit: int | None = None) -> Sequence[Sample]:
-        data = self.recipe.data
-        options = {**data.options, **({} if limit is None else {"limit": limit})}
-        try:
-            samples = registry().get_dataset(data.name)(split, **options)
-        except TypeError as error:
-            raise RecipeError(f"data.options does not fit data set '{data.name}': {error}") from None
-        if not len(samples):
-            raise RecipeError(f"the split '{split}' of {data.name} is empty; choose another in data")
-        return samples
-
-    def _perceive(self, samples: Sequence[Sample]) -> None:
-        if not self.recipe.perception.experts:
-            return
-        from moai.perception.run import Perceiver
-        from moai.perception.store import default_store
-
-        perceiver = Perceiver(self.processor.experts, options=self.processor.expert_options, store=default_store())
-        with self.progress.bar("perceiving", len({sample.image_id for sample in samples})) as advance:
-            self.perceptions = perceive_samples(perceiver, samples, advance)
-        for expert, indices in self.dropout.needed(self.batches).items():
-            chosen = [self.samples[index] for index in indices]
-            with self.progress.bar(f"perceiving without {expert}", len({s.image_id for s in chosen})) as advance:
-                self.reduced[expert] = perceive_without(perceiver, expert, chosen, advance)
 
     def _finish(self) -> Path:
         self.accelerator.wait_for_everyone()
