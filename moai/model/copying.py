@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from moai.model.scales import unit
 
+STEP = 4.0  # how fast gates open
+
 
 class Copying(nn.Module):
     """A gate for each attention head, on the words that the head reads.
@@ -25,6 +27,9 @@ class Copying(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.gate = nn.Linear(width, heads)
+        # Adam moves all weights of a row in one step, by the learning rate each: without a scale, the gate of a wide
+        # host goes from shut to far open within two steps, and everything above it with it.
+        self.scale = STEP * width**-0.5
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
@@ -36,7 +41,7 @@ class Copying(nn.Module):
             read: attention ``(B, H, C)``.
             said: ``(B, C, D)``, each auxiliary token's word, zero where it is none.
         """
-        weights = torch.einsum("bh,bhc->bc", self.gate(query).to(read.dtype), read)
+        weights = torch.einsum("bh,bhc->bc", (self.gate(query) * self.scale).to(read.dtype), read)
         return torch.einsum("bc,bcd->bd", weights, said.to(read.dtype))
 
 
