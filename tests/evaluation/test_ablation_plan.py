@@ -130,8 +130,22 @@ def test_the_shipped_ablations_are_those_that_were_asked_for():
     assert {recipes["step2-only"].training.step1.routing, recipes["step2-only"].training.step2.routing} == {"gates"}
 
 
-def test_the_shipped_ablations_train_as_long_as_their_base():
-    planned = plan_ablations(SHIPPED)
+def test_each_ablation_of_guided_reading_changes_what_its_name_says():
+    folder = SHIPPED.with_name("ablations-guided")
+    planned = {a.name.removeprefix("guided-"): a for a in plan_ablations(folder)}
+    assert set(planned) == {"easy-vqa", *(path.stem for path in folder.glob("*.yaml"))}
+    changed = {name: set(a.changed) for name, a in planned.items()}
+    for name in ("no-fact-context", "no-context-layer", "word-order"):
+        assert changed[name] == {f"perception.{name.removeprefix('no-').replace('-', '_')}"}
+    for name in ("no-question-context", "no-none-token", "no-match-init", "copy-words"):
+        assert changed[name] == {f"mixer.{name.removeprefix('no-').replace('-', '_')}"}
+    assert changed["no-align-no-guide"] == changed["no-align"] | changed["no-guide"]
+    assert changed["both-steps"] == {"training.step1.routing"} < changed["step1-only"]
+
+
+@pytest.mark.parametrize("name", ["ablations", "ablations-guided"])
+def test_the_shipped_ablations_train_as_long_as_their_base(name):
+    planned = plan_ablations(SHIPPED.with_name(name))
     lengths = {a.recipe.training.step1.steps + a.recipe.training.step2.steps for a in planned}
     sizes = {(a.recipe.training.batch_size, a.recipe.seed, a.recipe.data.name, a.recipe.host) for a in planned}
     assert len(lengths) == len(sizes) == 1
@@ -142,7 +156,7 @@ DOCS = SHIPPED.parents[1] / "docs" / "ablations.md"
 
 def test_the_docs_name_every_shipped_recipe_and_commands_that_exist():
     text = DOCS.read_text(encoding="utf-8")
-    assert {path.stem for path in SHIPPED.glob("*.yaml")} <= set(re.findall(r"`([a-z0-9-]+)`", text))
+    assert {path.stem for path in SHIPPED.parent.glob("ablations*/*.yaml")} <= set(re.findall(r"`([a-z0-9-]+)`", text))
     commands = re.findall(r"^moai (\S+) ?(.*)$", text, re.MULTILINE)
     assert {name for name, _ in commands} == {"ablate", "eval"}
     for name, arguments in commands:
