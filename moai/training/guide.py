@@ -16,6 +16,7 @@ from moai.model.facts import fact_ends
 from moai.perception.types import Perception
 
 COMMON = 0.01  # share of all perceptions in which a word must be said to count as one that perceptions use
+ALWAYS = 0.9  # share of all perceptions from which on a fact is not about an image, but how a perception begins
 
 
 def guide_for(processor, perceptions: Iterable[Perception], none_token: bool) -> Guide:
@@ -45,9 +46,12 @@ class Guide:
     ) -> None:
         self.ends, self.none_token = frozenset(ends), none_token
         self._word = lru_cache(None)(lambda token: text_of(token).strip().casefold())
+        perceptions = list(perceptions)
         rows = [{self._word(token) for token in row if token not in self.ends} for row in perceptions]
         counts = Counter(word for row in rows for word in row)
         self.used = {word for word, count in counts.items() if word and count >= COMMON * len(rows)}
+        said = Counter(fact for row in perceptions for fact in {self._said(row, f) for f in self._facts(row)})
+        self.always = {fact for fact, count in said.items() if count >= ALWAYS * len(rows)}
 
     def targets(
         self, words: Sequence[int], question: Sequence[int], answer: Sequence[int], said: str
@@ -95,10 +99,12 @@ class Guide:
         """Where each of the answer's words stands in the facts that fit the question best."""
         rows = [[heard[position] for position in fact] for fact in facts]
         held = [sum(len(phrase) for phrase in phrases if _starts(phrase, row)) for row in rows]
+        about = [count for row, count in zip(rows, held, strict=True) if tuple(row) not in self.always]
+        least = max(about, default=0)  # what is said of something else is no answer
         best: list[int] = []  # where the answer starts
         most: int | None = None
         for fact, row, count in zip(facts, rows, held, strict=True):
-            starts = _starts(wanted, row) if count == max(held) else []  # what is said of something else is no answer
+            starts = _starts(wanted, row) if count >= least else []
             fit = 2 * count + len(wanted) - len(row)  # held, less what is neither held nor wanted
             if starts and (most is None or fit >= most):
                 best = [*(best if fit == most else []), *(fact[start] for start in starts)]
@@ -118,6 +124,9 @@ class Guide:
         """The tokens' words; a plural in "s" whose singular perceptions use is the singular."""
         found = (self._word(token) for token in tokens)
         return [word[:-1] if word[-1:] == "s" and word[:-1] in self.used else word for word in found]
+
+    def _said(self, words: Sequence[int], fact: list[int]) -> tuple[str, ...]:
+        return tuple(self._words(words[position] for position in fact))
 
     def _facts(self, words: Sequence[int]) -> list[list[int]]:
         facts: list[list[int]] = [[]]

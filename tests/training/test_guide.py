@@ -86,6 +86,13 @@ def test_of_two_facts_that_say_the_answer_the_one_without_other_things_counts(fi
     assert find("in which part of it is the star ?", "top", words=words) == [[5]]
 
 
+def test_how_every_perception_begins_is_said_of_nothing(table):
+    rows = [table.ids(f"the image has , {name} .".split()) for name in ("red circle", "blue star", "green box")]
+    guide = Guide(rows, table.ids(", ."), lambda token: table.known[token], none_token=True)
+    question = table.ids("what color is the circle in the image ?")  # "the image" is more than "circle"
+    assert guide.targets(rows[0], question, table.ids("red"), "red") == [[4]]
+
+
 def test_case_and_spaces_do_not_count(table):
     rows = [table.ids("Top circle".split())]
     guide = Guide(rows, [], lambda token: " " + table.known[token] + " ")
