@@ -47,7 +47,7 @@ LEVELS = {
 # These name what lies above them, in functions that run later: the public names, the core's own plugin, the hooks.
 ROOTS = {"moai", "moai.builtin", "moai.registration"}
 # Where perceptions become text and tokens for the model, and so both halves meet.
-MEETING_PLACES = {"moai.model.processing", "moai.model.seeing_processing"}
+MEETING_PLACES = {"moai.model.processing", "moai.model.seeing_processing", "moai.model.spoken_perceptions"}
 
 
 def run(code: str, *flags: str) -> str:
