@@ -48,32 +48,36 @@ def _prefill(shape: str, rows: int, image: int, prompt: int, repeats: int) -> li
 
 @torch.no_grad()
 def _decode(shape: str, rows: int, image: int, prompt: int, repeats: int, quick: bool) -> Row:
-    model, inputs, steps = (
-        augmented(shape, image).fix_adapters(),
-        batch(shape, rows, image, prompt, aux=128),
-        8 if quick else 32,
-    )
-    host, token = bare(shape), torch.full((rows, 1), 5)
-    length = image + prompt
-    mask = torch.ones(rows, length + steps, dtype=torch.long)
-    caches = {
-        "ours": model(**inputs, use_cache=True, logits_to_keep=1).past_key_values,
-        "theirs": host(input_ids=torch.full((rows, length), 5), use_cache=True, logits_to_keep=1).past_key_values,
-    }
-
-    def walk(step_model, name: str) -> None:
-        cache = caches[name]
-        if cache.get_seq_length() > length:
-            cache.crop(length - cache.get_seq_length())  # back to where the prompt ended
-        for step in range(steps):
-            past = {"past_key_values": cache, "attention_mask": mask[:, : length + step + 1], "use_cache": True}
-            step_model(input_ids=token, logits_to_keep=1, **past)
-
-    slow, fast = in_turns(lambda: walk(model, "ours"), lambda: walk(host, "theirs"), repeats)
-    counted = operations(lambda: walk(model, "ours")), operations(lambda: walk(host, "theirs"))
+    model, inputs = augmented(shape, image).fix_adapters(), batch(shape, rows, image, prompt, aux=128)
+    host, length, steps = bare(shape), image + prompt, 8 if quick else 32
+    ours = _Decoding(model, inputs, length, steps)
+    theirs = _Decoding(host, {"input_ids": torch.full((rows, length), 5)}, length, steps)
+    # In turns token by token: a machine that slows down for a moment then slows both.
+    slow, fast = in_turns(ours, theirs, repeats * steps)
+    counted = operations(ours), operations(theirs)
     return Row(
         f"decoding, {shape} host, tokens/s: augmented over bare", ratio(fast, slow), DECODE, at_most=False,
         floor=counted[1] / counted[0],
         detail={"augmented": spread(slow), "bare": spread(fast), "operations": counted, "batch": rows, "steps": steps,
                 "prompt": length},
     )  # fmt: skip
+
+
+class _Decoding:
+    """A prompt read into a cache; each call decodes one token, and every ``steps`` calls start again behind it."""
+
+    def __init__(self, model, inputs: dict[str, torch.Tensor], length: int, steps: int) -> None:
+        self.model, self.length, self.steps, self.done = model, length, steps, 0
+        rows = len(inputs["input_ids"])
+        self.token, self.mask = torch.full((rows, 1), 5), torch.ones(rows, length + steps, dtype=torch.long)
+        self.cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+
+    def __call__(self) -> None:
+        if self.done == self.steps:
+            self.cache.crop(-self.steps)
+            self.done = 0
+        self.done += 1
+        mask = self.mask[:, : self.length + self.done]
+        self.model(
+            input_ids=self.token, attention_mask=mask, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+        )

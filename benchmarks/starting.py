@@ -40,14 +40,15 @@ def run(quick: bool, repeats: int) -> list[Row]:
             detail={"help": spread(helped)}),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        return [*rows, *_load(Path(folder), max(3, repeats // 3))]
+        return [*rows, *_load(Path(folder), repeats, max(3, repeats // 3))]
 
 
 def _python(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def _load(folder: Path, repeats: int) -> list[Row]:
+def _load(folder: Path, repeats: int, starts: int) -> list[Row]:
+    """A run over its host: what one waits for in a new process, and what a process pays that has loaded before."""
     host, weights = folder / "host", folder / "vision.safetensors"
     bare("smollm2").save_pretrained(host)
     save_file(timm.create_model(ENCODER, pretrained=False, num_classes=0, global_pool="").state_dict(), weights)
@@ -73,9 +74,17 @@ def _load(folder: Path, repeats: int) -> list[Row]:
     def whole() -> None:
         MoaiForConditionalGeneration.from_pretrained(folder / "run")
 
-    rows = []
+    ours = "from moai.model.modeling import MoaiForConditionalGeneration as m; m.from_pretrained({!r})"
+    theirs = "from transformers import AutoModelForCausalLM as m; m.from_pretrained({!r}, dtype='bfloat16')"
+    slow, fast = in_turns(
+        lambda: _python(ours.format(str(folder / "run"))), lambda: _python(theirs.format(str(host))), starts
+    )
+    detail = {"run": spread(slow), "parts": spread(fast)}
+    name = "loading a run over loading its bare host, each in a process of its own"
+    rows = [Row(name, ratio(slow, fast), LOAD, at_most=True, detail=detail)]
     for name, parts in (("its bare host", [bare_host]), ("its bare host and its encoder", [bare_host, encoder])):
         slow, fast = in_turns(whole, lambda parts=parts: [part() for part in parts], repeats)
         detail = {"run": spread(slow), "parts": spread(fast)}
-        rows.append(Row(f"loading a run over loading {name}", ratio(slow, fast), LOAD, at_most=True, detail=detail))
+        name = f"loading a run over loading {name}, once more in one process"
+        rows.append(Row(name, ratio(slow, fast), LOAD, at_most=True, detail=detail))
     return rows

@@ -52,8 +52,9 @@ def load_host(
     if quantization is not None:
         kwargs["quantization_config"] = quantization_config(quantization, dtype)
     auto = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
-    host = auto.from_pretrained(folder, dtype=dtype, **kwargs)
-    _keep_differentiable(host)
+    host = auto.from_pretrained(folder, config=config, dtype=dtype, **kwargs)
+    if getattr(host, "is_quantized", False):
+        _keep_differentiable(host)
     return host
 
 

@@ -144,7 +144,15 @@ def test_each_ablation_of_guided_reading_changes_what_its_name_says():
     assert changed["both-steps"] == {"training.step1.routing"} < changed["step1-only"]
 
 
-@pytest.mark.parametrize("name", ["ablations", "ablations-guided"])
+def test_each_ablation_of_scenes_is_without_one_expert():
+    planned = {a.name: a.recipe.perception for a in plan_ablations(SHIPPED.with_name("ablations-scenes"))}
+    base = planned.pop("scenes")
+    left = {name: tuple(e for e in base.experts if name != f"scenes-without-{e}") for name in planned}
+    assert {name: perception.experts for name, perception in planned.items()} == left
+    assert len(planned) == len(base.experts) and all(len(experts) == len(base.experts) - 1 for experts in left.values())
+
+
+@pytest.mark.parametrize("name", ["ablations", "ablations-guided", "ablations-scenes"])
 def test_the_shipped_ablations_train_as_long_as_their_base(name):
     planned = plan_ablations(SHIPPED.with_name(name))
     lengths = {a.recipe.training.step1.steps + a.recipe.training.step2.steps for a in planned}
