@@ -16,6 +16,7 @@ from pathlib import Path
 
 from moai.assets.cache import cache_dir
 from moai.assets.hashes import sha256_file
+from moai.assets.replacing import replacing
 
 log = logging.getLogger("moai")
 # Seconds since the last change, after which the state of a file tells one content from another: where the file system
@@ -62,10 +63,9 @@ def _remembered(note: Path, state: list) -> str | None:
 
 
 def _remember(note: Path, state: list, digest: str) -> None:
-    part = note.with_name(f"{note.name}.{os.getpid()}.part")
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
-        part.replace(note)
+        with replacing(note) as part:
+            part.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
     except OSError as error:  # the next start hashes again
         log.debug("cannot remember a hash in %s: %s", note.parent, error)

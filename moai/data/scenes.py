@@ -9,15 +9,14 @@ the folder's name.
 from __future__ import annotations
 
 import hashlib
-import os
 import random
-import tempfile
 from collections.abc import Iterable
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from moai.assets.cache import cache_dir, status
+from moai.assets.replacing import replacing
 from moai.data.samples import Sample
 from moai.data.scene_backdrops import folder as backdrop_folder
 from moai.data.scene_backdrops import sources
@@ -113,23 +112,12 @@ def _render_missing(place: Path, plans: list[Scene], wanted: Iterable[int]) -> N
         place.mkdir(parents=True, exist_ok=True)
         with status(f"drawing {len(missing)} scenes into {place}") if len(missing) > 50 else nullcontext():
             for index in missing:
-                _write(_file(place, index), render(plans[index]))
+                with replacing(_file(place, index)) as part:
+                    part.write_bytes(render(plans[index]))
     except OSError as error:
         raise AssetError(
             f"cannot write {place}: {error.strerror or error}; free some space, or give scenes another folder"
         ) from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write aside and rename, so that a killed process leaves no half picture behind."""
-    handle, aside = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
 
 
 def _draw(samples: list[Sample], limit: int, seed: int) -> list[Sample]:

@@ -6,11 +6,11 @@ Knows: the layout of ``summarize_ablations``, rich and matplotlib.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moai.assets.replacing import replacing
 from moai.evaluation.markdown import escape
 from moai.evaluation.palette import FAINT, INK, RULE, colour_of, drawn
 from moai.evaluation.report import write_json, write_text
@@ -129,9 +129,8 @@ def draw_ablations(summary: Mapping[str, Any], path: str | Path) -> Path:
     if handles:
         figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.suptitle(f"{drawn(headline(summary))}; bars: 95 % intervals", fontsize=10, color=FAINT)
-    aside = path.with_name(f".{path.name}.part")
-    figure.savefig(aside, format="png")
-    os.replace(aside, path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png")
     return path
 
 

@@ -5,12 +5,12 @@ Knows: the summary's layout and matplotlib.
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moai.assets.replacing import replacing
 from moai.evaluation.palette import FAINT, INK, colour_of, drawn, name_of
 from moai.evaluation.summary import headline
 
@@ -34,9 +34,8 @@ def draw_chart(summary: Mapping[str, Any], path: str | Path) -> Path:
     _title(axes, summary, columns=int(width * 11))
     columns = min(len(summary["conditions"]), 4)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, frameon=False, fontsize=10)
-    aside = path.with_name(f".{path.name}.part")
-    figure.savefig(aside, format="png")
-    os.replace(aside, path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png")
     return path
 
 

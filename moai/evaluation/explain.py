@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moai.assets.replacing import replacing
 from moai.errors import ImageError
 from moai.evaluation.palette import FAINT, INK, RULE, drawn
 from moai.perception.explain import FRAME, MAP, MODULES, Explanation, Source
@@ -215,12 +216,10 @@ def _bare(axes: Axes) -> None:
 
 
 def _save(figure, path: Path) -> Path:
-    aside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(aside, format="png")
-        os.replace(aside, path)
+        with replacing(path) as part:
+            figure.savefig(part, format="png")
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise ImageError(f"cannot write '{path}': {error.strerror or error}; choose another path") from error
     return path

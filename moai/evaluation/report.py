@@ -6,12 +6,12 @@ Knows: records, summaries, and the modules that write each format.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moai.assets.replacing import replacing
 from moai.errors import CheckpointError
 from moai.evaluation.paired import Record
 
@@ -113,9 +113,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file in one step, so that nobody finds half of it."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8", errors="backslashreplace")  # answers may hold lone surrogates
-    os.replace(aside, path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")  # answers may hold lone surrogates
 
 
 def _with(record: Record, other: Record, condition: str, name: str) -> Record:

@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 
 from moai.assets.hashes import sha256_file, verify
 from moai.assets.known_hashes import known_sha256
+from moai.assets.replacing import replacing
 from moai.assets.resolver import resolve
 from moai.errors import CheckpointError
 from moai.model.frozen import check_frozen, host_hashes, load_host
@@ -55,11 +56,10 @@ def save_run(model, folder: str | Path) -> None:
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a safetensors file so that a reader sees the old one or the new one, never half of one."""
-    part = path.with_name(path.name + ".part")
-    save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, part, metadata={"format": "pt"})
-    part.chmod(0o644)  # safetensors makes files that only their owner can read
-    part.replace(path)
+    """Write a safetensors file in one step."""
+    with replacing(path) as part:
+        save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, part, metadata={"format": "pt"})
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def write_manifest(folder: str | Path) -> None:
@@ -67,9 +67,8 @@ def write_manifest(folder: str | Path) -> None:
     folder = Path(folder)
     inside = [path.relative_to(folder).as_posix() for path in sorted((folder / HOST_PROCESSOR).rglob("*"))]
     hashes = {name: sha256_file(folder / name) for name in (*OWN_FILES, *inside) if (folder / name).is_file()}
-    part = folder / f"{MANIFEST}.part"
-    part.write_text(json.dumps(hashes, indent=2) + "\n")
-    part.replace(folder / MANIFEST)
+    with replacing(folder / MANIFEST) as part:
+        part.write_text(json.dumps(hashes, indent=2) + "\n")
 
 
 def check_manifest(folder: str | Path) -> None:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from moai.assets.replacing import replacing
 from moai.errors import CheckpointError, HostError, RecipeError
 from moai.model.checkpoint import save_tensors
 from moai.model.graft import decoder_layers, states_entering
@@ -151,9 +152,8 @@ def save_record(record: Record, run_dir: str | Path) -> Path:
     folder = Path(run_dir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors({"states": record.states, "gradients": record.gradients}, folder / FILES[0])
-    part = folder / f"{FILES[1]}.part"
-    part.write_text(json.dumps(record.about, indent=2) + "\n")
-    part.replace(folder / FILES[1])
+    with replacing(folder / FILES[1]) as part:
+        part.write_text(json.dumps(record.about, indent=2) + "\n")
     return folder
 
 

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from moai.assets.replacing import replacing
+
 NAME = "training.jsonl"
 
 
@@ -19,9 +21,8 @@ class TrainingLog:
         """Open the log and keep only the lines of steps up to ``keep_until``."""
         self.path = run_dir / NAME
         kept = [line for line in read_log(run_dir) if line["step"] <= keep_until]
-        part = self.path.with_suffix(".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        part.replace(self.path)
+        with replacing(self.path) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, **values: Any) -> None:
         """Append one line."""
@@ -76,7 +77,8 @@ def draw_curves(run_dir: Path, first_steps: int) -> Path:
         axis.axvline(first_steps, color="0.5", linestyle="--", linewidth=0.8)
         axis.grid(alpha=0.3)
     path = run_dir / "curves.png"
-    figure.savefig(path, dpi=120)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120, format="png")
     return path
 
 

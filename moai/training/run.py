@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
+from moai.assets.replacing import replacing
 from moai.data.collate import Collator
 from moai.errors import CheckpointError, RecipeError
 from moai.model.checkpoint import MANIFEST
@@ -69,9 +70,8 @@ def _check_free(recipe: Recipe, run_dir: Path, resume: bool) -> None:
 
 def _claim(recipe: Recipe, run_dir: Path) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
-    part = run_dir / "recipe.yaml.part"
-    part.write_text(recipe.to_yaml())
-    part.replace(run_dir / "recipe.yaml")
+    with replacing(run_dir / "recipe.yaml") as part:
+        part.write_text(recipe.to_yaml())
 
 
 class _Run:
