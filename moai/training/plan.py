@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.initialization import no_init_weights
+from transformers.pytorch_utils import Conv1D
 
 from moai.model.config import MoaiConfig
 from moai.model.graft import Conditioning, decoder_layers
@@ -137,19 +138,36 @@ def plan(
     states = (tokens["image"] + prompt) * host_config.get_text_config().hidden_size * dtype.itemsize
     checkpointed = outside + layers * states + (kept - outside) // max(1, layers)  # one layer is alive at a time
     return Plan(
-        _parts(model), tuple(map(int, model.mixers)), tokens, kept, min(kept, checkpointed),
+        _parts(model, recipe.host.quantization), tuple(map(int, model.mixers)), tokens, kept, min(kept, checkpointed),
         _cache(host_config.get_text_config(), tokens["image"] + prompt, dtype),
     )  # fmt: skip
 
 
-def _parts(model: MoaiForConditionalGeneration) -> tuple[Part, ...]:
-    parts = [_part("host", model.host)]
+def _parts(model: MoaiForConditionalGeneration, quantization: str | None) -> tuple[Part, ...]:
+    host = _part("host", model.host)
+    parts = [Part(host.name, host.parameters, host.weights - _saved(model.host, quantization))]
     if not sees(model.config):  # such a host's vision tower is among its own parameters
         parts.append(_part("vision", model.vision))
     for name, module in model.adapters().items():
         part = _part(name, module)  # adapters are kept in FP32, and AdamW keeps two moments of each parameter
         parts.append(Part(name, part.parameters, part.weights, part.weights, 2 * part.weights))
     return tuple(parts)
+
+
+def _saved(host: nn.Module, quantization: str | None) -> int:
+    """Bytes that quantising takes off the host; bitsandbytes leaves words, output layer and norms alone."""
+    if quantization is None:
+        return 0
+    saved = 0
+    for module in host.modules():
+        if not isinstance(module, (nn.Linear, Conv1D)) or module is host.get_output_embeddings():
+            continue
+        weight = module.weight
+        rows = weight.shape[0] if isinstance(module, nn.Linear) else weight.shape[1]
+        # An FP32 scale for every 64 weights of nf4, for every row of int8.
+        quantized = weight.numel() / 2 + weight.numel() / 64 * 4 if quantization == "nf4" else weight.numel() + rows * 4
+        saved += weight.numel() * weight.dtype.itemsize - int(quantized)
+    return saved
 
 
 def _part(name: str, module: nn.Module) -> Part:

@@ -13,6 +13,7 @@ from moai.errors import HostError
 from moai.model.frozen import load_host, quantization_config
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.training.build import build
+from moai.training.plan import plan
 
 OPTIONS = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
 
@@ -52,6 +53,23 @@ def quantized(request, parts):
     tiny.disturb(model, 0.1)
     questions = ("What color has the shape over there?", "Is it?")
     return model, tiny.prompt_inputs(processor, questions, [tiny.seen("red"), tiny.seen("blue")]), request.param
+
+
+def test_a_plan_knows_what_a_quantized_host_weighs(quantized, parts):
+    model, _, kind = quantized
+    host = model.host
+    stored = sum(tensor.numel() * tensor.dtype.itemsize for tensor in host.parameters())
+    scales = [getattr(weight, "quant_state", None) or getattr(weight, "SCB", None) for weight in host.parameters()]
+    for scale in (getattr(scale, "absmax", scale) for scale in scales if scale is not None):
+        stored += scale.numel() * scale.dtype.itemsize
+    recipe = tiny.recipe(parts, host={"reference": str(parts / "host"), "dtype": "bfloat16", "quantization": kind})
+    planned = {part.name: part for part in plan(recipe).parts}["host"]
+    assert planned.weights == stored
+    whole = {
+        part.name: part
+        for part in plan(tiny.recipe(parts, host={"reference": str(parts / "host"), "dtype": "bfloat16"})).parts
+    }
+    assert planned.parameters == whole["host"].parameters and planned.weights < whole["host"].weights
 
 
 def test_the_host_is_small_and_the_adapters_are_whole(quantized):
