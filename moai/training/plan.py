@@ -12,25 +12,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from moai.model.config import MoaiConfig
-from moai.model.graft import Conditioning, decoder_layers
+from moai.model.graft import decoder_layers
 from moai.model.host_checks import check_eyes
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.seeing_host import sees
 from moai.training.build import image_tokens, trained_parts
+from moai.training.plan_activations import kept_by_autograd
 from moai.training.plan_shapes import encoder_of, host_config_of, llama
 from moai.training.recipe import Recipe
 from moai.training.seeing_plan import PICTURE, refuse_shapes, seeing_arguments, seeing_tokens
 
 CARDS = (24, 48, 80)  # GiB
 RESERVE = 1.5 * 2**30  # bytes of a card that the driver, the kernels and fragments take
-ANSWER = 8  # tokens whose logits a training step computes, per sample
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def plan(
         given |= seeing_arguments(host_config) if seeing else {}
         config = MoaiConfig(text_config=host_config, **given)
         model = MoaiForConditionalGeneration(config, host=host, vision=vision)
-        outside, kept = _activations(model, tokens, True), _activations(model, tokens, False)
+        outside, kept = kept_by_autograd(model, tokens, True), kept_by_autograd(model, tokens, False)
     layers = len(decoder_layers(host))
     states = (tokens["image"] + prompt) * host_config.get_text_config().hidden_size * dtype.itemsize
     checkpointed = outside + layers * states + (kept - outside) // max(1, layers)  # one layer is alive at a time
@@ -173,48 +173,6 @@ def _saved(host: nn.Module, quantization: str | None) -> int:
 def _part(name: str, module: nn.Module) -> Part:
     tensors = list(module.parameters())  # each once: tied embeddings lie in memory once
     return Part(name, sum(t.numel() for t in tensors), sum(t.numel() * t.dtype.itemsize for t in tensors))
-
-
-def _activations(model: MoaiForConditionalGeneration, tokens: dict[str, int], checkpointed: bool) -> int:
-    """Bytes that autograd keeps of one sample's forward, weights aside; with checkpointing, outside the layers only."""
-    if checkpointed:
-        model.activation_checkpointing_enable()
-    else:
-        model.activation_checkpointing_disable()
-    model.train()
-    weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept: dict[int, tuple[Any, int]] = {}  # the storage is held, so that its address stays its own
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = (storage, storage.nbytes())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _forward(model, tokens)
-    assert loss.requires_grad, "nothing trains"
-    return sum(size for _, size in kept.values())
-
-
-def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int]) -> Tensor:
-    """One sample as in training. Not ``model.forward``: that asks masks for their values, and there are none."""
-    table = model.get_input_embeddings().weight
-    width, image, prompt = table.shape[1], tokens["image"], tokens["prompt"]
-    with model._precision():
-        if sees(model.config):  # its vision tower is frozen and reads pixels: autograd keeps nothing of it
-            images = torch.empty(1, image, width)
-        else:
-            images = model.connector(torch.empty(1, image, model.vision.width))  # by width: pooling comes before
-        aux = model.compressor(torch.empty(1, tokens["aux"], width), torch.ones(1, tokens["aux"], dtype=torch.bool))
-    embeds = torch.cat([images.to(table.dtype), torch.empty(1, prompt, width, dtype=table.dtype)], dim=1)
-    places = [torch.zeros(1, n, dtype=torch.long) for n in (images.shape[1], prompt)]
-    masks = [torch.ones_like(place, dtype=torch.bool) for place in places]
-    model.holder.conditioning = Conditioning(
-        places[0], masks[0], places[1], masks[1], aux, torch.ones(1, aux.shape[1], dtype=torch.bool)
-    )
-    logits = model.host(inputs_embeds=embeds, use_cache=False, logits_to_keep=ANSWER).logits
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), torch.zeros(ANSWER, dtype=torch.long))
 
 
 def _cache(config: PreTrainedConfig, length: int, dtype: torch.dtype) -> int:
