@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -144,8 +144,7 @@ def plan(
 
 
 def _parts(model: MoaiForConditionalGeneration, quantization: str | None) -> tuple[Part, ...]:
-    host = _part("host", model.host)
-    parts = [Part(host.name, host.parameters, host.weights - _saved(model.host, quantization))]
+    parts = [_host(model.host, quantization)]
     if not sees(model.config):  # such a host's vision tower is among its own parameters
         parts.append(_part("vision", model.vision))
     for name, module in model.adapters().items():
@@ -154,20 +153,21 @@ def _parts(model: MoaiForConditionalGeneration, quantization: str | None) -> tup
     return tuple(parts)
 
 
-def _saved(host: nn.Module, quantization: str | None) -> int:
-    """Bytes that quantising takes off the host; bitsandbytes leaves words, output layer and norms alone."""
+def _host(host: nn.Module, quantization: str | None) -> Part:
+    """The host, quantised or not; bitsandbytes leaves words, output layer and norms alone."""
+    part = _part("host", host)
     if quantization is None:
-        return 0
-    saved = 0
+        return part
+    output, saved = host.get_output_embeddings(), 0
     for module in host.modules():
-        if not isinstance(module, (nn.Linear, Conv1D)) or module is host.get_output_embeddings():
+        if not isinstance(module, (nn.Linear, Conv1D)) or module is output:
             continue
         weight = module.weight
         rows = weight.shape[0] if isinstance(module, nn.Linear) else weight.shape[1]
         # An FP32 scale for every 64 weights of nf4, for every row of int8.
         quantized = weight.numel() / 2 + weight.numel() / 64 * 4 if quantization == "nf4" else weight.numel() + rows * 4
         saved += weight.numel() * weight.dtype.itemsize - int(quantized)
-    return saved
+    return replace(part, weights=part.weights - saved)
 
 
 def _part(name: str, module: nn.Module) -> Part:
