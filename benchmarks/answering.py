@@ -11,6 +11,8 @@ import torch
 from measure import Row, in_turns, operations, ratio, spread
 from subjects import augmented, bare, batch
 
+from moai.compat import CACHE, cache_of
+
 PREFILL, DECODE = 1.15, 0.97
 
 
@@ -70,7 +72,7 @@ class _Decoding:
         self.model, self.length, self.steps, self.done = model, length, steps, 0
         rows = len(inputs["input_ids"])
         self.token, self.mask = torch.full((rows, 1), 5), torch.ones(rows, length + steps, dtype=torch.long)
-        self.cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+        self.cache = cache_of(model(**inputs, use_cache=True, logits_to_keep=1))
 
     def __call__(self) -> None:
         if self.done == self.steps:
@@ -79,5 +81,5 @@ class _Decoding:
         self.done += 1
         mask = self.mask[:, : self.length + self.done]
         self.model(
-            input_ids=self.token, attention_mask=mask, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            input_ids=self.token, attention_mask=mask, use_cache=True, logits_to_keep=1, **{CACHE: self.cache}
         )

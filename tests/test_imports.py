@@ -25,6 +25,7 @@ PUBLIC = {
 # A module may import its own level and those below. The longest matching prefix counts.
 LEVELS = {
     "moai.errors": 0,
+    "moai.compat": 1,
     "moai.hookspecs": 0,
     "moai.registration": 0,
     "moai.perception.types": 0,

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moai.errors import HostError
-
 OPTIONAL = ("position_ids", "logits_to_keep", "use_cache")
 
 
@@ -62,18 +60,3 @@ def kept_logits(logits: Tensor, keep: int | Tensor, window: int) -> Tensor:
     if logits.shape[1] == count or every:
         return logits
     return logits[:, -count:] if isinstance(keep, int) else logits[:, keep]
-
-
-def cache_of(output, host: nn.Module):
-    """The key-value cache in a host's output, ``None`` where none was asked for.
-
-    Raises:
-        HostError: the host never returns one: each generated token would be mixed as if it stood alone.
-    """
-    try:
-        return output.past_key_values
-    except AttributeError:
-        raise HostError(
-            f"{type(host).__name__} keeps no key-value cache, so it cannot be a host; "
-            "use a decoder-only language model with attention layers"
-        ) from None

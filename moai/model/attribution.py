@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from moai.compat import is_compiled
 from moai.errors import PromptError
 from moai.model.compressor import Compressor, PerceiverLayer
 from moai.model.connectors import AverageConnector, LinearConnector, MLPConnector
@@ -148,11 +149,10 @@ def tracing(model: nn.Module) -> Iterator[Trace]:
 
     hooks = [model.compressor.register_forward_pre_hook(compressing)]
     hooks += [layer.register_forward_pre_hook(stepping) for layer in model.compressor.layers]
-    compiled = any(part._compiled_call_impl is not None for part in model.modules())
     model.holder.trace = trace
     try:
         # A compiled graph does not look for hooks that were not there when it was made.
-        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        with torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext():
             yield trace
     finally:
         model.holder.trace = None

@@ -19,6 +19,7 @@ from moai.assets.hashes import sha256_file, verify
 from moai.assets.known_hashes import known_sha256
 from moai.assets.replacing import replacing
 from moai.assets.resolver import resolve
+from moai.compat import attention_implementation
 from moai.errors import CheckpointError
 from moai.model.frozen import check_frozen, host_hashes, load_host
 from moai.model.seeing_host import sees
@@ -45,7 +46,7 @@ def save_run(model, folder: str | Path) -> None:
         raise CheckpointError("the host has no reference to be found by again; pass reference= where the model is made")
     folder.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
-    model.config.host = {**(model.config.host or {}), "attention": model.host.config._attn_implementation}
+    model.config.host = {**(model.config.host or {}), "attention": attention_implementation(model.host.config)}
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
@@ -101,7 +102,7 @@ def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_m
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     host_kwargs = {name: value for name, value in kwargs.items() if name not in IGNORED}
     # The Auto classes put it into the configuration and do not hand it on.
-    host_kwargs.setdefault("attn_implementation", config._attn_implementation or config.host.get("attention"))
+    host_kwargs.setdefault("attn_implementation", attention_implementation(config) or config.host.get("attention"))
     check_frozen(config)
     host = load_host(
         config.host["reference"],

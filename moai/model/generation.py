@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationMixin
 
+from moai.compat import CACHE, take_cache, takes_cache
 from moai.errors import PromptError
 
 PREFILL_ONLY = ("image_features", "aux_states", "aux_states_mask", "aux_said", "prompt_mask", "gate_shift")
@@ -29,14 +30,17 @@ class PromptGeneration(GenerationMixin):
             inputs: ``input_ids``, if they are not given by name.
             return_attribution: put :class:`~moai.model.attribution.Attribution` of the prompts, before any beams, into
                 the output; the prompts are read once more for it. Needs ``return_dict_in_generate``.
-            kwargs: what ``forward`` and ``generate`` take. With ``past_key_values`` of an earlier turn, ``input_ids``
-                are the whole conversation; only what is behind the cache is read and mixed, and of ``pixel_values``
-                only the images there are encoded.
+            kwargs: what ``forward`` and ``generate`` take. With the ``cache`` of an earlier turn (also called
+                ``past_key_values``), ``input_ids`` are the whole conversation. What comes after the cache is read and
+                mixed; of ``pixel_values`` only the images there are encoded.
 
         Raises:
             PromptError: chunked prefill or a plain assistant model, which cannot be exact here; a prompt that does
                 not leave room in the host's context; or an attribution that has no output to stand in.
         """
+        cache = take_cache(kwargs)
+        if cache is not None:
+            kwargs[CACHE] = cache
         self._refuse(kwargs)
         self._suppress_placeholder(kwargs)
         input_ids = kwargs.get("input_ids", inputs)
@@ -57,14 +61,14 @@ class PromptGeneration(GenerationMixin):
         config = kwargs.get("generation_config") or self.generation_config
         if not kwargs.get("return_dict_in_generate", getattr(config, "return_dict_in_generate", False)):
             raise PromptError("return_attribution needs an output to stand in; pass return_dict_in_generate=True too")
-        if kwargs.get("past_key_values") is not None:
-            raise PromptError("return_attribution looks at a whole prompt; leave past_key_values out")
+        if kwargs.get(CACHE) is not None:
+            raise PromptError(f"return_attribution looks at a whole prompt; leave {CACHE} out")
         tensors = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
         prompt = {**tensors, "input_ids": input_ids, "use_cache": False, "logits_to_keep": 1}
         return self(**prompt, return_attribution=True).attribution
 
     def _encode(self, input_ids: Tensor, kwargs: dict) -> None:
-        past = kwargs.get("past_key_values")
+        past = kwargs.get(CACHE)
         seen = 0 if past is None else int(past.get_seq_length())
         if kwargs.get("prompt_mask") is None:
             attention = kwargs.get("attention_mask")
@@ -113,18 +117,19 @@ class PromptGeneration(GenerationMixin):
                 "shorten the question or use fewer images"
             )
 
+    @takes_cache
     def prepare_inputs_for_generation(
-        self, input_ids, inputs_embeds=None, is_first_iteration=False, past_key_values=None, **kwargs
+        self, input_ids, inputs_embeds=None, is_first_iteration=False, cache=None, **kwargs
     ):
         """Drop what only the prefill needs, unless there is no cache and every step is a prefill."""
         model_inputs = super().prepare_inputs_for_generation(
             input_ids,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
-            past_key_values=past_key_values,
+            **{CACHE: cache},
             **kwargs,
         )
-        return without_read(model_inputs, past_key_values, is_first_iteration)
+        return without_read(model_inputs, cache, is_first_iteration)
 
 
 def without_read(model_inputs: dict, past, is_first_iteration: bool) -> dict:

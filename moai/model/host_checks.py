@@ -1,16 +1,20 @@
 """Which models can be hosts, and how each of them scales what is embedded.
 
-Knows: transformers' causal language models: their configurations, forward signatures and decoder layers.
+Knows: transformers' causal language models: their configurations and decoder layers, and how they run on one token.
 """
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from moai.compat import cache_names, cache_of, has_model
 from moai.errors import HostError
+from moai.model.arguments import takes
 from moai.model.graft import attention_of, decoder_layers
 
 ADVICE = "use a decoder-only language model with attention layers"
@@ -37,34 +41,81 @@ def check_eyes(config: PreTrainedConfig, name: str, seeing: bool) -> None:
     # Imported here: this import runs our own registration, which needs this module whole.
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    known = type(config) in AutoModelForImageTextToText._model_mapping
+    known = has_model(AutoModelForImageTextToText, config)
     if seeing and not known:
         raise HostError(
             f"{name} ({config.model_type}) is no vision-language model; name an encoder in vision, without host.sees"
         )
-    if known and not seeing and type(config) not in AutoModelForCausalLM._model_mapping:
+    if known and not seeing and not has_model(AutoModelForCausalLM, config):
         raise HostError(
             f"{name} ({config.model_type}) is a vision-language model; set host.sees: true, and leave vision out"
         )
 
 
 def check_host(host: nn.Module) -> None:
-    """Refuse a loaded model that cannot be a host.
+    """Refuse a loaded model that cannot be a host; :func:`cache_keyword` refuses what has to be run to be known.
 
     Raises:
-        HostError: an encoder-decoder, a state-space or recurrent model, one without a key-value cache, or one whose
-            words are narrower than its layers; the message names the class.
+        HostError: an encoder-decoder, a state-space or recurrent model, or one whose words are narrower than its
+            layers; the message names the class.
     """
     name = type(host).__name__
     check_configuration(host.config, name)
-    model = host.get_base_model() if hasattr(host, "get_base_model") else host
     if all(attention_of(layer) is None for layer in decoder_layers(host)):
         raise HostError(f"{name} has no attention in any layer (a state-space or recurrent model); {ADVICE}")
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
-        raise HostError(f"{name} keeps no key-value cache (a recurrent or early model) and cannot be a host; {ADVICE}")
     embedded, width = host.get_input_embeddings().embedding_dim, host.config.get_text_config().hidden_size
     if embedded != width:
         raise HostError(f"{name} embeds words in {embedded} dimensions and decodes in {width}; use a host of one width")
+
+
+@torch.no_grad()
+def cache_keyword(host: nn.Module) -> str:
+    """Run a host on two words, one after the other, and find the argument in which it takes its key-value cache.
+
+    What a forward declares says little: transformers renamed the argument, remote code keeps the old name, and a name
+    can be declared and ignored. A cache that holds two words afterwards was read and written.
+
+    Raises:
+        HostError: the host returns no cache, or does not go on from the one that it returned.
+    """
+    name = type(host).__name__
+    inner = host.get_base_model() if hasattr(host, "get_base_model") else host  # what an adapter of peft is around
+    image = {getattr(host.config, key, None) for key in ("image_token_id", "image_token_index")}
+    first = next(number for number in range(len(image) + 1) if number not in image)
+    word = torch.tensor([[first]], device=host.get_input_embeddings().weight.device)
+    optional = {"use_cache": True} if "use_cache" in takes(inner) else {}
+
+    def cached_words(**given) -> tuple[object, int]:
+        cache = cache_of(host(input_ids=word, **optional, **given))  # without a mask, a host on "meta" runs as well
+        return cache, int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
+
+    refusal: TypeError | None = None
+    with _evaluating(host):
+        for keyword in cache_names(inner.forward):
+            cache, length = cached_words()
+            if length != 1:
+                raise HostError(
+                    f"{name} keeps no key-value cache (a recurrent or early model) and cannot be a host; {ADVICE}"
+                )
+            try:
+                if cached_words(**{keyword: cache})[1] == 2:
+                    return keyword
+            except TypeError as error:  # an argument that it does not have; the other name may be the one
+                refusal = error
+    raise HostError(f"{name} does not go on from its key-value cache and cannot be a host; {ADVICE}") from refusal
+
+
+@contextmanager
+def _evaluating(host: nn.Module) -> Iterator[None]:
+    """Evaluation mode for every module, and afterwards the mode that each was in: no dropout draws a number."""
+    training = [module for module in host.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def embedding_factors(host: nn.Module) -> tuple[float, float]:

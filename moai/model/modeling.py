@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from moai.model.arguments import OPTIONAL, answer_positions, cache_of, kept_logits, positions, prompt_positions, takes
+from moai.compat import CACHE, CACHE_NAMES, attention_implementation, cache_of, takes_cache
+from moai.model.arguments import OPTIONAL, answer_positions, kept_logits, positions, prompt_positions, takes
 from moai.model.attribution import attributable
 from moai.model.checkpoint import load_run, save_run
 from moai.model.compressor import Compressor
@@ -25,7 +26,7 @@ from moai.model.config import MoaiConfig, mixer_layers
 from moai.model.encoding import Encoders
 from moai.model.generation import PromptGeneration
 from moai.model.graft import Holder, decoder_layers, graft, ungraft
-from moai.model.host_checks import check_host, embedding_factors
+from moai.model.host_checks import cache_keyword, check_host, embedding_factors
 from moai.model.kept import keep
 from moai.model.mixer import Mixer
 from moai.model.seeing_host import SeeingHostGeneration, Unseeing, seeing_config, sees
@@ -54,7 +55,7 @@ class MoaiForConditionalGeneration(
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = list(CACHE_NAMES)
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(
@@ -71,9 +72,9 @@ class MoaiForConditionalGeneration(
         auto = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
         self.host = host if host is not None else auto.from_config(copy.deepcopy(config.text_config))
         check_host(self.host)
-        self.host_takes = takes(self.host)
+        self.host_takes, self.host_cache = takes(self.host), cache_keyword(self.host)
         self.word_factor, self.embedding_factor = embedding_factors(self.host)
-        if self.host.config._attn_implementation is None:
+        if attention_implementation(self.host.config) is None:
             # A configuration that contains the host's own resets this field, and the host then runs without its
             # causal mask: answers leak into the prompt and the loss falls to zero.
             self.host.set_attn_implementation("sdpa")
@@ -200,13 +201,14 @@ class MoaiForConditionalGeneration(
 
     # Forward -----------------------------------------------------------------------------------------------------
 
+    @takes_cache
     @attributable
     def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values=None,
+        cache=None,
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_features: Tensor | None = None,
@@ -233,6 +235,7 @@ class MoaiForConditionalGeneration(
         Args:
             input_ids: ``(B, S)`` with ``image_tokens`` placeholders per image.
             attention_mask: ``(B, S)``, or what the host takes; padding may stand on either side.
+            cache: what an earlier forward returned, to go on from; ``past_key_values`` is the same, in every version.
             pixel_values: ``(N, 3, h, w)``, all images in the order of their placeholders.
             image_features: ``(B, M, D)`` instead of pixels, as ``encode_images`` gives them.
             image_keep: ``(B,)`` bool; rows that are false get zero vision features (image dropout in training).
@@ -248,11 +251,12 @@ class MoaiForConditionalGeneration(
             return_attribution: ``True`` puts :class:`~moai.model.attribution.Attribution` into the output.
 
         Returns:
-            ``loss`` (with labels), ``logits`` (with labels only at the answer positions), ``past_key_values``; with
-            ``guide`` also ``guide_loss``, the mean of :meth:`Mixer.guide_loss` over the mixers; ``loss`` is without it.
+            ``loss`` (with labels), ``logits`` (with labels only at the answer positions), and the cache under the name
+            that this version of transformers gives it; with ``guide`` also ``guide_loss``, the mean of
+            :meth:`Mixer.guide_loss` over the mixers; ``loss`` is without it.
         """
         window = input_ids.shape[1] if input_ids is not None else inputs_embeds.shape[1]
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past = cache.get_seq_length() if cache is not None else 0
         prompt_mask = prompt_positions(prompt_mask, attention_mask, labels, input_ids, past, window)
         is_image = None if input_ids is None else input_ids == self.config.image_token_id
         given = self._host_inputs(input_ids, inputs_embeds, is_image, pixel_values, image_features, image_keep)
@@ -273,7 +277,7 @@ class MoaiForConditionalGeneration(
         output = self.host(
             **given,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            **{self.host_cache: cache},
             **{name: value for name, value in optional.items() if name in self.host_takes},
             **kwargs,
         )
@@ -285,10 +289,10 @@ class MoaiForConditionalGeneration(
         return AugmentedOutput(
             loss=loss,
             logits=logits,
-            past_key_values=cache_of(output, self.host),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
             guide_loss=self._guide_loss(),
+            **{CACHE: cache_of(output)},
         )
 
     # Loading and saving ------------------------------------------------------------------------------------------

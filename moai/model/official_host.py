@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
+from moai.compat import CACHE, takes_cache
 from moai.model.graft import MixerHook, locate
 from moai.model.official_config import PLoRALlamaConfig
 
@@ -84,12 +85,13 @@ class PLoRALlamaForCausalLM(LlamaForCausalLM):
                 linear.register_forward_hook(PLoRAHook(added[group], which, scale, self.images))
         return added
 
+    @takes_cache
     def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values=None,
+        cache=None,
         image_positions: Tensor | None = None,
         **kwargs,
     ):
@@ -106,7 +108,7 @@ class PLoRALlamaForCausalLM(LlamaForCausalLM):
                 self.images.set(None)
             else:
                 self.images.index, self.images.valid = conditioning.image_index, conditioning.image_mask
-        return super().forward(input_ids, attention_mask, position_ids, past_key_values, **kwargs)
+        return super().forward(input_ids, attention_mask, position_ids, **{CACHE: cache}, **kwargs)
 
     def _conditioning(self):
         for module in self.model.layers.modules():

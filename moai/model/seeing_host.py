@@ -13,6 +13,7 @@ import inspect
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig
 
+from moai.compat import cache_in, takes_cache
 from moai.errors import HostError
 from moai.model.config import MoaiConfig
 from moai.model.generation import PREFILL_ONLY, without_read
@@ -125,26 +126,27 @@ class SeeingHostGeneration(GenerationMixin):
         wanted = TYPES in inspect.signature(self.host.forward).parameters
         return {TYPES: (input_ids == self.config.image_token_id).long()} if wanted else {}
 
+    @takes_cache
     def prepare_inputs_for_generation(
-        self, input_ids, past_key_values=None, inputs_embeds=None, is_first_iteration=False, **kwargs
+        self, input_ids, cache=None, inputs_embeds=None, is_first_iteration=False, **kwargs
     ):
         """As the host prepares its inputs, with the perception at prefill only."""
         if not sees(self.config):
             return super().prepare_inputs_for_generation(
                 input_ids,
-                past_key_values=past_key_values,
+                cache=cache,
                 inputs_embeds=inputs_embeds,
                 is_first_iteration=is_first_iteration,
                 **kwargs,
             )
         model_inputs = self.host.prepare_inputs_for_generation(
             input_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
+            **cache_in(self.host.prepare_inputs_for_generation, cache),
             **kwargs,
         )
-        return without_read(model_inputs, past_key_values, is_first_iteration)
+        return without_read(model_inputs, cache, is_first_iteration)
 
     def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
         if not sees(self.config):

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
+from moai.compat import FakeTensorMode
 from moai.model.config import MoaiConfig
 from moai.model.graft import decoder_layers
 from moai.model.host_checks import check_eyes

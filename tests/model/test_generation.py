@@ -5,6 +5,7 @@ import tiny
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
+from moai.compat import cache_of
 from moai.errors import PromptError
 
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?")
@@ -216,6 +217,6 @@ def test_generation_can_continue_from_a_cache(model, inputs):
     rest = {name: value for name, value in row.items() if name.startswith(("pixel", "aux"))}
     options = {"attention_mask": mask, "max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
     whole = model.generate(input_ids=more, prompt_mask=prompt, **rest, **options)
-    rest["past_key_values"] = first.past_key_values
+    rest["cache"] = cache_of(first)
     cached = model.generate(input_ids=more, prompt_mask=prompt, **rest, **options)
     assert torch.equal(cached, whole)

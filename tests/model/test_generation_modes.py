@@ -7,6 +7,7 @@ import tiny
 import torch
 from transformers import TextIteratorStreamer, TextStreamer
 
+from moai.compat import cache_of
 from moai.errors import PromptError
 
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?")
@@ -81,9 +82,9 @@ def by_turns(model, turns, steps=LENGTH):
         end = length + ids.shape[1]
         mask = torch.zeros(1, end, dtype=torch.bool)
         mask[:, length:] = prompt
-        output = model(input_ids=ids, attention_mask=torch.ones(1, end), prompt_mask=mask, past_key_values=past,
+        output = model(input_ids=ids, attention_mask=torch.ones(1, end), prompt_mask=mask, cache=past,
                        use_cache=True, **rest)  # fmt: skip
-        past, length = output.past_key_values, end
+        past, length = cache_of(output), end
         if number < len(turns) - 1:
             continue
         answer = []
@@ -92,7 +93,7 @@ def by_turns(model, turns, steps=LENGTH):
             logits[:, [2, model.config.image_token_id]] = -torch.inf
             answer.append(logits.argmax(dim=-1, keepdim=True))
             length += 1
-            output = model(input_ids=answer[-1], attention_mask=torch.ones(1, length), past_key_values=past)
+            output = model(input_ids=answer[-1], attention_mask=torch.ones(1, length), cache=past)
     return torch.cat(answer, dim=1)
 
 
@@ -115,7 +116,7 @@ def test_a_second_turn_on_a_returned_cache(model, processor, second_image):
     prompt = torch.ones_like(whole).bool()
     prompt[:, first.shape[1] : output.sequences.shape[1]] = False  # the model's own answer is never mixed
 
-    cached = output.past_key_values.get_seq_length()
+    cached = cache_of(output).get_seq_length()
     assert cached == output.sequences.shape[1] - 1
     behind = torch.cat([said[:, -1:], second], dim=1)
     own = torch.ones_like(behind).bool()
@@ -124,7 +125,7 @@ def test_a_second_turn_on_a_returned_cache(model, processor, second_image):
     expected = by_turns(model, turns)
     pixels = [red, blue] if second_image else [red]  # of the whole conversation, as a processor gives them
     again = {**more, "pixel_values": processor.pixels(pixels)}
-    cache = {"past_key_values": output.past_key_values, "prompt_mask": prompt}
+    cache = {"cache": cache_of(output), "prompt_mask": prompt}
     found = model.generate(input_ids=whole, **again, **options, **cache)[:, whole.shape[1] :]
     assert torch.equal(found, expected)
     unmixed = by_turns(model, [*turns[:-1], (behind, False, more)])
@@ -139,7 +140,7 @@ def test_an_image_that_was_read_is_not_encoded_again(model, processor, monkeypat
     forward = model.vision.forward
     monkeypatch.setattr(model.vision, "forward", lambda pixels: seen.append(len(pixels)) or forward(pixels))
     whole = torch.cat([output.sequences, second], dim=1)
-    options = {"past_key_values": output.past_key_values, "max_new_tokens": 2}
+    options = {"cache": cache_of(output), "max_new_tokens": 2}
     model.generate(input_ids=whole, pixel_values=given["pixel_values"], **options)
     assert seen == []
 

@@ -10,6 +10,7 @@ import transformers
 from host_families import FAMILIES, NAMED, tiny_host
 from transformers import AutoModelForCausalLM
 
+from moai.compat import CACHE
 from moai.errors import HostError
 from moai.model.arguments import kept_logits
 from moai.model.checkpoint import load_host
@@ -180,7 +181,7 @@ class Swallowing(transformers.LlamaForCausalLM):
     """A host that takes anything and computes all logits nevertheless."""
 
     def forward(self, *args, past_key_values=None, logits_to_keep=0, **kwargs):
-        return super().forward(*args, past_key_values=past_key_values, **kwargs)
+        return super().forward(*args, **{CACHE: past_key_values}, **kwargs)
 
 
 @pytest.mark.parametrize("kind", [Strict, Swallowing])

@@ -59,9 +59,10 @@ def test_a_plan_knows_what_a_quantized_host_weighs(quantized, parts):
     model, _, kind = quantized
     host = model.host
     stored = sum(tensor.numel() * tensor.dtype.itemsize for tensor in host.parameters())
-    scales = [getattr(weight, "quant_state", None) or getattr(weight, "SCB", None) for weight in host.parameters()]
-    for scale in (getattr(scale, "absmax", scale) for scale in scales if scale is not None):
-        stored += scale.numel() * scale.dtype.itemsize
+    # bitsandbytes keeps the scales of nf4 with the weight; those of int8 go from there to the layer when it runs.
+    scales = [weight.quant_state.absmax for weight in host.parameters() if getattr(weight, "quant_state", None)]
+    scales += [layer.state.SCB for layer in host.modules() if hasattr(layer, "state")]
+    stored += sum(scale.numel() * scale.dtype.itemsize for scale in scales)
     recipe = tiny.recipe(parts, host={"reference": str(parts / "host"), "dtype": "bfloat16", "quantization": kind})
     planned = {part.name: part for part in plan(recipe).parts}["host"]
     assert planned.weights == stored

@@ -1,0 +1,107 @@
+"""Differences between versions of transformers and torch: the only file that knows them.
+
+Knows: names that were changed, and names that are private upstream. Differences are found by looking at what is there,
+never by comparing version numbers, so that a version that nobody has seen yet is handled like the one it resembles.
+
+transformers 5.24 renamed the key-value cache from ``past_key_values`` to ``cache``: in forwards, in outputs and in what
+``generate`` passes. The old name is a deprecated keyword until 5.40. Both names are taken here in every version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedConfig
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from moai.errors import PromptError
+
+__all__ = [
+    "CACHE",
+    "CACHE_NAMES",
+    "FakeTensorMode",
+    "attention_implementation",
+    "cache_in",
+    "cache_names",
+    "cache_of",
+    "has_model",
+    "is_compiled",
+    "take_cache",
+    "takes_cache",
+]
+
+CACHE_NAMES = ("cache", "past_key_values")
+# What this version of transformers calls the cache; the fields of an output are the shortest place to see it.
+CACHE = next(name for name in CACHE_NAMES if name in {f.name for f in dataclasses.fields(CausalLMOutputWithPast)})
+
+
+def take_cache(arguments: dict[str, Any]) -> Any:
+    """Remove the key-value cache from keyword arguments, whatever its name, and return it; None without one.
+
+    Raises:
+        PromptError: two caches.
+    """
+    given = {name: arguments.pop(name) for name in CACHE_NAMES if name in arguments}
+    caches = {name: cache for name, cache in given.items() if cache is not None}
+    if len(caches) > 1:
+        raise PromptError(f"both past_key_values and cache are given, two names of one thing; give {CACHE} alone")
+    return next(iter(caches.values()), None)
+
+
+def takes_cache(function: Callable) -> Callable:
+    """Let a function with a parameter ``cache`` be given the key-value cache under either name.
+
+    Its signature shows the name that this version of transformers uses, since ``generate`` reads signatures to tell
+    which arguments a model has. By position the cache stays where it was.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        given = take_cache(kwargs)
+        return function(*args, **kwargs) if given is None else function(*args, cache=given, **kwargs)
+
+    parameters = [p.replace(name=CACHE) if name == "cache" else p for name, p in signature.parameters.items()]
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return wrapped
+
+
+def cache_of(output: Any) -> Any:
+    """Return the key-value cache in a model's output, whatever its name; None without one."""
+    names = (CACHE, *(name for name in CACHE_NAMES if name != CACHE))
+    return next((cache for name in names if (cache := getattr(output, name, None)) is not None), None)
+
+
+def cache_names(function: Callable) -> tuple[str, ...]:
+    """Return the names under which a function may take the cache, the likeliest first.
+
+    Which of them works is for the caller to find out: a function may declare a name and ignore what comes with it.
+    """
+    parameters = inspect.signature(function).parameters
+    return tuple(sorted(CACHE_NAMES, key=lambda name: (name not in parameters, name != CACHE)))
+
+
+def cache_in(function: Callable, cache: Any) -> dict[str, Any]:
+    """Return the keyword argument that hands a cache to a function of transformers."""
+    return {cache_names(function)[0]: cache}
+
+
+def has_model(auto: type, config: PreTrainedConfig) -> bool:
+    """Say whether an Auto class of transformers knows a model for a configuration."""
+    return type(config) in auto._model_mapping  # type: ignore[attr-defined]
+
+
+def attention_implementation(config: PreTrainedConfig) -> str | None:
+    """Return the attention that a model runs with ("sdpa", "eager", ..); None where none was chosen yet."""
+    return config._attn_implementation
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Say whether a module, or one inside it, was compiled in place."""
+    return any(part._compiled_call_impl is not None for part in module.modules())
