@@ -1,10 +1,14 @@
-# make quickstart   make .venv, install, and do the main job: assets, perceive, train, evaluate, ask
-# make test         make .venv, install, and run every test of the library and of its plugins
-# make bench        time moai against its references, side by side (docs/benchmarks.md)
-# make lint         ruff
-# make clean        remove what make and Python built; runs/ and the asset cache stay
+# make quickstart    make .venv, install, and do the main job: assets, perceive, train, evaluate, ask
+# make test          make .venv, install, and run every test of the library and of its plugins
+# make test-floor    the same tests with the lowest versions that pyproject.toml allows, in .venv-floor
+# make test-newest   the same tests with the newest versions there are, in .venv-newest
+# make lock          renew requirements.lock: what make quickstart and make test install
+# make bench         time moai against its references, side by side (docs/benchmarks.md)
+# make lint          ruff
+# make clean         remove what make and Python built; runs/ and the asset cache stay
 #
-# PYTHON=python3.12 picks the interpreter; PIP_ARGS=... is passed to pip install.
+# PYTHON=python3.12 picks the interpreter; PIP_ARGS=... is passed to pip install; TESTS=quick runs the part of the tests
+# that a dependency is likeliest to break.
 
 RECENT := 'import sys; sys.exit(sys.version_info < (3, 11))'
 ifndef PYTHON
@@ -13,46 +17,50 @@ PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 endif
 PIP_ARGS ?=
 RUN ?= runs/quickstart
+TESTS ?= all
+TESTS_all := tests plugins
+TESTS_quick := tests/test_imports.py tests/test_compat.py tests/test_answering.py tests/model/test_cache_names.py \
+  tests/model/test_generation.py tests/model/test_generation_modes.py tests/model/test_hosts.py \
+  tests/model/test_hosts_seeing.py tests/model/test_modeling.py tests/model/test_processing.py \
+  tests/model/test_checkpoint.py tests/training/test_resume.py tests/training/test_seeing_recipe.py \
+  tests/cli plugins
 
 BIN := .venv/bin
-INSTALLED := .venv/.installed
-ULTRALYTICS := .venv/.ultralytics
-PLUGINS := plugins/moai-shapes plugins/moai-geometry plugins/moai-tally plugins/moai-easyocr plugins/moai-rapidocr \
-  plugins/moai-transformers plugins/moai-psgtr plugins/moai-detectron2
+SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml) .ci/environment.py
 
 # Idle OpenMP threads that spin take the core from the thread that works.
 export OMP_WAIT_POLICY := passive
 unexport HF_HUB_OFFLINE
 
-.PHONY: quickstart test bench lint clean
+.PHONY: quickstart test test-floor test-newest lock bench lint clean python
 
-quickstart: $(INSTALLED)
+quickstart: .venv/.installed
 	$(BIN)/moai quickstart --run $(RUN)
 
-test: $(INSTALLED) $(ULTRALYTICS)
-	$(BIN)/python -m pytest tests plugins -q
+test: .venv/.installed
+	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q
 
-bench: $(INSTALLED)
+# Resolved anew at each call: what is lowest and newest changes without a file here that changes.
+test-floor test-newest: test-%: python
+	"$(PYTHON)" .ci/environment.py $* .venv-$*
+	.venv-$*/bin/python -m pytest $(TESTS_$(TESTS)) -q
+
+lock: python
+	"$(PYTHON)" .ci/environment.py lock
+
+bench: .venv/.installed
 	$(BIN)/python benchmarks/run.py
 
-lint: $(INSTALLED)
+lint: .venv/.installed
 	$(BIN)/ruff check .
 
-# One pip command, so that the plugins' need of moai is met by this clone.
-$(INSTALLED): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+.venv/.installed: requirements.lock $(SOURCES) | python
+	"$(PYTHON)" .ci/environment.py locked .venv --pip-args "$(PIP_ARGS)"
+
+python:
 	@"$(PYTHON)" -c $(RECENT) 2>/dev/null || \
 	  { echo "error: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@# A .venv without a working pip is one that was interrupted while it was made.
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[test]' $(PLUGINS:%=-e %)
-	touch $@
-
-# Without its dependencies: it asks for opencv-python, which would write over the headless build that the others use.
-$(ULTRALYTICS): $(INSTALLED) plugins/moai-ultralytics/pyproject.toml
-	$(BIN)/python -m pip install $(PIP_ARGS) --no-deps 'ultralytics>=8.4.190,<8.5' 'polars>=1' 'polars-runtime-32>=1' \
-	  nvidia-ml-py -e plugins/moai-ultralytics
-	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache *.egg-info plugins/*/*.egg-info plugins/*/build
+	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache *.egg-info plugins/*/*.egg-info plugins/*/build
 	find moai plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
