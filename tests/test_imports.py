@@ -24,6 +24,7 @@ PUBLIC = {
 
 # A module may import its own level and those below. The longest matching prefix counts.
 LEVELS = {
+    "moai.dependencies": 0,
     "moai.errors": 0,
     "moai.hookspecs": 0,
     "moai.registration": 0,
