@@ -35,6 +35,7 @@ LEVELS = {
     "moai.plugins": 1,
     "moai.perception.verbalize": 1,
     "moai.scaffold": 1,
+    "moai.doctor": 2,
     "moai.perception": 2,
     "moai.testing": 2,
     "moai.data": 3,
