@@ -28,7 +28,7 @@ class Asset:
     """Of a wheel, or the revision of a hub model."""
     state: Literal["cached", "damaged", "absent"]
     bytes: int
-    """On disk; 0 where it is absent."""
+    """Of its files; 0 where it is absent."""
     path: Path
 
 

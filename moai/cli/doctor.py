@@ -69,9 +69,9 @@ def _draw_dependencies(listed: list[dict[str, Any]]) -> None:
 def _state(dependency: dict[str, Any]) -> str:
     state, extras, needed_by = STATES[dependency["state"]], dependency["extras"], dependency["needed_by"]
     if extras:
-        role = f"optional: {', '.join(extras)}"
+        role = f"extra: {', '.join(extras)}"
         return f"{state}, {role}" if state and dependency["installed"] else role
-    return ", ".join(filter(None, (state, "" if needed_by == DISTRIBUTION else f"for {needed_by}")))
+    return ", ".join(filter(None, (state, "" if needed_by == DISTRIBUTION else f"({needed_by})")))
 
 
 def _draw_imports(facts: dict[str, Any]) -> None:

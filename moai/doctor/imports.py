@@ -11,14 +11,13 @@ import subprocess
 import sys
 from typing import Any
 
+from moai.dependencies import read_tested
 from moai.doctor.findings import Findings
 from moai.doctor.probe import MARK, MODULES
+from moai.errors import DependencyError
 
+LIBRARIES = ("torch", "transformers")
 PATIENCE = 300  # seconds; torch takes most of a minute from a cold network disk
-FIXES = {
-    "torch": "install it again: pip install --force-reinstall torch",
-    "transformers": "install it again: pip install --force-reinstall transformers",
-}
 
 
 def examine_imports(findings: Findings) -> dict[str, Any]:
@@ -44,8 +43,18 @@ def examine_imports(findings: Findings) -> dict[str, Any]:
 def _report(module: str, reason: str, findings: Findings) -> None:
     if reason == f"ModuleNotFoundError: No module named '{module}'" and any(one.about == module for one in findings):
         return  # the dependencies say so
-    fix = "install the versions that were tested, which the table of dependencies lists"
-    findings.error(module, f"{module} cannot be imported: {reason}", FIXES.get(module, fix))
+    findings.error(module, f"{module} cannot be imported: {reason}", _fix(module))
+
+
+def _fix(module: str) -> str:
+    """The tested version once more, of the module, or of both libraries where it is a module of moai's."""
+    try:
+        tested = read_tested().versions
+    except DependencyError:  # the section about dependencies reports it
+        tested = {}
+    names = (module,) if module in LIBRARIES else LIBRARIES
+    wanted = " ".join(f'"{name}=={tested[name]}"' if name in tested else name for name in names)
+    return f"install what was tested: pip install --force-reinstall {wanted}"
 
 
 def _run_probe() -> tuple[list[str], str]:

@@ -25,8 +25,8 @@ def again(site, *requires, version="1.0", name="moai-vlm", **more):
     return install(site, name, version, *requires, **more)
 
 
-def plugin(site, monkeypatch, *requires):
+def plugin(site, monkeypatch, *requires, name="moai-box"):
     """Install a plugin's metadata; ``known`` holds its experts."""
-    install(site, "moai-box", "0.3", *requires, hooks="box = moai_box")
-    points = list(metadata.distribution("moai-box").entry_points)
+    install(site, name, "0.3", *requires, hooks="box = moai_box")
+    points = list(metadata.distribution(name).entry_points)
     monkeypatch.setattr(plugins, "entry_points", lambda group: points)

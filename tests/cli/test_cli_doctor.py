@@ -56,8 +56,8 @@ def test_tables_and_sentences(site, run_cli, monkeypatch, known):
     assert result.exit_code == 1 and "Traceback" not in result.output
     rows = [line.split() for line in result.stdout.splitlines()]
     assert ["torch", "2.5.1", "2.14.1", ">=2.6,<3", "too", "old"] in rows
-    assert ["extra-box", "0.5", ">=1", "too", "old,", "optional:", "more"] in rows
-    assert ["engine", ">=3", "missing,", "for", "moai-box"] in rows
+    assert ["extra-box", "0.5", ">=1", "too", "old,", "extra:", "more"] in rows
+    assert ["engine", ">=3", "missing,", "(moai-box)"] in rows
     assert ["cuda:0:", "Great", "GPU,", "80.0", "GB"] in rows and ["cpu:", "2", "threads,", "AVX2"] in rows
     assert ["box", "moai-box", "0.3", "ok"] in rows
     assert ["absent", "open_world", "moai-tests", "9.9", "not", "installed:", "lacks", "no_such_module_of_ours"] in rows
@@ -75,9 +75,15 @@ def test_nothing_to_mend_is_said(site, run_cli):
 def test_it_fits_eighty_columns(site, run_cli, monkeypatch):
     monkeypatch.setattr("moai.cli.show.PIPE_WIDTH", 80)
     install(site, "opencv-python-headless", "5.0.0.93")
-    plugin(site, monkeypatch, "opencv-python-headless>=4.8,<6")
+    install(site, "extra-box-of-scenes", "0.26.0")
+    again(
+        site, "torch>=2.6,<3", "extra-box>=1.7.2,<1.8; extra == 'scenes'",
+        version=moai.__version__, extras=("scenes",),
+    )  # fmt: skip
+    plugin(site, monkeypatch, "opencv-python-headless>=4.8,<5.1", name="moai-rapidocr")
     tables = run_cli("doctor").stdout.partition("dependency")[2].partition("torch 2")[0]
-    assert "opencv-python-headless" in tables and max(map(len, tables.splitlines())) <= 80
+    assert " opencv-python-headless " in tables and " (moai-rapidocr)" in tables and " extra: scenes" in tables
+    assert max(map(len, tables.splitlines())) <= 80
 
 
 def broken(folder, *modules):

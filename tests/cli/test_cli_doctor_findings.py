@@ -177,8 +177,14 @@ def models_do_not_import(site, monkeypatch):
         (damaged_asset, "error", "easy-vqa", "is damaged", "remove it"),
         (no_pip, "warning", "pip", "pip is not in this environment", "ensurepip"),
         (old_driver, "warning", "torch", "driver is too old", "update the driver"),
-        (torch_crashes, "error", "torch", "cannot be imported: Python was ended by SIGILL", "reinstall torch"),
-        (models_do_not_import, "error", "moai.answering", "no SubConfigSpec", "versions that were tested"),
+        (
+            torch_crashes,
+            "error",
+            "torch",
+            "torch cannot be imported: Python was ended by",
+            'reinstall "torch==2.14.1"',
+        ),
+        (models_do_not_import, "error", "moai.answering", "no SubConfigSpec", '"torch==2.14.1" transformers'),
     ],
 )
 def test_a_finding(diagnose, site, monkeypatch, cause, level, about, problem, fix):
