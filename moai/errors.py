@@ -42,6 +42,10 @@ class HostError(MoaiError):
     """A language model that the mixers cannot be grafted on."""
 
 
+class DependencyError(MoaiError):
+    """A distribution whose dependencies cannot be read: not installed, or with damaged metadata."""
+
+
 class PromptError(MoaiError):
     """A prompt that cannot be answered: too long for the host, or images and placeholders that do not match."""
 

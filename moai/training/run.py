@@ -14,6 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from moai.assets.replacing import replacing
 from moai.data.collate import Collator
+from moai.dependencies import warn_of_newer_versions
 from moai.errors import CheckpointError, RecipeError
 from moai.model.checkpoint import MANIFEST
 from moai.training import steps
@@ -82,6 +83,8 @@ class _Run:
         handler = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(kwargs_handlers=[handler])
         self.progress.shown = self.accelerator.is_main_process
+        if self.accelerator.is_main_process:
+            warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
         self.model, self.processor = build(recipe)
         self.collator = self.guided = Collator(self.processor)
         self.samples = samples_of(recipe.data, recipe.data.train_split)

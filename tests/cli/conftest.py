@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from types import SimpleNamespace
 
 import pytest
+from fake_distributions import install
+from fake_installation import SERIES, WELL
 from pydantic import Field
 
+import moai
 import moai.perception.roster
 import moai.perception.run
 import moai.plugins
+from moai import dependencies
 from moai.data.samples import Sample
+from moai.doctor import environment, imports, plugins
 from moai.expert import Expert, Options
 from moai.perception.types import Perception, Segment, TextLine
 from moai.plugins import PluginProblem, Registry
@@ -197,3 +203,33 @@ def trained(monkeypatch):
     fake.train = train
     monkeypatch.setitem(sys.modules, "moai.training.run", fake)
     return calls
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch, known):
+    """An installation with nothing wrong: moai needs torch>=2.6 only, and no plugin is installed."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    install(folder, "torch", "2.14.1")
+    install(folder, "moai-vlm", moai.__version__, "torch>=2.6,<3", "extra-box>=1; extra == 'more'", extras=("more",))
+    (tmp_path / "tested.json").write_text(json.dumps({"versions": {SERIES: {"torch": "2.14.1"}}}))
+    monkeypatch.setattr(dependencies, "files", lambda package: tmp_path)
+    monkeypatch.setattr(environment, "OTHER", "no-other-moai")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    monkeypatch.setattr(imports, "_run_probe", lambda: ([json.dumps(line) for line in WELL], "exit code 0"))
+    return folder
+
+
+@pytest.fixture
+def diagnose(site, run_cli):
+    """``diagnose()``: the report as JSON, after checking that the exit code agrees with it."""
+
+    def run():
+        result = run_cli("doctor", "--json")
+        report = json.loads(result.stdout)
+        errors = [finding for finding in report["findings"] if finding["level"] == "error"]
+        assert report["ok"] is not bool(errors) and result.exit_code == bool(errors), result.output
+        return report
+
+    return run

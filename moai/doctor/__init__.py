@@ -1,0 +1,5 @@
+"""What ``moai doctor`` examines: the installation, not the model. Nothing heavy is imported in this process."""
+
+from moai.doctor.report import Finding, Report, examine
+
+__all__ = ["Finding", "Report", "examine"]
