@@ -46,6 +46,7 @@ class Expert(ABC):
     thread_safe: ClassVar[bool] = False  # may perceive run in several threads at once? else calls wait for each other
     memory: int | None = None  # bytes when loaded and busy, on its device; a property where the options decide it
     Options: ClassVar[type[Options]] = Options
+    options: Any  # an Options of the class's own; say `options: Options` in yours, and a type checker knows its fields
 
     def __init__(self, **options: Any) -> None:
         """Validate ``options`` against ``Options``; nothing is loaded yet.

@@ -14,7 +14,7 @@ import os
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from moai.errors import ImageError
 
@@ -60,7 +60,7 @@ def image_key(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _from_path(source: str | os.PathLike) -> Image.Image:
+def _from_path(source: str | os.PathLike[str]) -> Image.Image:
     path = os.fspath(source)
     name = f"image '{os.fsdecode(path)}'"
     text = os.fsdecode(path)
@@ -94,7 +94,7 @@ def _from_file(file: Any, name: str) -> Image.Image:
         image = Image.open(file, formats=_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} is far too large to decode; {_limit()}") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a known format, or its start is damaged; {_CONVERT}") from error
     except Exception as error:  # a parser fed damaged bytes raises nearly anything: struct.error, SyntaxError, ...
         raise ImageError(f"{name} is damaged or truncated ({_say(error)}); copy or download it again") from error

@@ -107,7 +107,7 @@ class Explanation:
             for place, (row, gate) in enumerate(zip(read, layer.question_gates[:, 0], strict=True)):
                 above = row - even
                 best = [i for i in np.argsort(-above, kind="stable")[:3] if above[i] > 0]
-                best.sort(key=lambda i, row=row: -row[i])
+                best.sort(key=(-row).__getitem__)
                 words = tuple((texts[i], float(row[i])) for i in best)
                 value = float(gate * sum(above[i] for i in best))
                 ranked.append((value, place, Reading(layer.layer, self.question[place], float(gate), words)))
@@ -201,7 +201,7 @@ def onto_words(words: Sequence[Word], spans: Sequence[tuple[int, int]], maps: in
     return dealt
 
 
-def _halves(layer: tuple) -> tuple[int, tuple, tuple]:
+def _halves(layer: tuple[Any, ...]) -> tuple[int, tuple[Any, ...], tuple[Any, ...]]:
     return layer[0], layer[1:3], layer[3:]
 
 

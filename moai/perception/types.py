@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -156,7 +157,7 @@ def describe(item: Segment | Detection) -> str:
     return " ".join([*getattr(item, "attributes", {}).values(), item.label])
 
 
-def merge(perceptions: list[Perception] | tuple[Perception, ...]) -> Perception:
+def merge(perceptions: Sequence[Perception]) -> Perception:
     """Join what several experts saw in the same image, in the order given."""
     notes: dict[str, tuple[str, ...]] = {}
     for perception in perceptions:
@@ -198,7 +199,8 @@ def check_perception(perception: Any) -> None:
     """Raise :class:`ExpertError` naming the first thing that breaks the contract."""
     if not isinstance(perception, Perception):
         raise ExpertError(f"perceive must return Perception objects, not {type(perception).__name__}")
-    for item in (*perception.segments, *perception.detections):
+    found: list[Segment | Detection] = [*perception.segments, *perception.detections]
+    for item in found:
         _check_name(item.label)
         _check_score(item.score)
         _check_box(item.box)
