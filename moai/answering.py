@@ -24,7 +24,7 @@ from moai.perception.store import default_store
 from moai.perception.types import Failure, Perception
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from moai.model.attribution import Attribution
@@ -185,7 +185,7 @@ class Augmented:
 
     def gate_weights(
         self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
-    ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    ) -> dict[int, tuple[NDArray[Any], NDArray[Any]]]:
         """What the gates give each module while the prompts are read.
 
         Returns:

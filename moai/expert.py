@@ -54,12 +54,13 @@ class Expert(ABC):
         Raises:
             ExpertError: an unknown option or a wrong value, with the nearest known name.
         """
-        known = type(self).Options.model_fields
+        kind: Any = type(self).Options  # pydantic gives `model_fields` another type in each version
+        known = kind.model_fields
         for name in options:
             if name not in known:
                 raise ExpertError(f"expert '{self.name}' has no option '{name}'{nearest(name, known)}")
         try:
-            self.options = type(self).Options(**options)
+            self.options = kind(**options)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

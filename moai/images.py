@@ -14,6 +14,7 @@ import os
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from moai.errors import ImageError
@@ -134,7 +135,8 @@ def _upright(rgb: Image.Image, image: Image.Image, name: str) -> Image.Image:
     exif[0x0112] = orientation
     rgb = rgb.copy()
     rgb.info = {"exif": exif.tobytes()}
-    return ImageOps.exif_transpose(rgb)
+    ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -149,7 +151,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name} has the colour mode {image.mode}, which has no conversion; {_CONVERT}") from error
 
 
-def _scaled(pixels: np.ndarray, name: str) -> Image.Image:
+def _scaled(pixels: NDArray[Any], name: str) -> Image.Image:
     """Grey values wider than 8 bits, scaled by the smallest usual white point that holds them all."""
     wide = np.nan_to_num(pixels.astype(np.float32), nan=-1.0, posinf=np.inf, neginf=-np.inf)
     low, high = float(wide.min()), float(wide.max())
@@ -161,7 +163,7 @@ def _scaled(pixels: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
+def _from_array(array: NDArray[Any]) -> Image.Image:
     name = f"the {array.dtype} array of shape {array.shape}"
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
@@ -172,7 +174,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return _decode(Image.fromarray(np.ascontiguousarray(_to_uint8(array, name))), name)
 
 
-def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
+def _to_uint8(array: NDArray[Any], name: str) -> NDArray[Any]:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.uint16:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moai.errors import ExpertError
 
@@ -33,7 +34,7 @@ class Mask:
     counts: tuple[int, ...]
 
     @classmethod
-    def encode(cls, array: np.ndarray) -> Mask:
+    def encode(cls, array: NDArray[Any]) -> Mask:
         """Encode a ``(H, W)`` array; non-zero is inside."""
         if array.ndim != 2:
             raise ExpertError(f"a mask has two dimensions (H, W), not {array.ndim}")
@@ -45,7 +46,7 @@ class Mask:
             counts.insert(0, 0)
         return cls(int(array.shape[0]), int(array.shape[1]), tuple(counts))
 
-    def decode(self) -> np.ndarray:
+    def decode(self) -> NDArray[np.bool_]:
         """Return a ``(H, W)`` bool array."""
         values = np.zeros(len(self.counts), dtype=bool)
         values[1::2] = True
