@@ -27,7 +27,7 @@ def find_recipe(path_or_name: str | Path) -> Path:
         return path
     if not _is_name(path):
         beside = [str(item) for item in sorted(path.parent.glob("*.yaml"))]
-        raise RecipeError(f"no recipe at {path}{nearest(str(path), beside or recipe_names())}")
+        raise RecipeError(f"no recipe at {path}{nearest(str(path), beside) if beside else _nearest(path.stem)}")
     for folder in places():
         found = folder / f"{path}.yaml"
         if found.is_file():
@@ -50,7 +50,7 @@ def find_recipe_folder(path_or_name: str | Path) -> Path:
                 return folder / path
     known = {PurePath(name).parent.as_posix() for name in recipe_names()} - {"."}
     raise RecipeError(
-        f"there are no recipes in {path}, nor in a folder '{path.name}' {_where()}; "
+        f"there are no recipes in {path}, neither here nor {_where()}; "
         f"name a folder of YAML files that extend one recipe{nearest(path.name, known)}"
     )
 

@@ -93,11 +93,16 @@ def test_folders_are_found_by_name_as_well():
     assert find_recipe_folder("ablations") == Path("ablations")
 
 
-@pytest.mark.parametrize("given", ["ablation-scenes", "runs/ablation-scenes", "setup.yaml"])
+def test_a_file_of_the_clone_gets_its_name_outside():
+    with pytest.raises(RecipeError, match="no recipe at recipes/quickstart.yaml; did you mean 'quickstart'"):
+        find_recipe("recipes/quickstart.yaml")
+
+
+@pytest.mark.parametrize("given", ["ablation-scenes", "recipes/ablations-scenes", "setup.yaml"])
 def test_an_unknown_folder_gets_the_nearest(given):
     Path("setup.yaml").write_text("")  # a file is no folder
     hint = "known: ablations, ablations-guided" if given == "setup.yaml" else "did you mean 'ablations-scenes'"
-    with pytest.raises(RecipeError, match=f"there are no recipes in {given}, .*{hint}"):
+    with pytest.raises(RecipeError, match=f"there are no recipes in {given}, neither .*{hint}"):
         find_recipe_folder(given)
 
 
