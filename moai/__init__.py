@@ -77,14 +77,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'moai' has no attribute '{name}'")
-    import importlib
+if not TYPE_CHECKING:  # a type checker would take every name for a public one
 
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value  # the next use does not come here
-    return value
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'moai' has no attribute '{name}'")
+        import importlib
+
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value  # the next use does not come here
+        return value
 
 
 def __dir__() -> list[str]:

@@ -24,7 +24,7 @@ from moai.perception.store import default_store
 from moai.perception.types import Failure, Perception
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from moai.model.attribution import Attribution
@@ -141,7 +141,7 @@ class Augmented:
 
         processor = self.processor
         spoken = Spoken("") if seen is None else processor.spoken(seen)
-        said = find_facts(seen, spoken, processor.language, processor.style) if spoken.text else []
+        said = find_facts(seen, spoken, processor.language, processor.style) if seen is not None and spoken.text else []
         spans = processor.plain_spans(spoken.text) if spoken.text else []
         tokens = ids[read.language_index[row][read.language_mask[row]]]
         question = processor.tokenizer.batch_decode(tokens[:, None])
@@ -158,7 +158,8 @@ class Augmented:
     def _chosen(self, experts: Sequence[str] | None, without: Sequence[str]) -> Perceiver:
         """A view of the perceiver with some of its experts; it shares their engines and the cache."""
         names = [expert.name for expert in self.perceiver.experts]
-        wanted, unwanted = ([given] if isinstance(given, str) else given for given in (experts, without))
+        wanted = [experts] if isinstance(experts, str) else experts
+        unwanted = [without] if isinstance(without, str) else without
         for name in (*(wanted or ()), *unwanted):
             if name not in names:
                 raise ExpertError(f"this model has no expert '{name}'{nearest(name, names)}")
@@ -178,13 +179,13 @@ class Augmented:
         shown = images if sees(self.model.config) else None
         rows, _ = self._prompts(shown, questions, perceptions)
         for row, perception in zip(rows, perceptions, strict=True):
-            words, shown = (0, False) if perception is None else self.processor.aux_size(perception)
-            counts.append({"prompt": len(row), "auxiliary": latents if words or shown else 0, "words": words})
+            words, mapped = (0, False) if perception is None else self.processor.aux_size(perception)
+            counts.append({"prompt": len(row), "auxiliary": latents if words or mapped else 0, "words": words})
         return counts
 
     def gate_weights(
         self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
-    ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    ) -> dict[int, tuple[NDArray[Any], NDArray[Any]]]:
         """What the gates give each module while the prompts are read.
 
         Returns:

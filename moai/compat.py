@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -21,6 +21,8 @@ from transformers import PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from moai.errors import PromptError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = [
     "CACHE",
@@ -54,7 +56,7 @@ def take_cache(arguments: dict[str, Any]) -> Any:
     return next(iter(caches.values()), None)
 
 
-def takes_cache(function: Callable) -> Callable:
+def takes_cache(function: F) -> F:
     """Let a function with a parameter ``cache`` be given the key-value cache under either name.
 
     Its signature shows the name that this version of transformers uses, since ``generate`` reads signatures to tell
@@ -69,7 +71,7 @@ def takes_cache(function: Callable) -> Callable:
 
     parameters = [p.replace(name=CACHE) if name == "cache" else p for name, p in signature.parameters.items()]
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return wrapped
+    return cast(F, wrapped)
 
 
 def cache_of(output: Any) -> Any:
@@ -78,7 +80,7 @@ def cache_of(output: Any) -> Any:
     return next((cache for name in names if (cache := getattr(output, name, None)) is not None), None)
 
 
-def cache_names(function: Callable) -> tuple[str, ...]:
+def cache_names(function: Callable[..., Any]) -> tuple[str, ...]:
     """Return the names under which a function may take the cache, the likeliest first.
 
     Which of them works is for the caller to find out: a function may declare a name and ignore what comes with it.
@@ -87,7 +89,7 @@ def cache_names(function: Callable) -> tuple[str, ...]:
     return tuple(sorted(CACHE_NAMES, key=lambda name: (name not in parameters, name != CACHE)))
 
 
-def cache_in(function: Callable, cache: Any) -> dict[str, Any]:
+def cache_in(function: Callable[..., Any], cache: Any) -> dict[str, Any]:
     """Return the keyword argument that hands a cache to a function of transformers."""
     return {cache_names(function)[0]: cache}
 

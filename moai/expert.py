@@ -46,6 +46,7 @@ class Expert(ABC):
     thread_safe: ClassVar[bool] = False  # may perceive run in several threads at once? else calls wait for each other
     memory: int | None = None  # bytes when loaded and busy, on its device; a property where the options decide it
     Options: ClassVar[type[Options]] = Options
+    options: Any  # an Options of the class's own; say `options: Options` in yours, and a type checker knows its fields
 
     def __init__(self, **options: Any) -> None:
         """Validate ``options`` against ``Options``; nothing is loaded yet.
@@ -53,12 +54,13 @@ class Expert(ABC):
         Raises:
             ExpertError: an unknown option or a wrong value, with the nearest known name.
         """
-        known = type(self).Options.model_fields
+        kind: Any = type(self).Options  # pydantic gives `model_fields` another type in each version
+        known = kind.model_fields
         for name in options:
             if name not in known:
                 raise ExpertError(f"expert '{self.name}' has no option '{name}'{nearest(name, known)}")
         try:
-            self.options = type(self).Options(**options)
+            self.options = kind(**options)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

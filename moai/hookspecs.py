@@ -7,27 +7,34 @@ belong into ``Expert.load`` or into the factory's body, so that listing plugins 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import pluggy
+
+if TYPE_CHECKING:
+    from moai.data.samples import Sample
+    from moai.expert import Expert
 
 hookspec = pluggy.HookspecMarker("moai")
 hookimpl = pluggy.HookimplMarker("moai")
 
 
 @hookspec
-def register_experts(register):
+def register_experts(register: Callable[[type[Expert]], None]) -> None:
     """Call ``register(ExpertClass)`` once per expert."""
 
 
 @hookspec
-def register_datasets(register):
+def register_datasets(register: Callable[[str, Callable[..., Sequence[Sample]]], None]) -> None:
     """Call ``register(name, factory)``; ``factory(split, **options)`` returns a sequence of ``moai.data.Sample``."""
 
 
 @hookspec
-def register_connectors(register):
+def register_connectors(register: Callable[[str, Callable[..., Any]], None]) -> None:
     """Call ``register(name, factory)``; ``factory(in_width, out_width, **options)`` returns a ``torch.nn.Module``."""
 
 
 @hookspec
-def register_templates(register):
+def register_templates(register: Callable[[str, str, Callable[..., str]], None]) -> None:
     """Call ``register(role, language, template)``; ``template(perception)`` returns the text for that role."""

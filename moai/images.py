@@ -14,7 +14,8 @@ import os
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from moai.errors import ImageError
 
@@ -60,7 +61,7 @@ def image_key(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _from_path(source: str | os.PathLike) -> Image.Image:
+def _from_path(source: str | os.PathLike[str]) -> Image.Image:
     path = os.fspath(source)
     name = f"image '{os.fsdecode(path)}'"
     text = os.fsdecode(path)
@@ -94,7 +95,7 @@ def _from_file(file: Any, name: str) -> Image.Image:
         image = Image.open(file, formats=_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} is far too large to decode; {_limit()}") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a known format, or its start is damaged; {_CONVERT}") from error
     except Exception as error:  # a parser fed damaged bytes raises nearly anything: struct.error, SyntaxError, ...
         raise ImageError(f"{name} is damaged or truncated ({_say(error)}); copy or download it again") from error
@@ -134,7 +135,8 @@ def _upright(rgb: Image.Image, image: Image.Image, name: str) -> Image.Image:
     exif[0x0112] = orientation
     rgb = rgb.copy()
     rgb.info = {"exif": exif.tobytes()}
-    return ImageOps.exif_transpose(rgb)
+    ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -149,7 +151,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name} has the colour mode {image.mode}, which has no conversion; {_CONVERT}") from error
 
 
-def _scaled(pixels: np.ndarray, name: str) -> Image.Image:
+def _scaled(pixels: NDArray[Any], name: str) -> Image.Image:
     """Grey values wider than 8 bits, scaled by the smallest usual white point that holds them all."""
     wide = np.nan_to_num(pixels.astype(np.float32), nan=-1.0, posinf=np.inf, neginf=-np.inf)
     low, high = float(wide.min()), float(wide.max())
@@ -161,7 +163,7 @@ def _scaled(pixels: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
+def _from_array(array: NDArray[Any]) -> Image.Image:
     name = f"the {array.dtype} array of shape {array.shape}"
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
@@ -172,7 +174,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return _decode(Image.fromarray(np.ascontiguousarray(_to_uint8(array, name))), name)
 
 
-def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
+def _to_uint8(array: NDArray[Any], name: str) -> NDArray[Any]:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.uint16:

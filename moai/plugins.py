@@ -11,7 +11,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ from moai import hookspecs
 from moai.errors import ExpertError, MoaiError, RecipeError, nearest
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from moai.data.samples import Sample
     from moai.expert import Expert
 
 log = logging.getLogger("moai")
@@ -42,9 +45,9 @@ class Registry:
     """Everything that the loaded plugins offer, by name."""
 
     experts: dict[str, type[Expert]] = field(default_factory=dict)
-    datasets: dict[str, Callable] = field(default_factory=dict)
-    connectors: dict[str, Callable] = field(default_factory=dict)
-    templates: dict[tuple[str, str], Callable] = field(default_factory=dict)  # (role, language) -> template
+    datasets: dict[str, Callable[..., Sequence[Sample]]] = field(default_factory=dict)
+    connectors: dict[str, Callable[..., nn.Module]] = field(default_factory=dict)
+    templates: dict[tuple[str, str], Callable[..., str]] = field(default_factory=dict)  # (role, language) -> template
     problems: list[PluginProblem] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)  # expert name -> "distribution version"
 
@@ -52,15 +55,15 @@ class Registry:
         """Raises ExpertError with the nearest name."""
         return self._get(self.experts, name, "expert", ExpertError)
 
-    def get_dataset(self, name: str) -> Callable:
+    def get_dataset(self, name: str) -> Callable[..., Sequence[Sample]]:
         """Raises RecipeError with the nearest name."""
         return self._get(self.datasets, name, "data set", RecipeError)
 
-    def get_connector(self, name: str) -> Callable:
+    def get_connector(self, name: str) -> Callable[..., nn.Module]:
         """Raises RecipeError with the nearest name."""
         return self._get(self.connectors, name, "connector", RecipeError)
 
-    def get_template(self, role: str, language: str) -> Callable:
+    def get_template(self, role: str, language: str) -> Callable[..., str]:
         """Raises RecipeError naming the languages that the role has."""
         if (role, language) in self.templates:
             return self.templates[role, language]
@@ -160,10 +163,10 @@ def _check_hook_names(manager: pluggy.PluginManager, plugin: object, complain: C
                 complain(f"implements '{caller.name}', which is no hook{nearest(caller.name, specs)}")
 
 
-def _registrars(into: Registry, origin: str, complain: Callable[[str], None]) -> dict[str, Callable]:
+def _registrars(into: Registry, origin: str, complain: Callable[[str], None]) -> dict[str, Callable[..., None]]:
     """The ``register`` function that each hook receives."""
 
-    def put(table: dict, key: Any, value: Any, what: str) -> bool:
+    def put(table: dict[Any, Any], key: Any, value: Any, what: str) -> bool:
         if key in table:
             complain(f"{what} is already registered; rename it, or uninstall the other plugin")
             return False
@@ -180,13 +183,13 @@ def _registrars(into: Registry, origin: str, complain: Callable[[str], None]) ->
         elif put(into.experts, kind.name, kind, f"expert '{kind.name}'"):
             into.origins[kind.name] = origin
 
-    def dataset(name: str, factory: Callable) -> None:
+    def dataset(name: str, factory: Callable[..., Any]) -> None:
         put(into.datasets, name, factory, f"data set '{name}'")
 
-    def connector(name: str, factory: Callable) -> None:
+    def connector(name: str, factory: Callable[..., Any]) -> None:
         put(into.connectors, name, factory, f"connector '{name}'")
 
-    def template(role: str, language: str, template: Callable) -> None:
+    def template(role: str, language: str, template: Callable[..., str]) -> None:
         put(into.templates, (role, language), template, f"the template for role '{role}' in '{language}'")
 
     return {

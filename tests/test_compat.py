@@ -57,8 +57,8 @@ def compares_versions(tree: ast.Module) -> set[int]:
             for part in ast.walk(node):
                 called = part.func if isinstance(part, ast.Call) else None
                 name = getattr(called, "attr", getattr(called, "id", None))
-                attribute = part.attr if isinstance(part, ast.Attribute) else None
-                if name in VERSIONS or attribute == "__version__":
+                theirs = isinstance(part, ast.Attribute) and getattr(part.value, "id", None) not in OURS
+                if name in VERSIONS or (theirs and part.attr == "__version__"):
                     found.add(node.lineno)
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ASKED:
             found.add(node.lineno)
@@ -109,6 +109,7 @@ def test_only_one_file_knows_what_differs_between_versions(rule):
         ("compares_versions", "version('transformers').startswith('5') == True", True),
         ("compares_versions", "is_torch_version('>=', '2.6')", True),
         ("compares_versions", "print(torch.__version__)", False),
+        ("compares_versions", "moai.__version__ == installed", False),
         ("imports_private_names", "from torch._subclasses import fake_tensor", True),
         ("imports_private_names", "from transformers.utils import _x", True),
         ("imports_private_names", "import torch._dynamo", True),

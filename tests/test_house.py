@@ -14,9 +14,9 @@ from moai.plugins import load_registry
 from moai.training.recipe_file import load_recipe
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted([*(ROOT / "moai").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
+SOURCES = sorted(path for folder in ("moai", "plugins", "recipes") for path in (ROOT / folder).rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
-TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "Makefile", "CHANGELOG.md"}
+TOP_LEVEL = {"pyproject.toml", "requirements.lock", "MANIFEST.in", "README.md", "LICENSE", "Makefile", "CHANGELOG.md"}
 TOP_LEVEL |= {"moai", "plugins", "recipes", "tests", "benchmarks", "docs"}
 # Cut in two, so that this file does not hold what it looks for.
 FORBIDDEN = ("/wo" + "rk/", "/tm" + "p/", "pypi" + ".org", "files.python" + "hosted")

@@ -28,7 +28,7 @@ build-backend = "setuptools.build_meta"
 [project]
 name = "moai-barcode"
 version = "0.7"
-dependencies = ["moai"]
+dependencies = ["moai-vlm"]
 
 [project.entry-points.moai]
 barcode = "moai_barcode"

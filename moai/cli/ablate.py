@@ -23,7 +23,7 @@ CONDITIONS = ("on", "off", "shuffled")
 
 
 @click.command(short_help="Train and evaluate a folder of ablations, and print one table.")
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("recipes/ablations"))
+@click.argument("folder", default="ablations")
 @click.option("--only", multiple=True, metavar="NAME", help="Only this recipe, beside the base; may be repeated.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a key for all; may be repeated.")
 @click.option("--steps", type=click.IntRange(min=1), help="Shorten every training to so many steps.")
@@ -37,7 +37,7 @@ CONDITIONS = ("on", "off", "shuffled")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw, the shuffling and the intervals.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and train nothing.")
 def ablate(
-    folder: Path,
+    folder: str,
     only: tuple[str, ...],
     overrides: tuple[str, ...],
     steps: int | None,
@@ -50,10 +50,11 @@ def ablate(
 ) -> None:
     """Train and evaluate a folder of ablations, and print one table.
 
-    FOLDER [recipes/ablations] holds recipes that all extend one: the base, which is trained as well. Each is evaluated
-    with perception on, off and shuffled on the same questions of the validation split. The table says what each
-    changes, what it scores, and how far it is from the base; it is also written to RUN/ablations.md, .json and .png,
-    anew after each training.
+    FOLDER [ablations] is a folder, or the name of one in ./recipes or among the recipes that come with moai
+    (ablations, ablations-guided, ablations-scenes). Its recipes all extend one: the base, which is trained as well.
+    Each is evaluated with perception on, off and shuffled on the same questions of the validation split. The table
+    says what each changes, what it scores, and how far it is from the base; it is also written to RUN/ablations.md,
+    .json and .png, anew after each training.
 
     The same command goes on where it stopped: finished trainings and evaluations stay. A recipe that fails is a row
     that says why, and the others go on.
@@ -67,7 +68,7 @@ def ablate(
     for ablation in planned:
         _check_free(ablation, root / ablation.name)
     context = click.get_current_context()
-    context.meta[RESUME] = shlex.join(["moai", "ablate", str(folder), *options_given(context)])
+    context.meta[RESUME] = shlex.join(["moai", "ablate", folder, *options_given(context)])
     outcomes = _work(planned, root, split, None if full else limit, seed)
     _print(outcomes, root, seed)
     failed = [outcome.name for outcome in outcomes if outcome.failure]

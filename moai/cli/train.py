@@ -22,7 +22,8 @@ from moai.errors import RecipeError
 def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path | None, dry_run: bool) -> None:
     """Train a recipe's mixers around its frozen host.
 
-    RECIPE is a YAML file, or the bare name of one in ./recipes. KEY=VALUE changes a key by its dotted name, such as
+    RECIPE is a YAML file, or the name of one in ./recipes; a name that is not there means a recipe that comes with
+    moai, such as quickstart, scenes or ablations/no-slots. KEY=VALUE changes a key by its dotted name, such as
     training.batch_size=8; the value is read as YAML.
     """
     from moai.training.recipe_file import load_recipe

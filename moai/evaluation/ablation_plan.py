@@ -14,6 +14,7 @@ from typing import Any
 from moai.errors import RecipeError, nearest
 from moai.training.recipe import Recipe
 from moai.training.recipe_file import merge, resolve, validate
+from moai.training.recipe_places import find_recipe_folder
 from moai.training.yaml_file import read_yaml
 
 log = logging.getLogger("moai")
@@ -38,7 +39,8 @@ def plan_ablations(
     """The base, then the folder's recipes by name.
 
     Args:
-        folder: YAML files that all extend the same one.
+        folder: YAML files that all extend the same one; or the name of such a folder in ``./recipes`` or among those
+            that come with moai.
         only: names of those to keep; all when empty. The base is always among them.
         overrides: ``key=value`` for all.
         steps: optimisation steps of each training, shared out as its recipe does; None leaves them as they are.
@@ -46,10 +48,8 @@ def plan_ablations(
     Raises:
         RecipeError: no recipes there, an unknown name, or recipes that do not extend one and the same.
     """
-    folder = Path(folder)
+    folder = find_recipe_folder(folder)
     files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if not files:
-        raise RecipeError(f"there are no recipes in {folder}; name a folder of YAML files that extend one recipe")
     for name in only:
         if name not in files:
             raise RecipeError(f"{folder} has no recipe '{name}'{nearest(name, files)}")

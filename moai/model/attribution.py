@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -160,11 +160,14 @@ def tracing(model: nn.Module) -> Iterator[Trace]:
             hook.remove()
 
 
-def attributable(forward: Callable) -> Callable:
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+def attributable(forward: Forward) -> Forward:
     """Give a model's ``forward`` the argument ``return_attribution``: its output then has ``attribution``."""
 
     @functools.wraps(forward)
-    def wrapped(self, *args, return_attribution: bool = False, **kwargs):
+    def wrapped(self: Any, *args: Any, return_attribution: bool = False, **kwargs: Any) -> Any:
         if not return_attribution:
             return forward(self, *args, **kwargs)
         with tracing(self) as trace:
@@ -172,7 +175,7 @@ def attributable(forward: Callable) -> Callable:
         output.attribution = trace.result(self.holder.conditioning)
         return output
 
-    return wrapped
+    return cast(Forward, wrapped)
 
 
 def patches(model: nn.Module, tokens: int) -> tuple[int, int] | None:

@@ -37,7 +37,7 @@ class MoaiConfig(PreTrainedConfig):
     model_type = "moai"
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
 
-    text_config: dict | PreTrainedConfig | None = None
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
     host: dict[str, Any] | None = None
     vision: dict[str, Any] | None = None
     connector: dict[str, Any] | None = None
@@ -51,7 +51,7 @@ class MoaiConfig(PreTrainedConfig):
     image_tokens: int = 9
 
     @classmethod
-    def from_dict(cls, config_dict, **kwargs):
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> MoaiConfig:
         """As in transformers; the published host is of a class of ours, which has to be known first."""
         text = config_dict.get("text_config")
         if isinstance(text, dict) and text.get("model_type") == "moai_plora_llama":
@@ -59,7 +59,7 @@ class MoaiConfig(PreTrainedConfig):
 
         return super().from_dict(config_dict, **kwargs)
 
-    def get_text_config(self, *args, **kwargs):
+    def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
         """The configuration of the layers that decode; a vision-language host keeps its own one level deeper."""
         inner = super().get_text_config(*args, **kwargs)
         return inner if inner is self else inner.get_text_config(*args, **kwargs)

@@ -6,12 +6,19 @@ that beams and several return sequences expand it with the prompt.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 from transformers import GenerationMixin
 
 from moai.compat import CACHE, take_cache, takes_cache
 from moai.errors import PromptError
+
+if TYPE_CHECKING:
+    from transformers.generation.utils import GenerateOutput
+
+    Output = GenerateOutput | torch.LongTensor
 
 PREFILL_ONLY = ("image_features", "aux_states", "aux_states_mask", "aux_said", "prompt_mask", "gate_shift")
 AUXILIARY = ("aux_input_ids", "aux_attention_mask", "aux_pixel_values", "aux_pixel_mask")
@@ -23,7 +30,7 @@ class PromptGeneration(GenerationMixin):
     _assisting: dict[str, Tensor] = {}  # what the assistant of the running ``generate`` is to be given instead of ours
 
     @torch.no_grad()
-    def generate(self, inputs: Tensor | None = None, *, return_attribution: bool = False, **kwargs):
+    def generate(self, inputs: Tensor | None = None, *, return_attribution: bool = False, **kwargs: Any) -> Output:
         """transformers' ``generate``, with images and perceptions encoded once for all beams and steps.
 
         Args:

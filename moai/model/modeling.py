@@ -6,9 +6,12 @@ Knows: tensors and modules; never a perception. Weights come and go in ``checkpo
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,6 +35,9 @@ from moai.model.mixer import Mixer
 from moai.model.seeing_host import SeeingHostGeneration, Unseeing, seeing_config, sees
 from moai.model.vision import VisionEncoder, build_vision, vision_arguments, without_memory
 from moai.plugins import registry
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 @dataclass
@@ -105,10 +111,10 @@ class MoaiForConditionalGeneration(
         cls,
         host: nn.Module,
         *,
-        mixer: dict | None = None,
-        compressor: dict | None = None,
+        mixer: dict[str, Any] | None = None,
+        compressor: dict[str, Any] | None = None,
         reference: str | None = None,
-        **settings,
+        **settings: Any,
     ) -> MoaiForConditionalGeneration:
         """Compressor and mixers around a loaded vision-language model, which keeps its own eyes.
 
@@ -171,14 +177,14 @@ class MoaiForConditionalGeneration(
         return self
 
     def _set_gradient_checkpointing(
-        self, enable: bool = True, gradient_checkpointing_func=checkpoint, **kwargs
+        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
     ) -> None:
         # Never reentrant: each mixer's recomputation would then walk the compressor's graph, which lasts for one walk.
         function = partial(gradient_checkpointing_func, use_reentrant=False)
         super()._set_gradient_checkpointing(enable, function, **kwargs)
         self.train(self.training)
 
-    def compile(self, *args, **kwargs) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile what is the same for every batch, each part as one graph if ``fullgraph=True`` asks for it.
 
         That is the host with its mixers, and the compressor. What stays outside depends on the data: how many image
@@ -208,7 +214,7 @@ class MoaiForConditionalGeneration(
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        cache=None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_features: Tensor | None = None,
@@ -228,7 +234,7 @@ class MoaiForConditionalGeneration(
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> AugmentedOutput:
         """Run the host with images in place of their placeholders and mixers at the prompt positions.
 
@@ -298,7 +304,9 @@ class MoaiForConditionalGeneration(
     # Loading and saving ------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, folder, *args, config: MoaiConfig | None = None, **kwargs) -> MoaiForConditionalGeneration:
+    def from_pretrained(
+        cls, folder: str | Path, *args: Any, config: MoaiConfig | None = None, **kwargs: Any
+    ) -> MoaiForConditionalGeneration:
         """Load a run folder (or a hub id of one): the frozen parts by reference, ours from ``moai.safetensors``.
 
         Raises:
@@ -306,7 +314,7 @@ class MoaiForConditionalGeneration(
         """
         return load_run(cls, folder, config, **kwargs)
 
-    def save_pretrained(self, folder, **kwargs) -> None:
+    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
         """Save what was trained, the configuration, and the references and hashes of the frozen parts."""
         save_run(self, folder)
 

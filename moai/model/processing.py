@@ -7,6 +7,8 @@ become tokens is in ``prompts``, how perceptions do in ``spoken_perceptions``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
@@ -17,6 +19,11 @@ from moai.model.checkpoint import write_manifest
 from moai.model.prompts import Prompts
 from moai.model.spoken_perceptions import SpokenPerceptions
 from moai.perception.types import Perception
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedTokenizerBase
+
+    from moai.perception.run import Perceiver
 
 
 class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
@@ -36,20 +43,20 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
 
     def __init__(
         self,
-        image_processor=None,
-        tokenizer=None,
-        chat_template=None,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        chat_template: str | None = None,
         image_token: str = "<image>",
         image_tokens: int = 9,
         experts: Sequence[str] = (),
-        expert_options: dict | None = None,
+        expert_options: dict[str, dict[str, Any]] | None = None,
         language: str = "en",
         style: str = "paper",
         through: str = "mixers",
         panoptic_map: bool = True,
         max_aux_tokens: int = 512,
         max_length: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         self.image_token, self.image_tokens = image_token, image_tokens
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
@@ -67,7 +74,7 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
         return f"{type(self).__name__}({type(self.tokenizer).__name__}, experts={self.experts})"
 
     @property
-    def perceiver(self):
+    def perceiver(self) -> Perceiver:
         """The experts that look at images; built on first use, set it to share a cache or other experts."""
         if self._running.perceiver is None:
             from moai.perception.run import Perceiver
@@ -76,14 +83,16 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
         return self._running.perceiver
 
     @perceiver.setter
-    def perceiver(self, perceiver) -> None:
+    def perceiver(self, perceiver: Perceiver) -> None:
         self._running.perceiver = perceiver
 
-    def pixels(self, images: Sequence) -> torch.Tensor:
+    def pixels(self, images: Sequence[Any]) -> torch.Tensor:
         """Read images (paths, bytes, arrays, pictures) into ``(N, 3, h, w)``."""
         return self.image_processor([read_image(image) for image in images], return_tensors="pt")["pixel_values"]
 
-    def place(self, rows: list[list[int]], images: Sequence[Sequence]) -> tuple[list[list[int]], dict]:
+    def place(
+        self, rows: list[list[int]], images: Sequence[Sequence[Any]]
+    ) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
         """Rows of token ids with room for their images, and the images as the model takes them.
 
         Args:
@@ -94,7 +103,11 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
         return rows, {"pixel_values": self.pixels(shown)} if shown else {}
 
     def __call__(
-        self, images=None, text=None, perceptions: Sequence[Perception | None] | None = None, **kwargs
+        self,
+        images: Any = None,
+        text: str | list[str] | None = None,
+        perceptions: Sequence[Perception | None] | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Turn prompts into model inputs.
 
@@ -129,7 +142,9 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
         data["prompt_mask"] = data["attention_mask"].bool()
         return data
 
-    def _encoded(self, images: list | None, text, kwargs: dict) -> tuple[BatchFeature, list[int]]:
+    def _encoded(
+        self, images: list[Any] | None, text: str | list[str] | None, kwargs: dict[str, Any]
+    ) -> tuple[BatchFeature, list[int]]:
         """Text and images as tensors, and how many images each row has."""
         images = None if images is None else _flatten(images)
         data = super().__call__(images=images, text=text, **kwargs)
@@ -149,7 +164,7 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
                 "aux_pixel_values", "aux_pixel_mask"]  # fmt: skip
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> MoaiProcessor:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> MoaiProcessor:
         """As in transformers; of a run whose host sees for itself, its :class:`SeeingProcessor`."""
         from moai.model.seeing_processing import SeeingProcessor, of_a_seeing_host  # it builds on this class
 
@@ -158,7 +173,7 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
             return SeeingProcessor.from_pretrained(where, **kwargs)
         return super().from_pretrained(where, **kwargs)
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
         """Save beside the model, and bring the folder's manifest up to date."""
         files = super().save_pretrained(save_directory, **kwargs)
         write_manifest(save_directory)
@@ -169,23 +184,23 @@ class _Running:
     """The loaded experts. A copied or pickled processor loads its own: engines and threads cannot be copied."""
 
     def __init__(self) -> None:
-        self.perceiver = None
+        self.perceiver: Perceiver | None = None
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[_Running], tuple[()]]:
         return _Running, ()
 
 
-def _read(images: list | tuple) -> list:
+def _read(images: Sequence[Any]) -> list[Any]:
     """Pictures in the lists in which they were given."""
     return [_read(item) if isinstance(item, (list, tuple)) else read_image(item) for item in images]
 
 
-def _flatten(images) -> list:
+def _flatten(images: Any) -> list[Any]:
     nested = isinstance(images, (list, tuple))
     return [image for item in images for image in _flatten(item)] if nested else [images]
 
 
-def _per_row(perceptions, counts: list[int]) -> list[list[Perception]]:
+def _per_row(perceptions: Sequence[Perception | None] | None, counts: list[int]) -> list[list[Perception]]:
     """Deal out one perception per image to the rows, by their number of images."""
     if perceptions is None:
         return [[] for _ in counts]

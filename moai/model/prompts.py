@@ -7,16 +7,20 @@ tokenised by a tokenizer of its own that splits them.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from moai.errors import PromptError
 from moai.model.plain_words import plain_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Prompts:
     """What a processor does with text; it needs its ``tokenizer``, ``max_length`` and the image placeholder."""
 
     @cached_property
-    def _plain(self):
+    def _plain(self) -> PreTrainedTokenizerBase:
         return plain_tokenizer(self.tokenizer)  # on first use: to copy a tokenizer takes longer than to load a host
 
     def plain_ids(self, text: str) -> list[int]:
@@ -37,7 +41,7 @@ class Prompts:
         """Token ids of the answer to ``prompt_ids(question)``, with the token that ends it."""
         return self.reply_ids(self._user_turn(question, images), self.prompt_ids(question, images), answer)
 
-    def reply_ids(self, turns: list[dict], prompt: list[int], answer: str) -> list[int]:
+    def reply_ids(self, turns: list[dict[str, Any]], prompt: list[int], answer: str) -> list[int]:
         """Token ids of the assistant's ``answer`` behind ``turns``, as the template writes it, with the end of turn.
 
         ``prompt`` is ``conversation_ids(turns, add_generation_prompt=True)``.
@@ -48,10 +52,10 @@ class Prompts:
             return [*self.plain_ids(answer), eos]  # the template does not continue its own prompt
         return whole[len(prompt) : whole.index(eos, len(prompt)) + 1]
 
-    def _user_turn(self, question: str, images: int) -> list[dict]:
+    def _user_turn(self, question: str, images: int) -> list[dict[str, Any]]:
         return [{"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": question}]}]
 
-    def conversation_ids(self, turns: list[dict], **kwargs) -> list[int]:
+    def conversation_ids(self, turns: list[dict[str, Any]], **kwargs: Any) -> list[int]:
         """Token ids of a conversation, images as their placeholders; what users wrote never becomes control tokens.
 
         Args:
@@ -81,11 +85,11 @@ class Prompts:
             raise PromptError(f"{type(self._plain).__name__} does not say which characters a token is; nothing to show")
         return self._plain(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
         """One placeholder in a prompt becomes ``image_tokens`` of them."""
         return self.image_token * self.image_tokens
 
-    def apply_chat_template(self, conversation, *args, tokenize: bool = False, **kwargs):
+    def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
         """As in transformers, but user text never becomes control tokens (``sanitize_control_tokens``)."""
         if tokenize:
             kwargs.setdefault("sanitize_control_tokens", not kwargs.get("return_assistant_tokens_mask"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
@@ -20,6 +21,10 @@ from moai.model.checkpoint import HOST_PROCESSOR, write_manifest
 from moai.model.processing import MoaiProcessor
 from moai.model.seeing_host import TYPES
 from moai.perception.types import Perception
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 SETTINGS = ("experts", "expert_options", "language", "style", "through", "max_aux_tokens", "max_length", "placeholder")
 ADDED = "add_special_tokens"
@@ -39,7 +44,13 @@ class SeeingProcessor(MoaiProcessor):
             ``max_length`` of :class:`MoaiProcessor`. There is no panoptic map: it needs an encoder of ours.
     """
 
-    def __init__(self, processor, chat_template: str | None = None, placeholder: str | None = None, **settings) -> None:
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        chat_template: str | None = None,
+        placeholder: str | None = None,
+        **settings: Any,
+    ) -> None:
         self.processor = processor
         if chat_template is not None:
             processor.chat_template = chat_template
@@ -54,16 +65,16 @@ class SeeingProcessor(MoaiProcessor):
         self.placeholder = placeholder or self.image_token
 
     @property
-    def tokenizer(self):
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The host's."""
         return self.processor.tokenizer
 
     @property
-    def image_processor(self):
+    def image_processor(self) -> BaseImageProcessor:
         """The host's."""
         return self.processor.image_processor
 
-    def conversation_ids(self, turns: list[dict], **kwargs) -> list[int]:
+    def conversation_ids(self, turns: list[dict[str, Any]], **kwargs: Any) -> list[int]:
         """As :meth:`MoaiProcessor.conversation_ids`, one token per image, begun as the host's processor begins.
 
         It has the tokenizer begin a prompt whose template does not do so itself (LLaVA-1.5).
@@ -85,7 +96,9 @@ class SeeingProcessor(MoaiProcessor):
         whole, text = (self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False))
         return whole[: whole.index(text[0])]
 
-    def place(self, rows: list[list[int]], images: Sequence[Sequence]) -> tuple[list[list[int]], dict]:
+    def place(
+        self, rows: list[list[int]], images: Sequence[Sequence[Any]]
+    ) -> tuple[list[list[int]], dict[str, Tensor]]:
         """Rows of token ids with as many image tokens as the host wants, and the images as it takes them.
 
         Args:
@@ -146,7 +159,9 @@ class SeeingProcessor(MoaiProcessor):
     def _closing(self) -> list[int]:
         return self.tokenizer(self.placeholder.split(self.image_token)[-1], add_special_tokens=False)["input_ids"]
 
-    def _encoded(self, images: list | None, text, kwargs: dict) -> tuple[BatchFeature, list[int]]:
+    def _encoded(
+        self, images: list[Any] | None, text: str | list[str] | None, kwargs: dict[str, Any]
+    ) -> tuple[BatchFeature, list[int]]:
         """What the host's processor makes of both, and how many images each row has."""
         texts = [text] if isinstance(text, str) else text
         if images and texts and not isinstance(images[0], list) and not kwargs.get("sanitize_control_tokens"):
@@ -164,7 +179,7 @@ class SeeingProcessor(MoaiProcessor):
             data.pop(TYPES, None)  # too short by now, or for the words to come; the model makes its own
         return data, counts
 
-    def _per_prompt(self, images: list, texts: Sequence[str]) -> list:
+    def _per_prompt(self, images: list[Any], texts: Sequence[str]) -> list[Any]:
         """Images in lists, one per prompt: several in one prompt may be treated otherwise than one each of several."""
         counts = [text.count(self.image_token) for text in texts]
         if sum(counts) != len(images):
@@ -184,12 +199,12 @@ class SeeingProcessor(MoaiProcessor):
         """None: tokenizer and image processor are the host's, and saved with its processor."""
         return []
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Our settings; the class that transformers knows is :class:`MoaiProcessor`, which finds this one."""
         settings = {name: getattr(self, name) for name in SETTINGS}
         return {"processor_class": MoaiProcessor.__name__, MARK: type(self.processor).__name__, **settings}
 
-    def save_pretrained(self, save_directory, **kwargs) -> list[str]:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
         """The host's processor in a folder of its own, our settings beside the model, and the manifest."""
         folder = Path(save_directory)
         self.processor.save_pretrained(folder / HOST_PROCESSOR)
@@ -198,13 +213,15 @@ class SeeingProcessor(MoaiProcessor):
         return [str(folder / "processor_config.json")]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *, revision=None, **kwargs) -> SeeingProcessor:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None, **kwargs: Any
+    ) -> SeeingProcessor:
         """Load from a run folder, or a hub id of one; ``kwargs`` of the Auto classes mean nothing here."""
         folder = resolve(str(pretrained_model_name_or_path), revision)
         saved, _ = cls.get_processor_dict(folder)
         return cls(AutoProcessor.from_pretrained(folder / HOST_PROCESSOR), **{name: saved[name] for name in SETTINGS})
 
 
-def of_a_seeing_host(where, **kwargs) -> bool:
+def of_a_seeing_host(where: str | Path, **kwargs: Any) -> bool:
     """True for a run folder, or a hub id, whose processor is a :class:`SeeingProcessor`."""
     return MARK in ProcessorMixin.get_processor_dict(where, **kwargs)[0]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moai.perception.explain_facts import Said
 
@@ -48,10 +49,10 @@ class Layer:
     """One mixer: what its tokens weighed and read. Rows sum to one; ``W`` is the words and, last, the panoptic map."""
 
     layer: int
-    image_gates: np.ndarray  # (I, 3) in the order of MODULES["image"]
-    question_gates: np.ndarray  # (P, 3) in the order of MODULES["question"]
-    image_words: np.ndarray  # (I, W); zero when nothing was perceived
-    question_words: np.ndarray  # (P, W)
+    image_gates: NDArray[Any]  # (I, 3) in the order of MODULES["image"]
+    question_gates: NDArray[Any]  # (P, 3) in the order of MODULES["question"]
+    image_words: NDArray[Any]  # (I, W); zero when nothing was perceived
+    question_words: NDArray[Any]  # (P, W)
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ class Explanation:
     question: tuple[str, ...]
     """The tokens of the prompt that are no image: the question in its template."""
     layers: tuple[Layer, ...]
-    shares: np.ndarray
+    shares: NDArray[Any]
     """``(W,)``: each word's share, and last the map's, of all that was taken; by the sizes of the updates."""
-    even: np.ndarray
+    even: NDArray[Any]
     """``(W,)``: each word's part of the auxiliary tokens, which is its share when nothing is preferred."""
     grid: tuple[int, int] | None = None
     """Rows and columns of the image tokens, where they stand for patches of the image."""
@@ -107,7 +108,7 @@ class Explanation:
             for place, (row, gate) in enumerate(zip(read, layer.question_gates[:, 0], strict=True)):
                 above = row - even
                 best = [i for i in np.argsort(-above, kind="stable")[:3] if above[i] > 0]
-                best.sort(key=lambda i, row=row: -row[i])
+                best.sort(key=(-row).__getitem__)
                 words = tuple((texts[i], float(row[i])) for i in best)
                 value = float(gate * sum(above[i] for i in best))
                 ranked.append((value, place, Reading(layer.layer, self.question[place], float(gate), words)))
@@ -117,7 +118,7 @@ class Explanation:
                 chosen.setdefault(place, reading)
         return list(chosen.values())[:most]
 
-    def gates(self, stream: str) -> np.ndarray:
+    def gates(self, stream: str) -> NDArray[Any]:
         """The gates of ``"image"`` or ``"question"`` tokens ``(T, 3)``, mean over the mixers."""
         return np.mean([getattr(layer, f"{stream}_gates") for layer in self.layers], axis=0)
 
@@ -147,8 +148,8 @@ def put_to_words(
     findings: Sequence[Said],
     spans: Sequence[tuple[int, int]],
     question: Sequence[str],
-    layers: Sequence[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
-    shares: np.ndarray,
+    layers: Sequence[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]],
+    shares: NDArray[Any],
     grid: tuple[int, int] | None = None,
 ) -> Explanation:
     """Join the numbers of one prompt with the words that they are about.
@@ -181,7 +182,7 @@ def split_words(text: str, findings: Sequence[Said]) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def onto_words(words: Sequence[Word], spans: Sequence[tuple[int, int]], maps: int) -> np.ndarray:
+def onto_words(words: Sequence[Word], spans: Sequence[tuple[int, int]], maps: int) -> NDArray[Any]:
     """A matrix ``(tokens + maps, words + 1)`` that deals out tokens to words; rows sum to one.
 
     Args:
@@ -201,7 +202,7 @@ def onto_words(words: Sequence[Word], spans: Sequence[tuple[int, int]], maps: in
     return dealt
 
 
-def _halves(layer: tuple) -> tuple[int, tuple, tuple]:
+def _halves(layer: tuple[Any, ...]) -> tuple[int, tuple[Any, ...], tuple[Any, ...]]:
     return layer[0], layer[1:3], layer[3:]
 
 

@@ -194,13 +194,13 @@ class Perceiver:
             outcomes = isolated.perceive([images[i] for i in at], [context[i] for i in at])
             fresh = dict(zip(new, outcomes, strict=True))
             known.update(fresh)
-            self._keep(expert, fresh)
+            self._keep(self.store, expert, fresh)
         return [known[entry] for entry in entries]
 
-    def _keep(self, expert: Expert, outcomes: dict[str, Outcome]) -> None:
+    def _keep(self, store: Store, expert: Expert, outcomes: dict[str, Outcome]) -> None:
         good = [(entry, o) for entry, o in outcomes.items() if isinstance(o, Perception) and not o.failures]
         try:
-            self.store.put_many(good, expert=expert.name)
+            store.put_many(good, expert=expert.name)
         except AssetError as error:
             # What was perceived is still good for this answer; a full disk must not take it away.
             log.warning("perceptions were not cached: %s", error)

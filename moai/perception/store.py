@@ -57,7 +57,7 @@ class Store:
         AssetError: the folder cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.path = self.folder / "perceptions.sqlite"
         self._lock = threading.RLock()

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moai.errors import ExpertError
 
@@ -32,7 +34,7 @@ class Mask:
     counts: tuple[int, ...]
 
     @classmethod
-    def encode(cls, array: np.ndarray) -> Mask:
+    def encode(cls, array: NDArray[Any]) -> Mask:
         """Encode a ``(H, W)`` array; non-zero is inside."""
         if array.ndim != 2:
             raise ExpertError(f"a mask has two dimensions (H, W), not {array.ndim}")
@@ -44,7 +46,7 @@ class Mask:
             counts.insert(0, 0)
         return cls(int(array.shape[0]), int(array.shape[1]), tuple(counts))
 
-    def decode(self) -> np.ndarray:
+    def decode(self) -> NDArray[np.bool_]:
         """Return a ``(H, W)`` bool array."""
         values = np.zeros(len(self.counts), dtype=bool)
         values[1::2] = True
@@ -156,7 +158,7 @@ def describe(item: Segment | Detection) -> str:
     return " ".join([*getattr(item, "attributes", {}).values(), item.label])
 
 
-def merge(perceptions: list[Perception] | tuple[Perception, ...]) -> Perception:
+def merge(perceptions: Sequence[Perception]) -> Perception:
     """Join what several experts saw in the same image, in the order given."""
     notes: dict[str, tuple[str, ...]] = {}
     for perception in perceptions:
@@ -198,7 +200,8 @@ def check_perception(perception: Any) -> None:
     """Raise :class:`ExpertError` naming the first thing that breaks the contract."""
     if not isinstance(perception, Perception):
         raise ExpertError(f"perceive must return Perception objects, not {type(perception).__name__}")
-    for item in (*perception.segments, *perception.detections):
+    found: list[Segment | Detection] = [*perception.segments, *perception.detections]
+    for item in found:
         _check_name(item.label)
         _check_score(item.score)
         _check_box(item.box)

@@ -182,7 +182,7 @@ def _render(table: Registry, role: str, language: str, perception: Perception, s
     return text
 
 
-def _takes_scores(template: Callable) -> bool:
+def _takes_scores(template: Callable[..., str]) -> bool:
     return "scores" in inspect.signature(template).parameters
 
 

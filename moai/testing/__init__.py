@@ -9,7 +9,7 @@ unloading, threads), ``samples`` (the pictures) and ``pytest_plugin``; importing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,9 +85,11 @@ def check_expert(
     behaviour.same(first[:1], again, "after unload() and load() perceive sees something else")
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'moai.testing' has no attribute '{name}'")
-    import importlib
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'moai.testing' has no attribute '{name}'")
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,7 +1,7 @@
 """From a YAML file and ``key=value`` overrides to a valid recipe; every complaint names its key and its fix.
 
 Knows: one level of ``extends``, overrides, and how to word the schema's errors. The schema is in ``recipe.py``, the
-YAML dialect in ``yaml_file.py``.
+YAML dialect in ``yaml_file.py``, where names are looked up in ``recipe_places.py``.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from moai.errors import RecipeError, nearest
+from moai.training.recipe_places import find_recipe
 from moai.training.yaml_file import kind_of, parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     from moai.training.recipe import Recipe
-
-FOLDER = Path("recipes")  # where a bare name is looked up
 
 
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read, extend, override and validate a recipe.
 
     Args:
-        path_or_name: a YAML file, or the bare name of one in ``./recipes``.
+        path_or_name: a YAML file, or the name of one in ``./recipes`` or among those that come with moai.
         overrides: ``"training.batch_size=8"``; the value is read as YAML.
 
     Raises:
@@ -38,21 +37,6 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
 
     path = find_recipe(path_or_name)
     return validate(resolve(path, overrides), Recipe, path.name)
-
-
-def find_recipe(path_or_name: str | Path) -> Path:
-    """Return the file that is meant, or raise RecipeError with the nearest name."""
-    path = Path(path_or_name)
-    if path.is_file():
-        return path
-    bare = path.name == str(path_or_name) and not path.suffix
-    if bare:
-        found = FOLDER / f"{path.name}.yaml"
-        if found.is_file():
-            return found
-    known = [item.stem if bare else str(item) for item in sorted(FOLDER.glob("*.yaml"))]
-    where = f"{path} or {FOLDER}/{path}.yaml" if bare else str(path)
-    raise RecipeError(f"no recipe at {where}{nearest(str(path_or_name), known)}")
 
 
 def resolve(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from moai.errors import RecipeError
-from moai.training import recipe_file
 from moai.training.recipe_file import load_recipe, merge, resolve, validate
 from moai.training.yaml_file import MAX_BYTES, parse_yaml, read_yaml
 
@@ -76,17 +75,6 @@ def complaint(path, *overrides):
 def test_a_recipe_is_read_and_named_after_its_file(write):
     recipe = load_recipe(write("tiny.yaml", "training:\n  batch_size: 4\n  learning_rate: 1e-4\n"))
     assert (recipe.name, recipe.training.batch_size, recipe.training.learning_rate) == ("tiny", 4, 1e-4)
-
-
-def test_a_bare_name_is_found_in_recipes(write):
-    write("recipes/quickstart.yaml", "training: {batch_size: 2}")
-    assert load_recipe("quickstart").training.batch_size == 2
-
-
-@pytest.mark.parametrize("name", ["quickstrat", "recipes/quickstrat.yaml"])
-def test_a_missing_recipe_names_the_nearest(write, name):
-    write("recipes/quickstart.yaml", "")
-    assert "did you mean" in complaint(name) and "quickstart" in complaint(name)
 
 
 def test_extends_merges_mappings_and_replaces_lists(write):
@@ -230,7 +218,3 @@ def test_resolve_drops_extends_and_validate_names_the_label(write):
     assert resolve(write("c.yaml", "extends: base.yaml")) == {"training": {}, "name": "c"}
     with pytest.raises(RecipeError, match="recipe somewhere: name: missing"):
         validate({}, Recipe, "somewhere")
-
-
-def test_the_folder_of_bare_names_is_recipes():
-    assert str(recipe_file.FOLDER) == "recipes"
