@@ -6,6 +6,7 @@ import itertools
 import pytest
 import tiny
 import torch
+from agreement import assert_near
 from transformers import AutoModelForCausalLM
 
 from moai.data.collate import Collator
@@ -87,10 +88,11 @@ def test_without_mixers_and_perception_the_logits_are_the_bare_hosts():
     ids = torch.tensor([processor.tokenizer("What color is the shape? Is there a red circle?")["input_ids"]])
     with torch.no_grad():
         expected = bare(input_ids=ids).logits
-        assert not torch.equal(model(input_ids=ids).logits, expected)
+        assert (model(input_ids=ids).logits - expected).abs().max() > 1e-2
         host = model.remove_mixers()
-        assert torch.equal(host(input_ids=ids).logits, expected)
-        assert torch.equal(model(input_ids=ids).logits, expected)
+        alone = host(input_ids=ids).logits
+        assert_near(alone, expected)  # two loads, of which one is frozen
+        assert torch.equal(model(input_ids=ids).logits, alone)
     assert list(host.state_dict()) == list(bare.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(host.state_dict().values(), bare.state_dict().values(), strict=True))
 
