@@ -95,7 +95,7 @@ def killed(tmp_path_factory):
     root = tmp_path_factory.mktemp("killed")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", CHILD, str(tiny.assets()), str(root), *MOMENTS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)  # against a hang
     assert done.returncode == 0, done.stderr[-2000:]
     return root, dict(line.split() for line in done.stdout.splitlines())
 

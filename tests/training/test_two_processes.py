@@ -50,7 +50,7 @@ def test_two_processes_end_with_equal_weights(tmp_path, changes):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,  # against a hang
     )
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [(tmp_path / f"rank{rank}.safetensors").read_bytes() for rank in (0, 1)]
