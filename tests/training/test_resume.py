@@ -1,4 +1,8 @@
-"""Kill -9 at the worst moments, then ``resume``: losses and weights equal those of an uninterrupted run exactly."""
+"""Kill -9 at the worst moments, then ``resume``: losses and weights equal those of an uninterrupted run exactly.
+
+Bits may be expected: the same kernels run on one machine with the recipe's number of threads, the frozen weights are
+views of the same files, and what a checkpoint holds is copied to where torch puts its own (``test_alignment``).
+"""
 
 import json
 import os
