@@ -87,7 +87,7 @@ def test_it_answers(quantized):
     first, second = (greedy(model, inputs, **OPTIONS, use_cache=cached) for cached in (True, False))
     assert first.tokens.shape == second.tokens.shape == (2, 5)
     if kind == "nf4":  # 8-bit products take their outlier columns from the whole call, so there steps may differ
-        assert_greedy_agree(first, second)
+        assert_greedy_agree(first, second, tolerance=0.1)  # the host computes in bfloat16: three digits of logits to 10
     with torch.no_grad():
         logits = model(**inputs).logits
         blind = model(**{name: value for name, value in inputs.items() if not name.startswith("aux_")}).logits
