@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 
+import numpy as np
 import pytest
 
 from moai.expert import Expert, Options
-from moai.perception.types import Detection, Perception
+from moai.perception.types import Detection, Mask, Perception, Relation, Segment
 from moai.testing import (
     check_declaration,
     check_expert,
@@ -114,6 +115,35 @@ class NeedsContext(Good):
 def test_what_a_bad_expert_returns_is_named(bad, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_perceive(*pictures(bad()))
+
+
+class Segmenting(Good):
+    """Sees the same square everywhere, and in a batch with ``flipped`` pixels more below it."""
+
+    flipped, score, label = 0, 0.9, "square"
+
+    def perceive(self, images, context):
+        mask = np.zeros((64, 64), dtype=bool)
+        mask[8:40, 8:40] = True
+        score, label, bottom = 0.9, "square", 40
+        if len(images) > 1:
+            mask[40, 8 : 8 + self.flipped] = True
+            score, label, bottom = self.score, self.label, 41 if self.flipped else 40
+        box = (8 / 64, 8 / 64, 40 / 64, bottom / 64)
+        square = Segment(label, score, box, Mask.encode(mask))
+        return [Perception(segments=(square,), relations=(Relation(label, "on", "floor", 0.5, box),)) for _ in images]
+
+
+@pytest.mark.parametrize("changes", [{}, {"flipped": 1}, {"flipped": 5}, {"score": 0.9005}])
+def test_what_last_bits_decide_may_differ_between_batch_and_alone(changes):
+    """A product of matrices adds up in an order that depends on the batch: a tied pixel then goes to the other mask."""
+    check_perceive(*pictures(type("Tied", (Segmenting,), changes)()))
+
+
+@pytest.mark.parametrize("changes", [{"flipped": 6}, {"score": 0.902}, {"label": "box"}])
+def test_what_last_bits_do_not_decide_may_not_differ(changes):
+    with pytest.raises(AssertionError, match="in a batch is seen differently than alone"):
+        check_perceive(*pictures(type("Other", (Segmenting,), changes)()))
 
 
 def test_bad_declarations_are_named():

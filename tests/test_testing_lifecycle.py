@@ -324,7 +324,7 @@ def test_the_fixture_checks_and_fails_with_the_sentence(tmp_path):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "test_it.py"]
     if not registered():
         command += ["-p", "moai.testing.pytest_plugin"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)  # against a hang
     assert done.returncode == 1 and "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
     assert "perceive must return a list, not NoneType" in done.stdout and "Traceback" not in done.stdout
 

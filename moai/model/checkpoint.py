@@ -154,9 +154,10 @@ def _load_adapters(model, path: Path) -> None:
         value = state[name]
         if parameter.shape != value.shape:
             raise CheckpointError(f"{path}: {name} is {tuple(value.shape)}, config.json says {tuple(parameter.shape)}")
-        # Put in place and not copied: the file is mapped, so a tensor costs nothing until it is read. Not by setattr,
-        # which searches all that a module has, and takes longer than everything else here.
-        module._parameters[leaf] = nn.Parameter(value.to(parameter.dtype), parameter.requires_grad)
+        # Copied: the file is mapped and packed, so a tensor in it begins at any byte, where math libraries may
+        # add up in another order than at the boundaries that torch gives its own. So a loaded model gives the bits that
+        # the saved one gave. Not by setattr, which searches all that a module has, and takes longer than all else.
+        module._parameters[leaf] = nn.Parameter(value.to(parameter.dtype, copy=True), parameter.requires_grad)
 
 
 def _one_device(device_map):

@@ -14,10 +14,11 @@ from PIL import Image
 
 from moai.errors import ExpertError
 from moai.expert import Expert
-from moai.perception.types import Perception, Segment, check_perception
+from moai.perception.types import Mask, Perception, Segment, check_perception
 from moai.testing.samples import huge_images
 
 TOLERANCE = 1e-3  # of scores and coordinates between two runs that should be equal; batched float kernels differ a bit
+MASK_TOLERANCE = 1e-3  # of a mask's pixels, rounded up: where two scores of a pixel tie, those last bits decide
 BOX_TOLERANCE = 0.01  # of a segment's box and the box around its mask, besides two pixels of the mask
 
 
@@ -64,9 +65,13 @@ def call(expert: Expert, images: list[Image.Image], contexts: list[Perception]) 
 
 
 def same(left: list[Perception], right: list[Perception], what: str) -> None:
-    """AssertionError starting with ``what``, unless both lists say the same within ``TOLERANCE``."""
+    """AssertionError starting with ``what``, unless both lists say the same.
+
+    Scores and coordinates may differ by ``TOLERANCE``, and masks in ``MASK_TOLERANCE`` of their pixels. The box of a
+    segment with a mask, and of a relation beside it, may differ by one pixel of the mask more. All else must be equal.
+    """
     for index, (a, b) in enumerate(zip(left, right, strict=True)):
-        require(_near(a.to_dict(), b.to_dict()), f"{what} (image {index}): {_brief(a)} and then {_brief(b)}")
+        require(_near_perceptions(a, b), f"{what} (image {index}): {_brief(a)} and then {_brief(b)}")
 
 
 def require(condition: object, message: str) -> None:
@@ -92,13 +97,37 @@ def _check_mask_in_box(segment: Segment) -> None:
     )
 
 
-def _near(a: Any, b: Any) -> bool:
+def _near_perceptions(a: Perception, b: Perception) -> bool:
+    if len(a.segments) != len(b.segments):
+        return False
+    if not all(_near_masks(x.mask, y.mask) for x, y in zip(a.segments, b.segments, strict=True)):
+        return False
+    pixel = max((1 / min(s.mask.height, s.mask.width) for s in a.segments if s.mask is not None), default=0.0)
+    ours, theirs = a.to_dict(), b.to_dict()
+    for seen in (ours, theirs):
+        for segment in seen["segments"]:
+            del segment["mask"]
+    moving = ("segments", "relations")  # their boxes follow the masks
+    rest = [{name: value for name, value in seen.items() if name not in moving} for seen in (ours, theirs)]
+    return _near(*rest) and all(_near(ours[name], theirs[name], pixel) for name in moving)
+
+
+def _near_masks(a: Mask | None, b: Mask | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    if (a.height, a.width) != (b.height, b.width):
+        return False
+    return int((a.decode() != b.decode()).sum()) <= math.ceil(MASK_TOLERANCE * a.height * a.width)
+
+
+def _near(a: Any, b: Any, pixel: float = 0.0, box: bool = False) -> bool:
+    """Equal but for ``TOLERANCE`` in numbers; in boxes for ``pixel`` more."""
     if isinstance(a, float) and isinstance(b, (int, float)):
-        return math.isclose(a, b, abs_tol=TOLERANCE)
+        return math.isclose(a, b, abs_tol=TOLERANCE + (pixel if box else 0.0))
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_near(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(_near(a[key], b[key], pixel, box or key.endswith("box")) for key in a)
     if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(_near(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(_near(x, y, pixel, box) for x, y in zip(a, b, strict=True))
     return a == b
 
 

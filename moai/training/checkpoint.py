@@ -60,7 +60,8 @@ def load_checkpoint(run_dir: Path, parameters: dict[str, torch.nn.Parameter], op
             p.copy_(saved[name])
             kept = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
             if kept["step"] is not None:
-                optimizer.state[p] = {k: v.clone() if k == "step" else v.to(p) for k, v in kept.items()}
+                # Copied, since what was read is a view of the mapped file, which the next checkpoint removes.
+                optimizer.state[p] = {k: v.clone() if k == "step" else v.to(p, copy=True) for k, v in kept.items()}
     return step
 
 

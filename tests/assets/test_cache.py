@@ -86,18 +86,18 @@ def test_two_at_once_build_once(tmp_path):
 
     def build(folder):
         entered.set()
-        go_on.wait(5)
+        go_on.wait(60)
         writer(calls=calls)(folder)
 
     threads = [
         threading.Thread(target=lambda: results.append(publish(tmp_path / "thing", "hash", build))) for _ in range(2)
     ]
     threads[0].start()
-    assert entered.wait(5)
+    assert entered.wait(60)
     threads[1].start()
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert results == [tmp_path / "thing"] * 2
     assert len(calls) == 1
 

@@ -207,7 +207,7 @@ def test_compiled_models_are_looked_into_all_the_same(inputs, monkeypatch):
     model.compressor.compile(backend="eager")  # the host's hook only asks whether somebody looks, which is guarded
     with torch.no_grad():
         model(**inputs)
-    assert torch.equal(attribute(model, inputs).shares(), expected)
+    assert torch.equal(attribute(model, inputs).shares(), expected)  # bits: the backend "eager" runs the same kernels
 
 
 def test_which_image_tokens_are_patches(model):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import tiny
 import torch
+from agreement import assert_greedy_agree, assert_near, greedy
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
@@ -68,6 +69,7 @@ def test_auto_classes_give_the_same_logits(saved):
     folder, model, processor = saved
     again = AutoModelForImageTextToText.from_pretrained(folder)
     assert isinstance(again, MoaiForConditionalGeneration) and not again.training
+    # Bits: the frozen parts are views of the same files in both, and adapters are always copied.
     assert torch.equal(logits(again, AutoProcessor.from_pretrained(folder)), logits(model, processor))
     assert {name for name, p in again.named_parameters() if p.requires_grad} == set(model.adapter_parameters())
 
@@ -112,7 +114,7 @@ def test_an_encoder_with_random_weights_comes_back(tmp_path):
     model, processor = tiny.made(vision={"reference": None})
     model.save_pretrained(tmp_path)
     again = AutoModelForImageTextToText.from_pretrained(tmp_path)
-    assert torch.equal(logits(again, processor), logits(model, processor))
+    assert_near(logits(again, processor), logits(model, processor))  # the encoder is in a file now, aligned otherwise
     again.save_pretrained(tmp_path / "copy")
     assert (tmp_path / "copy" / "vision.safetensors").read_bytes() == (tmp_path / "vision.safetensors").read_bytes()
     (tmp_path / "vision.safetensors").unlink()
@@ -130,6 +132,16 @@ def test_every_weight_is_there_after_loading(saved):
     assert set(load_file(saved[0] / "moai.safetensors")["compressor.latents"].unique().tolist()) != {0.0}
 
 
+def test_loaded_adapters_lie_as_those_of_a_new_model_do(saved):
+    """In memory that torch allocated, and not as they lie in the file: alignment may change the last bits."""
+    folder, model, _ = saved
+    again = AutoModelForImageTextToText.from_pretrained(folder)
+    packed = [t.data_ptr() % 64 for t in load_file(folder / "moai.safetensors").values()]
+    assert any(packed), "the file is aligned by chance; the test shows nothing"
+    for each in (model, again):
+        assert not any(p.data_ptr() % 64 for p in each.adapter_parameters().values())
+
+
 def test_generate_on_a_left_padded_batch(saved):
     folder, model, processor = saved
     again, loaded = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
@@ -138,12 +150,11 @@ def test_generate_on_a_left_padded_batch(saved):
         turns, add_generation_prompt=True, tokenize=True, return_dict=True, processor_kwargs={"padding": True}
     )
     assert not inputs["attention_mask"].all() and "aux_input_ids" in inputs
-    answers = again.generate(**inputs, max_new_tokens=5, min_new_tokens=5)[:, inputs["input_ids"].shape[1] :]
-    for row, color in enumerate(("red", "blue")):
+    answers = greedy(again, inputs, max_new_tokens=5, min_new_tokens=5)
+    for row in range(2):
         alone = loaded.apply_chat_template(turns[row], add_generation_prompt=True, tokenize=True, return_dict=True)
         assert alone["attention_mask"].all()
-        single = model.generate(**alone, max_new_tokens=5, min_new_tokens=5)[:, alone["input_ids"].shape[1] :]
-        assert torch.equal(single[0], answers[row]), color
+        assert_greedy_agree(greedy(model, alone, max_new_tokens=5, min_new_tokens=5), answers.row(row))
 
 
 def test_the_pipeline_answers(saved):

@@ -70,7 +70,8 @@ def test_padding_on_either_side_changes_nothing(ordered):
         mask, wide = torch.zeros(1, 6, dtype=torch.long), torch.randn(1, 6, 16)
         padded[:, left : left + 4], mask[:, left : left + 4], wide[:, left : left + 4] = ids, 1, words
         found = fact_means(wide, padded, mask, [COMMA], ordered)
-        assert torch.equal(found[:, left : left + 4], alone) and not found[mask == 0].any()
+        # Near, and not bit for bit: sums over six tokens need not be added up as those over four.
+        assert torch.allclose(found[:, left : left + 4], alone, atol=1e-5) and not found[mask == 0].any()
 
 
 def test_a_word_carries_its_fact_into_the_model_and_back_from_disk(tmp_path):

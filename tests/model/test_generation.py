@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from agreement import CLEAR, greedy
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from moai.compat import cache_of
@@ -22,6 +23,11 @@ def generate(model, inputs, **options):
     """Exactly ``LENGTH`` new tokens per row, without the prompt."""
     options = {"max_new_tokens": LENGTH, "min_new_tokens": LENGTH, "do_sample": False, **options}
     return model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+
+
+def repetitive(processor):
+    """A prompt in which a look-up finds what to say next."""
+    return tiny.prompt_inputs(processor, ["red red red red red red red"], [tiny.seen("red")])
 
 
 def one(inputs, row):
@@ -45,6 +51,13 @@ def watch(model, monkeypatch):
         module = getattr(model, name)
         monkeypatch.setattr(module, "forward", counted(name, module.forward))
     return counts
+
+
+def test_no_answer_below_hangs_on_a_near_tie(model, inputs, built):
+    """Tokens are compared one by one below, across batch sizes, caches and assistants, whose last bits differ."""
+    text = {"input_ids": torch.tensor([built[1].prompt_ids("What color?", images=0)])}
+    for given, length in ((inputs, LENGTH), (repetitive(built[1]), 24), (text, LENGTH)):
+        assert greedy(model, given, max_new_tokens=length, min_new_tokens=length).margin > CLEAR
 
 
 @torch.no_grad()
@@ -141,7 +154,7 @@ def test_sampled_sequences_repeat_with_the_seed_and_differ(model, inputs):
 
 
 def test_prompt_lookup_gives_the_greedy_answer(built, model, monkeypatch):
-    repeated = tiny.prompt_inputs(built[1], ["red red red red red red red"], [tiny.seen("red")])
+    repeated = repetitive(built[1])
     plain = generate(model, repeated, max_new_tokens=24)
     counts, widths = watch(model, monkeypatch), []
     monkeypatch.setattr(model.host, "forward", spied(model.host.forward, widths))

@@ -5,6 +5,7 @@ import threading
 import pytest
 import tiny
 import torch
+from agreement import CLEAR, greedy
 from transformers import TextIteratorStreamer, TextStreamer
 
 from moai.compat import cache_of
@@ -29,6 +30,12 @@ def inputs(built):
 def generate(model, inputs, **options):
     options = {"max_new_tokens": LENGTH, "min_new_tokens": LENGTH, "do_sample": False, **options}
     return model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+
+
+def test_no_answer_below_hangs_on_a_near_tie(model, inputs, mixed):
+    """Tokens are compared one by one below, across batch sizes, caches and assistants, whose last bits differ."""
+    for given, length in ((inputs, LENGTH), (mixed[0], LENGTH), ({k: v[:1] for k, v in inputs.items()}, 12)):
+        assert greedy(model, given, max_new_tokens=length, min_new_tokens=length).margin > CLEAR
 
 
 def test_a_static_cache_gives_the_greedy_answer(model, inputs):

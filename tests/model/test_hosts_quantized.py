@@ -6,6 +6,7 @@ import json
 import pytest
 import tiny
 import torch
+from agreement import assert_greedy_agree, greedy
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, LlamaForCausalLM
 
@@ -15,7 +16,7 @@ from moai.model.modeling import MoaiForConditionalGeneration
 from moai.training.build import build
 from moai.training.plan import plan
 
-OPTIONS = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+OPTIONS = {"max_new_tokens": 5, "min_new_tokens": 5}
 
 
 def test_an_unknown_quantization_is_named():
@@ -84,10 +85,10 @@ def test_the_host_is_small_and_the_adapters_are_whole(quantized):
 
 def test_it_answers(quantized):
     model, inputs, kind = quantized
-    first, second = (model.generate(**inputs, **OPTIONS, use_cache=cached) for cached in (True, False))
-    assert first.shape == second.shape == (2, inputs["input_ids"].shape[1] + 5)
+    first, second = (greedy(model, inputs, **OPTIONS, use_cache=cached) for cached in (True, False))
+    assert first.tokens.shape == second.tokens.shape == (2, 5)
     if kind == "nf4":  # 8-bit products take their outlier columns from the whole call, so there steps may differ
-        assert torch.equal(first, second)
+        assert_greedy_agree(first, second, tolerance=0.1)  # the host computes in bfloat16: three digits of logits to 10
     with torch.no_grad():
         logits = model(**inputs).logits
         blind = model(**{name: value for name, value in inputs.items() if not name.startswith("aux_")}).logits
@@ -147,4 +148,5 @@ def test_a_run_keeps_the_reference_and_quantizes_again(quantized, parts, tmp_pat
     again = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert type(again.host.model.layers[0].mlp.up_proj) is type(model.host.model.layers[0].mlp.up_proj)
     with torch.no_grad():
+        # Bits: both are quantised from the same file, and adapters are always copied.
         assert torch.equal(again(**inputs).logits, model(**inputs).logits)

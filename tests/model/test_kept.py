@@ -109,6 +109,7 @@ def test_a_model_with_fixed_adapters_says_the_same(dtype, rank):
     with torch.no_grad():
         before = model(**inputs).logits
         assert model.eval().fix_adapters() is model
+        # Bits: what is kept has the very values that were computed before, and is multiplied in the same shapes.
         assert torch.equal(model(**inputs).logits, before)
     assert model(**inputs).logits.requires_grad
 

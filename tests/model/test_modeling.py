@@ -6,6 +6,7 @@ import itertools
 import pytest
 import tiny
 import torch
+from agreement import assert_near
 from transformers import AutoModelForCausalLM
 
 from moai.data.collate import Collator
@@ -87,10 +88,11 @@ def test_without_mixers_and_perception_the_logits_are_the_bare_hosts():
     ids = torch.tensor([processor.tokenizer("What color is the shape? Is there a red circle?")["input_ids"]])
     with torch.no_grad():
         expected = bare(input_ids=ids).logits
-        assert not torch.equal(model(input_ids=ids).logits, expected)
+        assert (model(input_ids=ids).logits - expected).abs().max() > 1e-2
         host = model.remove_mixers()
-        assert torch.equal(host(input_ids=ids).logits, expected)
-        assert torch.equal(model(input_ids=ids).logits, expected)
+        alone = host(input_ids=ids).logits
+        assert_near(alone, expected)  # two loads, of which one is frozen
+        assert torch.equal(model(input_ids=ids).logits, alone)
     assert list(host.state_dict()) == list(bare.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(host.state_dict().values(), bare.state_dict().values(), strict=True))
 
@@ -132,6 +134,15 @@ def gradients(model, batch):
     return {name: p.grad for name, p in model.adapter_parameters().items()}
 
 
+# With its features dropped an image still has its tokens, but the connector's first weights see only zeros, and the
+# first mixer sees equal tokens: which of them it attends to changes nothing, so that its gradients are rounding errors
+# on one processor and zeros on another.
+UNREACHED = {"connector.0.weight"} | {
+    f"mixers.0.attention.{module}.{part}.{side}.weight"
+    for module, part, side in itertools.product(("image_self", "language_image"), ("query", "key"), ("down", "up"))
+}
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 @pytest.mark.parametrize("case", ["black image", "image dropped", "nothing seen", "half dropped"])
 def test_hard_batches_have_finite_gradients_everywhere(noise, case):
@@ -150,8 +161,7 @@ def test_hard_batches_have_finite_gradients_everywhere(noise, case):
     assert all(grad.isfinite().all() and grad.abs().max() < 1e3 for grad in grads.values())
     reached = {name for name, grad in grads.items() if grad.any()}
     if noise:
-        # With its features dropped an image still has its tokens, but the connector's first weights see only zeros.
-        assert set(grads) - reached <= ({"connector.0.weight"} if case == "image dropped" else set())
+        assert set(grads) - reached <= (UNREACHED if case == "image dropped" else set())
 
 
 def test_image_dropout_leaves_nothing_of_the_image(model, inputs):

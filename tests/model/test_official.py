@@ -6,6 +6,7 @@ import published
 import pytest
 import tiny
 import torch
+from agreement import assert_greedy_agree, assert_near, greedy
 from safetensors.torch import load_file, save_file
 
 from moai.errors import CheckpointError
@@ -107,10 +108,11 @@ def test_a_generated_token_is_neither_mixed_nor_added_to(model):
     """A cached step equals the same step without a cache: both see PLoRA at the prompt's image tokens alone."""
     sample = prompt(3, 6)
     ids = torch.tensor([sample["ids"]])
-    options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": -1}
+    options = {"max_new_tokens": 4, "pad_token_id": 0, "eos_token_id": -1}
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": sample["pixels"][None]}
-    cached, uncached = (model.generate(**given, **options, use_cache=use) for use in (True, False))
-    assert cached.shape[1] == ids.shape[1] + 4 and torch.equal(cached, uncached)
+    cached, uncached = (greedy(model, given, **options, use_cache=use) for use in (True, False))
+    assert cached.tokens.shape == (1, 4)
+    assert_greedy_agree(cached, uncached)
 
 
 def test_the_fused_projection_splits_by_key_value_group():
@@ -167,7 +169,7 @@ def test_a_large_host_is_written_in_shards(weights, tmp_path, monkeypatch, model
     made = import_official(tmp_path / "checkpoint", tmp_path / "run")
     assert len(list((made.folder / "host").glob("model-*-of-*.safetensors"))) > 2
     again, sample = MoaiForConditionalGeneration.from_pretrained(made.folder), prompt(4, 5)
-    assert torch.equal(run(again, [sample]), run(model, [sample]))
+    assert_near(run(again, [sample]), run(model, [sample]))  # in other files, so aligned otherwise
 
 
 def test_attention_biases_come_along(tmp_path):

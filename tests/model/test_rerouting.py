@@ -173,7 +173,8 @@ def test_a_row_depends_on_itself_alone():
     rerouting = Rerouting(found, 5)
     together = rerouting.shift(states)
     for row in range(8):
-        assert torch.equal(rerouting.shift(states[row : row + 1])[0], together[row])
+        # Near, and not bit for bit: a product with one row is another kernel than one with eight.
+        assert torch.allclose(rerouting.shift(states[row : row + 1])[0], together[row], atol=1e-5)
 
 
 def test_the_kernel_ends_where_the_next_neighbour_stands():

@@ -314,18 +314,17 @@ def test_an_expert_that_does_not_load_is_tried_once(caplog):
 
 
 def test_an_expert_that_hangs_is_abandoned_and_not_asked_again():
-    hung = threading.Event()
+    hung, waited = threading.Event(), []
 
     def look(self, image):
-        hung.wait(20)
+        waited.append(hung.wait(60))
         return dog()
 
     slow = bad(look)
-    perceiver = Perceiver([slow, expert("dogs")], batch_size=2, time_limit=0.4)
-    start = time.monotonic()
+    perceiver = Perceiver([slow, expert("dogs")], batch_size=2, time_limit={"*": 60, "bad": 0.4})
     seen = perceiver.perceive(reds(1, 2, 3, 4))
+    assert waited == [], "it is still waiting"
     hung.set()
-    assert time.monotonic() - start < 5
     assert {failures(p)["bad"] for p in seen} == {
         "gave no answer within 0.4 seconds and is not asked again; raise the time limit"
     }
@@ -336,9 +335,10 @@ def test_an_expert_that_hangs_is_abandoned_and_not_asked_again():
 def test_loading_has_its_own_limit():
     class Slow(Base):
         def load(self, device="cpu"):
-            time.sleep(0.6)
+            time.sleep(1.2)
 
-    assert Perceiver([Slow()], time_limit=0.4).perceive(reds(1))[0].failures == ()
+    # Looking takes no time; the limit leaves a second for a machine that others work on.
+    assert Perceiver([Slow()], time_limit=1.0).perceive(reds(1))[0].failures == ()
 
 
 def test_an_expert_lives_in_one_thread_of_its_own():
@@ -392,7 +392,7 @@ def test_threads_end_with_the_perceiver():
     perceiver.perceive(reds(2))
     assert len(running()) == 1
     del perceiver
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30  # passed only when the test fails
     while running() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert running() == []
@@ -480,6 +480,6 @@ def test_a_full_disk_does_not_take_the_answer_away(tmp_path, caplog):
 def test_overhead_per_image_is_small(tmp_path):
     images = [Image.fromarray(np.full((64, 64, 3), [i % 256, i // 256, 0], np.uint8)) for i in range(600)]
     perceiver = Perceiver([expert("dogs")], store=Store(tmp_path))
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone, whoever else works on the same cores
     perceiver.perceive(images)
-    assert (time.perf_counter() - start) / len(images) < 0.002
+    assert (time.process_time() - start) / len(images) < 0.002

@@ -41,6 +41,18 @@ def test_training_goes_on_exactly(tmp_path):
     assert parameters["c"] not in other.state, "a parameter that never had a gradient has no state to restore"
 
 
+def test_what_was_loaded_has_memory_of_its_own(tmp_path):
+    """Not a view of the file: that is removed at the next checkpoint, and its tensors are aligned by chance."""
+    parameters, optimizer = fresh()
+    work(parameters, optimizer, 2)
+    save_checkpoint(tmp_path, 2, parameters, optimizer)
+    twin, other = fresh(seed=1)
+    load_checkpoint(tmp_path, twin, other)
+    state = [tensor for p in (twin["a"], twin["b"]) for tensor in other.state[p].values()]
+    assert len(state) == 6 and all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in state)
+    assert not any(tensor.data_ptr() % 64 for tensor in state)
+
+
 def test_nothing_to_load(tmp_path):
     assert load_checkpoint(tmp_path, *fresh()) == 0
 
