@@ -19,6 +19,9 @@ PIP_ARGS ?=
 RUN ?= runs/quickstart
 TESTS ?= all
 TESTS_all := tests plugins
+ifeq ($(filter $(TESTS),all quick),)
+$(error TESTS is "all" or "quick", not "$(TESTS)")
+endif
 TESTS_quick := tests/test_imports.py tests/test_compat.py tests/test_answering.py tests/model/test_cache_names.py \
   tests/model/test_generation.py tests/model/test_generation_modes.py tests/model/test_hosts.py \
   tests/model/test_hosts_seeing.py tests/model/test_modeling.py tests/model/test_processing.py \

@@ -11,6 +11,7 @@ import pytest
 import seeing_families
 import tiny
 import torch
+from agreement import assert_greedy_agree, greedy
 from transformers import DynamicCache, LlamaForCausalLM, StaticCache
 
 from moai.compat import CACHE, CACHE_NAMES, cache_of
@@ -23,6 +24,7 @@ from moai.model.seeing_processing import SeeingProcessor
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?")
 PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc"))
 LENGTH = 8
+EXACTLY = {"max_new_tokens": LENGTH, "min_new_tokens": LENGTH}
 MODES = {
     "greedy": {},
     "sampled": {"do_sample": True},
@@ -60,8 +62,7 @@ def row(built):
 
 
 def generate(model, inputs, **options):
-    options = {"max_new_tokens": LENGTH, "min_new_tokens": LENGTH, "do_sample": False, **options}
-    return model.generate(**inputs, **options)
+    return model.generate(**inputs, **{**EXACTLY, "do_sample": False, **options})
 
 
 class Passes:
@@ -118,17 +119,17 @@ def test_mixers_run_once_per_prompt(case, passes, mode):
 def test_without_a_cache_each_step_is_a_prefill(case, passes):
     model, inputs = case
     seen = passes(model)
-    uncached = generate(model, inputs, use_cache=False)
+    uncached = greedy(model, inputs, **EXACTLY, use_cache=False)
     assert seen.mixers == dict.fromkeys(model.mixers, LENGTH)
-    assert torch.equal(uncached, generate(model, inputs))
+    assert_greedy_agree(greedy(model, inputs, **EXACTLY), uncached)
 
 
 def test_an_assistants_mixers_run_once_as_well(built, row, passes):
     model, assistant = built[0], tiny.made(noise=0.08)[0]
     ours, theirs = passes(model), passes(assistant)
-    assisted = generate(model, row, assistant_model=assistant)
+    assisted = greedy(model, row, **EXACTLY, assistant_model=assistant)
     assert set(ours.mixers.values()) == {1} and set(theirs.mixers.values()) == {1}
-    assert torch.equal(assisted, generate(model, row))
+    assert_greedy_agree(assisted, greedy(model, row, **EXACTLY))
 
 
 @pytest.mark.parametrize("name", CACHE_NAMES)
@@ -143,11 +144,11 @@ def test_generation_continues_from_a_returned_cache_under_either_name(case, pass
     rest = {key: value for key, value in inputs.items() if key not in ("input_ids", "attention_mask")}
     rest.pop("mm_token_type_ids", None)
     given = {**rest, "input_ids": more, "attention_mask": mask, "prompt_mask": prompt}
-    whole = generate(model, given)
+    whole = greedy(model, given, **EXACTLY)
     seen = passes(model)
     text = {key: value for key, value in given.items() if not key.startswith("pixel")}
-    continued = generate(model, text, **{name: cache_of(first)})
-    assert torch.equal(continued, whole)
+    continued = greedy(model, text, **EXACTLY, **{name: cache_of(first)})
+    assert_greedy_agree(continued, whole)
     assert set(seen.mixers.values()) == {0} and seen.read[0] == 4  # the last token of the first answer, and three more
 
 
@@ -271,7 +272,7 @@ def test_other_hosts_decode_as_llama_does(built, row, passes, kind):
     reference.load_state_dict(host.state_dict())
     model, plain = augmented(host)[0], augmented(reference)[0]
     seen = passes(model)
-    assert torch.equal(generate(model, row), generate(plain, row))
+    assert_greedy_agree(greedy(model, row, **EXACTLY), greedy(plain, row, **EXACTLY))
     assert seen.mixers == dict.fromkeys(model.mixers, 1) and seen.read[1:] == [1] * (LENGTH - 1)
 
 
