@@ -83,22 +83,26 @@ def cache_keyword(host: nn.Module) -> str:
     image = {getattr(host.config, key, None) for key in ("image_token_id", "image_token_index")}
     first = next(number for number in range(len(image) + 1) if number not in image)
     word = torch.tensor([[first]], device=host.get_input_embeddings().weight.device)
-    optional = {"use_cache": True} if "use_cache" in takes(inner) else {}
+    taken = takes(inner)
 
-    def cached_words(**given) -> tuple[object, int]:
-        cache = cache_of(host(input_ids=word, **optional, **given))  # without a mask, a host on "meta" runs as well
+    def cached_words(position: int, **given) -> tuple[object, int]:
+        # Qwen counts on from the prompt that it read last where no position is given. Without a mask, which is looked
+        # into, a host on "meta" runs as well.
+        optional = {"use_cache": True, "position_ids": torch.full_like(word, position)}
+        given |= {key: value for key, value in optional.items() if key in taken}
+        cache = cache_of(host(input_ids=word, **given))
         return cache, int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
 
     refusal: TypeError | None = None
     with _evaluating(host):
         for keyword in cache_names(inner.forward):
-            cache, length = cached_words()
+            cache, length = cached_words(0)
             if length != 1:
                 raise HostError(
                     f"{name} keeps no key-value cache (a recurrent or early model) and cannot be a host; {ADVICE}"
                 )
             try:
-                if cached_words(**{keyword: cache})[1] == 2:
+                if cached_words(1, **{keyword: cache})[1] == 2:
                     return keyword
             except TypeError as error:  # an argument that it does not have; the other name may be the one
                 refusal = error

@@ -276,6 +276,19 @@ def test_other_hosts_decode_as_llama_does(built, row, passes, kind):
     assert seen.mixers == dict.fromkeys(model.mixers, 1) and seen.read[1:] == [1] * (LENGTH - 1)
 
 
+@torch.no_grad()
+def test_a_host_that_has_read_prompts_is_asked_as_a_fresh_one_is():
+    """Qwen remembers how the positions of the last batch went on, for as many rows as that had."""
+    model, inputs = with_native_vision("qwen")
+    native = {key: value for key, value in inputs.items() if not key.startswith("aux") and key != "prompt_mask"}
+    twice = {key: torch.cat([value, value]) for key, value in native.items()}
+    host = model.host
+    host.generate(**twice, max_new_tokens=2)
+    before = host.model.rope_deltas.clone()
+    assert len(before) == 2 and cache_keyword(host) == CACHE
+    assert torch.equal(host.model.rope_deltas, before)
+
+
 def test_asking_a_host_how_it_takes_its_cache_leaves_no_trace():
     host = LlamaForCausalLM(tiny.host_config(attention_dropout=0.5)).train()
     host.model.layers[1].eval()
