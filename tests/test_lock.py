@@ -165,8 +165,10 @@ def test_the_floor_that_is_installed_is_the_one_that_is_stated():
     stated = {canonicalize_name(r.name): Version(next(iter(r.specifier)).version) for p in PROJECTS for r in wanted(p)}
     if Version(importlib.metadata.version("transformers")) != stated["transformers"]:
         pytest.skip("this is not the environment of make test-floor")
-    here = {name: Version(Version(importlib.metadata.version(name)).public) for name in stated}
-    assert {name: str(version) for name, version in here.items() if version != stated[name]} == {}
+    here = {name: Version(importlib.metadata.version(name)).release for name in stated}
+    # "77" may be met by 77.0.1, where that is the first file of 77.
+    lifted = {name: have for name, have in here.items() if have[: len(stated[name].release)] != stated[name].release}
+    assert lifted == {}
 
 
 def test_the_versions_that_doctor_compares_with_are_the_locked_ones():
