@@ -79,7 +79,7 @@ def read_tested() -> VersionList:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DependencyError(
             f"moai's list of tested versions cannot be read ({type(error).__name__}); "
-            f"install moai again: pip install --force-reinstall --no-deps {DISTRIBUTION}"
+            f"install moai again: pip install --force-reinstall --no-deps {DISTRIBUTION} (in a clone: -e .)"
         ) from error
 
 

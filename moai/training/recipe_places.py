@@ -85,7 +85,7 @@ def shipped_folder() -> Path | None:
 
 def _where() -> str:
     if shipped_folder() is None:
-        return f"in ./{FOLDER} (moai's own recipes come with an installation: pip install moai-vlm)"
+        return f"in ./{FOLDER} (moai's own come with an installation: in a clone, pip install -e .)"
     return f"in ./{FOLDER} or among moai's own"
 
 
