@@ -60,6 +60,9 @@ def main() -> None:
     except Refused as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; mend it and run the same make again", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; the same make goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -264,6 +264,13 @@ def test_a_refusal_is_one_line_and_a_ctrl_c_says_how_to_go_on(project, monkeypat
     expected = "error: requirements.lock is missing; get it back with: git checkout requirements.lock\n"
     assert capsys.readouterr().err == expected
 
+    (project.ROOT / "requirements.lock").touch()
+    (project.ROOT / ".venv").touch()
+    with pytest.raises(SystemExit, match="1"):
+        project.main()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ") and said.endswith("Not a directory; mend it and run the same make again")
+
     def interrupt(*_):
         raise KeyboardInterrupt
 
