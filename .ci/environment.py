@@ -214,8 +214,9 @@ def last_line(said: str) -> str:
 def resolved(folder: Path, what: str) -> None:
     """Make an environment of the lowest or the newest versions, and print which they are."""
     uv, python = tool(), make(folder)
-    command = [uv, "pip", "install", "--python", str(python.absolute())]
-    command += ["--resolution", "lowest-direct"] if what == "floor" else ["--upgrade"]
+    # Upgrading means that what an earlier call installed is not preferred, also where the lowest version is wanted.
+    command = [uv, "pip", "install", "--upgrade", "--python", str(python.absolute())]
+    command += ["--resolution", "lowest-direct"] if what == "floor" else []
     with Scratch("excluded.txt", EXCLUDED) as excluded, Scratch("wanted.in", own()) as wanted:
         run_uv([*command, "--excludes", excluded, "-r", wanted])
     pins, have = locked_versions(python), installed_versions(python)

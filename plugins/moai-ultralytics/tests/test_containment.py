@@ -31,7 +31,7 @@ PROBE = """
 import logging, os, socket, sys, threading, urllib.request, warnings
 sys.modules["pytest"] = None  # Ultralytics sends nothing where it sees pytest
 import cv2, numpy, PIL.Image, torch, moai
-import setuptools  # torch 2.9 does so when a model is built, and setuptools adds a folder of its own to the path
+import torch.distributed.nn  # Ultralytics needs it, and torch 2.9 adds a folder of its own to the path for it
 from moai.perception.types import Perception
 
 def refuse(*args, **kwargs):
