@@ -45,11 +45,11 @@ test: .venv/.installed
 
 # Resolved anew at each call: what is lowest and newest changes without a file here that changes.
 test-floor test-newest: test-%: python
-	"$(PYTHON)" .ci/environment.py $* .venv-$*
+	"$(PYTHON)" .ci/versions.py $* .venv-$*
 	.venv-$*/bin/python -m pytest $(TESTS_$(TESTS)) -q
 
 lock: python
-	"$(PYTHON)" .ci/environment.py lock
+	"$(PYTHON)" .ci/versions.py lock
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/run.py
@@ -58,7 +58,7 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 
 .venv/.installed: requirements.lock $(SOURCES) | python
-	"$(PYTHON)" .ci/environment.py locked .venv --pip-args "$(PIP_ARGS)"
+	"$(PYTHON)" .ci/environment.py .venv --pip-args "$(PIP_ARGS)"
 
 python:
 	@"$(PYTHON)" -c $(RECENT) 2>/dev/null || \

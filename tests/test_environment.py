@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / ".ci" / "environment.py"
+sys.path.insert(0, str(SCRIPT.parent))  # what makes environments is no part of the package
+try:
+    import environment
+    import versions
+finally:
+    sys.path.pop(0)
+
 PYPROJECT = """
 [build-system]
 requires = []
@@ -46,13 +52,6 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
             wheel.writestr(f"small_project-1.dist-info/{part}", files[part])
     return name
 '''
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("environment", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def digest(content: str) -> str:
@@ -104,10 +103,9 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    module = load()
-    monkeypatch.setattr(module, "ROOT", root)
-    module.wheels = wheels
-    return module
+    monkeypatch.setattr(environment, "ROOT", root)
+    monkeypatch.setattr(environment, "wheels", wheels, raising=False)
+    return environment
 
 
 def lock(root: Path, digest: str, version: str = "1.0") -> None:
@@ -257,7 +255,7 @@ def test_a_python_that_cannot_make_an_environment(project, monkeypatch):
 
 
 def test_a_refusal_is_one_line_and_a_ctrl_c_says_how_to_go_on(project, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["environment.py", "locked", str(project.ROOT / ".venv")])
+    monkeypatch.setattr(sys, "argv", ["environment.py", str(project.ROOT / ".venv")])
     (project.ROOT / "requirements.lock").unlink()
     with pytest.raises(SystemExit, match="1"):
         project.main()
@@ -282,11 +280,12 @@ def test_a_refusal_is_one_line_and_a_ctrl_c_says_how_to_go_on(project, monkeypat
 
 def test_packages_that_moved_since_the_lock(made):
     folder = install(made)
-    assert made.moved(folder) == [] or {name for name, *_ in made.moved(folder)} <= {"setuptools"}
+    assert versions.moved(folder) == [] or {name for name, *_ in versions.moved(folder)} <= {"setuptools"}
     lock(made.ROOT, "0" * 64, "0.9")
-    assert ("dep", "0.9", "1.0") in made.moved(folder)
-    shown = [line.split() for line in made.table(("package", "locked", "installed"), made.moved(folder)).splitlines()]
-    assert shown[0] == ["package", "locked", "installed"] and ["dep", "0.9", "1.0"] in shown
+    assert ("dep", "0.9", "1.0") in versions.moved(folder)
+    shown = versions.table(("package", "locked", "installed"), versions.moved(folder)).splitlines()
+    assert shown[0].split() == ["package", "locked", "installed"]
+    assert ["dep", "0.9", "1.0"] in [line.split() for line in shown]
 
 
 # make -------------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ Floors are checked where they are installed: `make test-floor` runs these tests 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -24,16 +24,14 @@ PLATFORMS = {"linux": "x86_64", "darwin": "arm64", "win32": "AMD64"}
 SYSTEMS = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
 
 
-def environment_script():
-    """The module that makes environments, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("environment", ROOT / ".ci" / "environment.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+sys.path.insert(0, str(ROOT / ".ci"))  # what makes environments is no part of the package
+try:
+    import environment
+    import versions
+finally:
+    sys.path.pop(0)
 
-
-SCRIPT = environment_script()
-PYTHONS = SCRIPT.TESTED_PYTHONS
+PYTHONS = versions.TESTED_PYTHONS
 WHERE = [(python, platform) for python in PYTHONS for platform in PLATFORMS]
 
 
@@ -114,13 +112,11 @@ def test_pythons_that_are_tested_may_install_it():
     for path in PROJECTS:
         allowed = Requirement(f"python{tomllib.loads(path.read_text())['project']['requires-python']}").specifier
         assert all(python in allowed for python in PYTHONS)
-        assert f"{'.'.join(map(str, SCRIPT.OLDEST))}" in str(allowed)
+        assert f"{'.'.join(map(str, environment.OLDEST))}" in str(allowed)
 
 
 def test_what_the_locked_packages_need_is_locked_too():
     """Of those that are installed here as locked; pip installs them without asking what they need."""
-    import sys
-
     place = {"extra": ""}
     locked = pins(f"{sys.version_info[0]}.{sys.version_info[1]}", sys.platform)
     checked = 0
@@ -135,7 +131,7 @@ def test_what_the_locked_packages_need_is_locked_too():
             need = Requirement(line)
             if need.marker is not None and not need.marker.evaluate(place):
                 continue
-            if canonicalize_name(need.name) in SCRIPT.EXCLUDED:
+            if canonicalize_name(need.name) in versions.EXCLUDED:
                 continue
             checked += 1
             have = locked.get(canonicalize_name(need.name))
@@ -172,7 +168,7 @@ def test_the_floor_that_is_installed_is_the_one_that_is_stated():
 
 
 def test_the_versions_that_doctor_compares_with_are_the_locked_ones():
-    told = json.loads((ROOT / SCRIPT.TESTED).read_text(encoding="utf-8"))["versions"]
+    told = json.loads((ROOT / versions.TESTED).read_text(encoding="utf-8"))["versions"]
     assert tuple(told) == PYTHONS
     direct = {canonicalize_name(requirement.name) for path in PROJECTS for requirement in wanted(path)}
     for python in PYTHONS:
@@ -182,5 +178,5 @@ def test_the_versions_that_doctor_compares_with_are_the_locked_ones():
 
 def test_what_is_left_out_of_the_lock_on_purpose_is_not_in_it():
     locked = {canonicalize_name(pin.name) for pin, _ in entries()}
-    assert SCRIPT.EXCLUDED and locked.isdisjoint(SCRIPT.EXCLUDED)
+    assert versions.EXCLUDED and locked.isdisjoint(versions.EXCLUDED)
     assert not any(name.startswith("moai") for name in locked)
