@@ -39,8 +39,9 @@ __all__ = [
 ]
 
 CACHE_NAMES = ("cache", "past_key_values")
-# What this version of transformers calls the cache; the fields of an output are the shortest place to see it.
-CACHE = next(name for name in CACHE_NAMES if name in {f.name for f in dataclasses.fields(CausalLMOutputWithPast)})
+_FIELDS = {field.name for field in dataclasses.fields(CausalLMOutputWithPast)}
+# What this version of transformers calls the cache, and what another does; an output's fields show it.
+CACHE, OTHER = sorted(CACHE_NAMES, key=lambda name: name not in _FIELDS)
 
 
 def take_cache(arguments: dict[str, Any]) -> Any:
@@ -76,8 +77,8 @@ def takes_cache(function: F) -> F:
 
 def cache_of(output: Any) -> Any:
     """Return the key-value cache in a model's output, whatever its name; None without one."""
-    names = (CACHE, *(name for name in CACHE_NAMES if name != CACHE))
-    return next((cache for name in names if (cache := getattr(output, name, None)) is not None), None)
+    # An output of transformers has the right name, if only with None, and warns of the other one.
+    return getattr(output, CACHE) if hasattr(output, CACHE) else getattr(output, OTHER, None)
 
 
 def cache_names(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -181,6 +181,7 @@ def test_no_deprecated_name_of_transformers_is_used(tmp_path):
         "inputs = tiny.prompt_inputs(processor, ['What color?'], [tiny.seen('red')])\n"
         "output = model.generate(**inputs, max_new_tokens=3, min_new_tokens=3, return_dict_in_generate=True)\n"
         "assert output.sequences.shape[1] == inputs['input_ids'].shape[1] + 3\n"
+        "assert model(**inputs, use_cache=False).logits.isfinite().all()\n"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, text=True, timeout=300, env=environment())
