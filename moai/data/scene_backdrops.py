@@ -58,7 +58,7 @@ def folder() -> Path:
     """
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
-        raise AssetError('the data set scenes needs the pictures of scikit-image: pip install "moai-vlm[scenes]"')
+        raise AssetError("the data set scenes needs the pictures of scikit-image: pip install scikit-image")
     return Path(next(iter(found.submodule_search_locations))) / "data"
 
 
@@ -66,5 +66,5 @@ def folder() -> Path:
 def _read(name: str) -> Image.Image:
     path = folder() / name
     if not path.is_file():
-        raise AssetError(f'this scikit-image comes without {name}: pip install -U "moai-vlm[scenes]"')
+        raise AssetError(f"this scikit-image comes without {name}: pip install -U scikit-image")
     return read_image(path)

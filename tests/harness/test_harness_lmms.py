@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-pytest.importorskip("lmms_eval", reason="lmms-eval is an optional dependency (pip install 'moai-vlm[eval]')")
+pytest.importorskip("lmms_eval", reason="lmms-eval is an optional dependency (in a clone: pip install -e '.[eval]')")
 
 import datasets
 from lmms_eval.evaluator import simple_evaluate
