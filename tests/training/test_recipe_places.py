@@ -115,7 +115,7 @@ def test_ablate_finds_moais_folders(run_cli, arguments):
 
 def test_where_moai_is_not_installed_the_error_says_so(monkeypatch):
     monkeypatch.setattr(recipe_places, "shipped_folder", lambda: None)
-    with pytest.raises(RecipeError, match=r"'quickstart' in ./recipes \(moai's own .* in a clone, pip install -e \.\)$"):
+    with pytest.raises(RecipeError, match=r"'quickstart' in ./recipes \(moai's own .* pip install -e \.\)$"):
         find_recipe("quickstart")
 
 
