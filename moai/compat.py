@@ -29,7 +29,6 @@ __all__ = [
     "CACHE_NAMES",
     "FakeTensorMode",
     "attention_implementation",
-    "cache_in",
     "cache_names",
     "cache_of",
     "has_model",
@@ -88,11 +87,6 @@ def cache_names(function: Callable[..., Any]) -> tuple[str, ...]:
     """
     parameters = inspect.signature(function).parameters
     return tuple(sorted(CACHE_NAMES, key=lambda name: (name not in parameters, name != CACHE)))
-
-
-def cache_in(function: Callable[..., Any], cache: Any) -> dict[str, Any]:
-    """Return the keyword argument that hands a cache to a function of transformers."""
-    return {cache_names(function)[0]: cache}
 
 
 def has_model(auto: type, config: PreTrainedConfig) -> bool:

@@ -156,7 +156,6 @@ def test_the_names_of_a_function_come_first():
 
     assert compat.cache_names(new)[0] == "cache" and compat.cache_names(old)[0] == "past_key_values"
     assert compat.cache_names(neither)[0] == compat.CACHE
-    assert compat.cache_in(old, 1) == {"past_key_values": 1}
 
 
 def test_auto_classes_know_their_configurations():

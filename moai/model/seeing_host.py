@@ -13,7 +13,7 @@ import inspect
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig
 
-from moai.compat import cache_in, takes_cache
+from moai.compat import takes_cache
 from moai.errors import HostError
 from moai.model.config import MoaiConfig
 from moai.model.generation import PREFILL_ONLY, without_read
@@ -143,7 +143,7 @@ class SeeingHostGeneration(GenerationMixin):
             input_ids,
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
-            **cache_in(self.host.prepare_inputs_for_generation, cache),
+            **{self.host_cache: cache},
             **kwargs,
         )
         return without_read(model_inputs, cache, is_first_iteration)
