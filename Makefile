@@ -22,10 +22,10 @@ TESTS_all := tests plugins
 ifeq ($(filter $(TESTS),all quick),)
 $(error TESTS is "all" or "quick", not "$(TESTS)")
 endif
-TESTS_quick := tests/test_imports.py tests/test_compat.py tests/test_answering.py tests/model/test_cache_names.py \
-  tests/model/test_generation.py tests/model/test_generation_modes.py tests/model/test_hosts.py \
-  tests/model/test_hosts_seeing.py tests/model/test_modeling.py tests/model/test_processing.py \
-  tests/model/test_checkpoint.py tests/training/test_resume.py tests/training/test_seeing_recipe.py \
+TESTS_quick := tests/test_imports.py tests/test_compat.py tests/test_answering.py tests/model/host/test_cache_names.py \
+  tests/model/test_generation.py tests/model/test_generation_modes.py tests/model/host/test_hosts.py \
+  tests/model/host/test_hosts_native_vision.py tests/model/test_modeling.py tests/model/processor/test_processor.py \
+  tests/model/test_run_folder.py tests/training/test_resume.py tests/training/test_native_vision_recipe.py \
   tests/cli plugins
 
 BIN := .venv/bin

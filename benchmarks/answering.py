@@ -80,6 +80,4 @@ class _Decoding:
             self.done = 0
         self.done += 1
         mask = self.mask[:, : self.length + self.done]
-        self.model(
-            input_ids=self.token, attention_mask=mask, use_cache=True, logits_to_keep=1, **{CACHE: self.cache}
-        )
+        self.model(input_ids=self.token, attention_mask=mask, use_cache=True, logits_to_keep=1, **{CACHE: self.cache})

@@ -16,9 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moai.assets.host import resolve_host
-from moai.data.samples import Sample
 from moai.data.scenes import scenes
-from moai.perception.verbalize import verbalize
+from moai.perception.words.verbalize import verbalize
+from moai.types import Sample
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from measure import Row, in_turns, operations, ratio, spread
 from subjects import PAPER
 from torch import Tensor
 
-from moai.model.attention import AttentionModule, FactoredLinear
-from moai.model.mixer import IMAGE_MODULES, LANGUAGE_MODULES, Mixer, Streams
+from moai.model.mixer.attention import AttentionModule, FactoredLinear
+from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES, Mixer, Streams
 
 TARGETS = {"none": 3.0, "gelu": 1.2}
 NAMES = {"none": "paper's form", "gelu": "official form"}

@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from moai.expert import Expert
-from moai.perception.reading_order import reading_order
-from moai.perception.types import Perception, TextLine
+from moai.perception.words.reading_order import reading_order
 from moai.plugins import registry
+from moai.types import Perception, TextLine
 
 SIZE = (256, 256)  # pixels; square, so that a turned sign costs what an upright one costs
 TEXTS = """STOP|EXIT 42|Platform 7|NO PARKING|Gate B12|One Way|Main Street 118|OPEN 9-17|Café Central|Fire Exit|

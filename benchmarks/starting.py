@@ -18,9 +18,9 @@ from subjects import COMPRESSOR, OURS, bare
 from transformers import AutoModelForCausalLM
 
 from moai.model.config import MoaiConfig
-from moai.model.frozen import host_hashes
+from moai.model.encoders.vision import build_vision
+from moai.model.host.loading import host_hashes
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.model.vision import build_vision
 
 IMPORT, HELP, LOAD = 30.0, 300.0, 1.2  # ms over bare Python, ms, times
 ENCODER = "test_efficientnet"

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from moai.model.config import MoaiConfig
+from moai.model.encoders.vision import VisionEncoder
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.model.vision import VisionEncoder
 
 SHAPES = {
     "tiny": {"layers": 8, "width": 64, "heads": 4, "kv": 2, "ffn": 128, "vocab": 500},

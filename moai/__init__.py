@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from moai.images import read_image
     from moai.model.config import MoaiConfig
     from moai.model.modeling import MoaiForConditionalGeneration
-    from moai.model.processing import MoaiProcessor
-    from moai.perception.run import Perceiver
-    from moai.perception.store import Store
-    from moai.perception.types import Detection, Mask, Perception, Relation, Segment, TextLine
-    from moai.perception.verbalize import verbalize
+    from moai.model.processor.processor import MoaiProcessor
+    from moai.perception.cache.store import Store
+    from moai.perception.running.perceiver import Perceiver
+    from moai.perception.words.verbalize import verbalize
     from moai.testing import check_expert
+    from moai.types import Detection, Mask, Perception, Relation, Segment, TextLine
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Answer": "moai.answering",
     "Augmented": "moai.answering",
-    "Detection": "moai.perception.types",
+    "Detection": "moai.types",
     "Expert": "moai.expert",
-    "Mask": "moai.perception.types",
+    "Mask": "moai.types",
     "MoaiConfig": "moai.model.config",
     "MoaiError": "moai.errors",
     "MoaiForConditionalGeneration": "moai.model.modeling",
-    "MoaiProcessor": "moai.model.processing",
+    "MoaiProcessor": "moai.model.processor.processor",
     "Options": "moai.expert",
-    "Perceiver": "moai.perception.run",
-    "Perception": "moai.perception.types",
-    "Relation": "moai.perception.types",
-    "Segment": "moai.perception.types",
-    "Store": "moai.perception.store",
-    "TextLine": "moai.perception.types",
+    "Perceiver": "moai.perception.running.perceiver",
+    "Perception": "moai.types",
+    "Relation": "moai.types",
+    "Segment": "moai.types",
+    "Store": "moai.perception.cache.store",
+    "TextLine": "moai.types",
     "check_expert": "moai.testing",
     "hookimpl": "moai.hookspecs",
     "load": "moai.answering",
     "read_image": "moai.images",
-    "verbalize": "moai.perception.verbalize",
+    "verbalize": "moai.perception.words.verbalize",
 }
 
 __all__ = [

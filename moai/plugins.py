@@ -24,8 +24,8 @@ from moai.errors import ExpertError, MoaiError, RecipeError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    from moai.data.samples import Sample
     from moai.expert import Expert
+    from moai.types import Sample
 
 log = logging.getLogger("moai")
 GROUP = "moai"

@@ -13,7 +13,7 @@ from typing import Any
 REGISTRARS = {
     "transformers.models.auto.configuration_auto": "moai.model.config",
     "transformers.models.auto.modeling_auto": "moai.model.modeling",
-    "transformers.models.auto.processing_auto": "moai.model.processing",
+    "transformers.models.auto.processing_auto": "moai.model.processor.processor",
 }
 
 

@@ -10,8 +10,8 @@ import torch
 import moai
 import moai.answering
 from moai.errors import ExpertError, ImageError, PromptError
-from moai.perception.run import Perceiver
-from moai.perception.types import Perception, Segment, TextLine
+from moai.perception.running.perceiver import Perceiver
+from moai.types import Perception, Segment, TextLine
 
 QUESTION = "What color is the shape?"
 
@@ -191,7 +191,7 @@ def test_a_batch_is_explained_as_one_by_one(augmented):
 
 
 def test_nothing_is_looked_into_unless_asked(augmented, monkeypatch):
-    monkeypatch.setattr("moai.model.attribution.tracing", None)
+    monkeypatch.setattr("moai.model.analysis.attribution.tracing", None)
     assert augmented.ask(tiny.picture("red"), QUESTION).explanation is None
 
 

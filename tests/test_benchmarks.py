@@ -51,7 +51,7 @@ def test_the_published_loop_is_the_mixers_reference(activation):
     from measure import operations
     from mixing import PAPER, straight, streams
 
-    from moai.model.mixer import Mixer
+    from moai.model.mixer.mixer import Mixer
 
     torch.manual_seed(0)
     mixer, s = Mixer(512, activation=activation, **PAPER), streams(2, 512, 80, 20, 16)

@@ -113,7 +113,7 @@ def test_only_one_file_knows_what_differs_between_versions(rule):
         ("imports_private_names", "from torch._subclasses import fake_tensor", True),
         ("imports_private_names", "from transformers.utils import _x", True),
         ("imports_private_names", "import torch._dynamo", True),
-        ("imports_private_names", "from __future__ import annotations\nfrom moai.model.graft import _Reached", False),
+        ("imports_private_names", "from __future__ import annotations\nfrom moai.model.mixer.graft import _R", False),
     ],
 )
 def test_the_rules_can_fail(rule, code, bad):

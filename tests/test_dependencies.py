@@ -240,7 +240,7 @@ def test_loading_says_it_before_it_can_fail(drifted, caplog):
 
 @pytest.mark.parametrize("main_process", [True, False])
 def test_training_says_it_before_the_host_is_built(drifted, caplog, monkeypatch, tmp_path, main_process):
-    import moai.training.run as run
+    import moai.training.trainer as run
     from moai.training.progress import Progress
 
     def fail(recipe):

@@ -24,7 +24,7 @@ from pathlib import Path, PurePath
 import build
 import pytest
 
-from moai.training.recipe_file import load_recipe
+from moai.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PROJECTS = [".", *sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/pyproject.toml"))]

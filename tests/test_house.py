@@ -11,7 +11,7 @@ import pytest
 
 from moai import hookspecs
 from moai.plugins import load_registry
-from moai.training.recipe_file import load_recipe
+from moai.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("moai", "plugins", "recipes") for path in (ROOT / folder).rglob("*.py"))

@@ -26,31 +26,30 @@ PUBLIC = {
 LEVELS = {
     "moai.dependencies": 0,
     "moai.errors": 0,
-    "moai.compat": 1,
     "moai.hookspecs": 0,
-    "moai.registration": 0,
-    "moai.perception.types": 0,
+    "moai.types": 0,
+    "moai.compat": 1,
     "moai.assets": 1,
     "moai.expert": 1,
     "moai.images": 1,
     "moai.plugins": 1,
-    "moai.perception.verbalize": 1,
     "moai.scaffold": 1,
     "moai.doctor": 2,
     "moai.perception": 2,
     "moai.testing": 2,
     "moai.data": 3,
     "moai.model": 3,
-    "moai.training": 4,
-    "moai.evaluation": 4,
-    "moai.answering": 4,
-    "moai.harness": 4,
-    "moai.cli": 5,
+    "moai.recipe": 4,
+    "moai.answering": 5,
+    "moai.training": 5,
+    "moai.evaluation": 6,
+    "moai.harness": 6,
+    "moai.cli": 7,
 }
 # These name what lies above them, in functions that run later: the public names, the core's own plugin, the hooks.
 ROOTS = {"moai", "moai.builtin", "moai.registration"}
 # Where perceptions become text and tokens for the model, and so both halves meet.
-MEETING_PLACES = {"moai.model.processing", "moai.model.seeing_processing", "moai.model.spoken_perceptions"}
+MEETING_PLACES = {f"moai.model.processor.{name}" for name in ("processor", "native_vision", "verbalized")}
 
 
 def run(code: str, *flags: str) -> str:

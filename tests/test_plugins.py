@@ -13,8 +13,8 @@ from moai import plugins
 from moai.errors import ExpertError, RecipeError
 from moai.expert import Expert
 from moai.hookspecs import hookimpl
-from moai.perception.types import Perception
 from moai.plugins import load_registry
+from moai.types import Perception
 
 
 class Lamp(Expert):

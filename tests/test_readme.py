@@ -27,9 +27,9 @@ from moai.assets.pins import PINS
 from moai.cli.main import cli
 from moai.data.demo import demo_picture
 from moai.plugins import load_registry, registry
-from moai.training.recipe import Recipe
-from moai.training.recipe_file import load_recipe
-from moai.training.run import train
+from moai.recipe.loading import load_recipe
+from moai.recipe.schema import Recipe
+from moai.training.trainer import train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from moai.expert import Expert, Options
-from moai.perception.types import Detection, Mask, Perception, Relation, Segment
 from moai.testing import (
     check_declaration,
     check_expert,
@@ -18,6 +17,7 @@ from moai.testing import (
     sample_context,
     sample_images,
 )
+from moai.types import Detection, Mask, Perception, Relation, Segment
 
 
 class Good(Expert):

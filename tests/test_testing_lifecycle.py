@@ -15,7 +15,6 @@ import pytest
 from pydantic import Field
 
 from moai.expert import Expert, Options
-from moai.perception.types import Detection, Mask, Perception, Segment
 from moai.testing import (
     check_cache_key,
     check_declaration,
@@ -29,6 +28,7 @@ from moai.testing import (
 )
 from moai.testing.behaviour import call
 from moai.testing.samples import huge_images
+from moai.types import Detection, Mask, Perception, Segment
 
 
 class Net:

@@ -16,9 +16,9 @@ import tiny
 
 import moai
 from moai import plugins
-from moai.perception.types import Source
 from moai.training.log import read_log
-from moai.training.run import train
+from moai.training.trainer import train
+from moai.types import Source
 
 PYPROJECT = """
 [build-system]
@@ -67,7 +67,7 @@ def draw(bits):
 
 
 def samples(split, limit=None):
-    from moai.data.samples import Sample
+    from moai.types import Sample
 
     made = []
     for number in range(1, 9):

@@ -21,12 +21,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from moai.data.samples import Sample
 from moai.expert import Expert
-from moai.perception.types import Mask, Perception, Relation, Segment, Source, TextLine
 from moai.plugins import registry
+from moai.recipe.schema import Recipe
 from moai.training.build import build
-from moai.training.recipe import Recipe
+from moai.types import Mask, Perception, Relation, Sample, Segment, Source, TextLine
 
 torch.set_num_threads(1)
 
@@ -248,6 +247,6 @@ def gates_of(model, forward) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def draw_nothing(patch) -> None:
     """No curves, charts or plots, which take longer than all else in a small run; ``patch`` is a ``MonkeyPatch``."""
-    patch.setattr("moai.training.run.draw_curves", lambda run_dir, first_steps: run_dir / "curves.png")
-    patch.setattr("moai.evaluation.chart.draw_chart", lambda summary, path: path)
-    patch.setattr("moai.evaluation.page.draw_all", lambda summary: {"accuracy": "data:,"})
+    patch.setattr("moai.training.trainer.draw_curves", lambda run_dir, first_steps: run_dir / "curves.png")
+    patch.setattr("moai.evaluation.report.chart.draw_chart", lambda summary, path: path)
+    patch.setattr("moai.evaluation.report.page.draw_all", lambda summary: {"accuracy": "data:,"})

@@ -16,8 +16,8 @@ from moai.cli.main import RESUME, options_given
 from moai.errors import CheckpointError, MoaiError
 
 if TYPE_CHECKING:
-    from moai.evaluation.ablation import Outcome
-    from moai.evaluation.ablation_plan import Ablation
+    from moai.evaluation.ablation.plan import Ablation
+    from moai.evaluation.ablation.run import Outcome
 
 CONDITIONS = ("on", "off", "shuffled")
 
@@ -59,7 +59,7 @@ def ablate(
     The same command goes on where it stopped: finished trainings and evaluations stay. A recipe that fails is a row
     that says why, and the others go on.
     """
-    from moai.evaluation.ablation_plan import plan_ablations
+    from moai.evaluation.ablation.plan import plan_ablations
 
     planned = plan_ablations(folder, only, overrides, steps)
     if dry_run:
@@ -77,7 +77,7 @@ def ablate(
 
 
 def _list(planned: list[Ablation], root: Path) -> None:
-    from moai.evaluation.ablation_report import changes
+    from moai.evaluation.ablation.table import changes
 
     table = show.table("recipe", "changes", "steps", "state")
     for ablation in planned:
@@ -98,8 +98,8 @@ def _check_free(ablation: Ablation, run: Path) -> None:
 
 
 def _work(planned: list[Ablation], root: Path, split: str | None, limit: int | None, seed: int) -> list[Outcome]:
-    from moai.evaluation.ablation import Outcome, summarize_ablations
-    from moai.evaluation.ablation_report import save_ablations
+    from moai.evaluation.ablation.run import Outcome, summarize_ablations
+    from moai.evaluation.ablation.table import save_ablations
 
     outcomes: list[Outcome] = []
     for number, ablation in enumerate(planned, 1):
@@ -126,7 +126,7 @@ def _work(planned: list[Ablation], root: Path, split: str | None, limit: int | N
 def _train(ablation: Ablation, run: Path) -> None:
     if (run / "manifest.json").is_file():
         return
-    from moai.training.run import train
+    from moai.training.trainer import train
 
     train(ablation.recipe, run, resume=(run / "recipe.yaml").is_file())
 
@@ -147,7 +147,7 @@ def _evaluate(ablation: Ablation, run: Path, split: str | None, limit: int | Non
 
 
 def _evaluated(folder: Path, run: Path, count: int, seed: int) -> bool:
-    from moai.evaluation.report import read_report
+    from moai.evaluation.report.save import read_report
 
     path = folder / "report.json"
     if not path.is_file() or path.stat().st_mtime < (run / "manifest.json").stat().st_mtime:
@@ -158,8 +158,8 @@ def _evaluated(folder: Path, run: Path, count: int, seed: int) -> bool:
 
 
 def _print(outcomes: list[Outcome], root: Path, seed: int) -> None:
-    from moai.evaluation.ablation import summarize_ablations
-    from moai.evaluation.ablation_report import render_ablations
+    from moai.evaluation.ablation.run import summarize_ablations
+    from moai.evaluation.ablation.table import render_ablations
 
     console = show.console()
     console.print(render_ablations(summarize_ablations(outcomes, seed=seed), console.width))

@@ -57,7 +57,7 @@ def ask(
     wanted |= {"explain": True} if explain is not None else {}
     answer = augmented.ask(picture, question, max_new_tokens=max_new_tokens, **wanted)
     if explain is not None:
-        from moai.evaluation.explain import draw_explanation
+        from moai.evaluation.report.explanation import draw_explanation
 
         draw_explanation(picture, question, answer.text, answer.explanation, explain)
     if as_json:
@@ -70,8 +70,8 @@ def ask(
 
 def choose_experts(augmented: Augmented, experts: str) -> Any:
     """A perceiver with the named experts; those of the run keep the options they were trained with."""
-    from moai.perception.run import Perceiver
-    from moai.perception.store import default_store
+    from moai.perception.cache.store import default_store
+    from moai.perception.running.perceiver import Perceiver
 
     own = {expert.name: expert for expert in augmented.perceiver.experts}
     return Perceiver([own.get(name, name) for name in split_names(experts)], store=default_store())

@@ -14,7 +14,7 @@ from moai.cli import show
 from moai.errors import AssetError, nearest
 
 if TYPE_CHECKING:
-    from moai.perception.store import Store
+    from moai.perception.cache.store import Store
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -34,7 +34,7 @@ def cache() -> None:
 def info(as_json: bool) -> None:
     """Show entries and bytes, per expert, and what else lies in the cache folder."""
     from moai.assets.cache import cache_dir
-    from moai.perception.upkeep import set_aside, shares
+    from moai.perception.running.maintenance import set_aside, shares
 
     store = _store()
     held = shares(store) if store is not None else []
@@ -62,7 +62,7 @@ def info(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
     """Drop perceptions; experts look again when they are needed. Downloaded assets stay."""
-    from moai.perception import upkeep
+    from moai.perception.running import maintenance as upkeep
 
     age = None if older_than is None else _age(older_than)
     store = _store()
@@ -91,7 +91,7 @@ def verify() -> None:
     A damaged one is dropped, and made anew when it is needed next.
     """
     from moai.assets.cache import cache_dir
-    from moai.perception import upkeep
+    from moai.perception.running import maintenance as upkeep
 
     earlier = upkeep.set_aside(cache_dir() / "perceptions")
     store = _store()
@@ -111,7 +111,7 @@ def verify() -> None:
 def _store() -> Store | None:
     """The perception cache; None when there is none yet, so that asking does not make one."""
     from moai.assets.cache import cache_dir
-    from moai.perception.store import default_store
+    from moai.perception.cache.store import default_store
 
     return default_store() if (cache_dir() / "perceptions" / "perceptions.sqlite").exists() else None
 
@@ -131,7 +131,7 @@ def _bytes_in(path: Path) -> int:
 
 
 def _print_info(facts: dict) -> None:
-    from moai.perception.memory import say_size
+    from moai.perception.running.memory import say_size
 
     if facts["path"] is None:
         click.echo(f"no perceptions are cached in {facts['folder']}")

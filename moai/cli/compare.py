@@ -35,11 +35,11 @@ def compare(
     interval of the paired difference includes 0) or loses to it, and how many tokens both read. The summary goes to
     RUN/eval/against-BASELINE.json and .md.
     """
-    from moai.evaluation.markdown import render_markdown
-    from moai.evaluation.report import read_records, read_report, with_baseline, write_json, write_text
+    from moai.evaluation.report.markdown import render_markdown
+    from moai.evaluation.report.save import read_records, read_report, with_baseline, write_json, write_text
+    from moai.evaluation.report.table import render_table
+    from moai.evaluation.report.verdict import verdict
     from moai.evaluation.summary import summarize
-    from moai.evaluation.table import render_table
-    from moai.evaluation.verdict import verdict
 
     folder = _folder(run, data, split, full)
     records, report = read_records(run / folder), read_report(run / folder)

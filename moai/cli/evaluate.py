@@ -18,12 +18,11 @@ from moai.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from moai.answering import Augmented
-    from moai.data.samples import Sample
     from moai.evaluation.journal import Journal
     from moai.evaluation.paired import Metric, Record
-    from moai.model.rerouting import Rerouting
-    from moai.perception.types import Perception
-    from moai.training.recipe import Recipe
+    from moai.model.analysis.rerouting import Rerouting
+    from moai.recipe.schema import Recipe
+    from moai.types import Perception, Sample
 
 
 @click.command("eval", short_help="Measure a run with perception on, off and shuffled.")
@@ -90,7 +89,7 @@ def evaluate(
 
 def recipe_of(run: Path) -> Recipe:
     """The resolved recipe that a run folder was trained with."""
-    from moai.training.recipe_file import load_recipe
+    from moai.recipe.loading import load_recipe
 
     path = run / "recipe.yaml"
     if not path.is_file():
@@ -118,9 +117,9 @@ def evaluate_run(
     condition ``plain`` is ``on`` without.
     """
     from moai.evaluation.conditions import expand_conditions
-    from moai.evaluation.report import save_report
+    from moai.evaluation.report.save import save_report
+    from moai.evaluation.report.table import render_table
     from moai.evaluation.summary import summarize
-    from moai.evaluation.table import render_table
 
     wanted = recipe.evaluation
     split, size = split or wanted.split, batch_size or wanted.batch_size
@@ -174,7 +173,7 @@ class _Asked:
         """The records, with plain answers among them where there is re-routing, and the gates' histograms."""
         if rerouting is None:
             return self._answer(names), self._gates(names)
-        from moai.evaluation.report import with_baseline
+        from moai.evaluation.report.save import with_baseline
         from moai.evaluation.rerouting import PLAIN, rerouted
 
         with rerouted(self.augmented, rerouting):
@@ -247,7 +246,7 @@ def fingerprint(run: Path, samples: Sequence[Sample], *perceptions: Any) -> str:
 
 def words_of(augmented: Augmented, perceptions: dict[str, Perception]) -> dict[str, str]:
     """Image id -> the perception as the model was given it."""
-    from moai.perception.verbalize import verbalize
+    from moai.perception.words.verbalize import verbalize
 
     speak = getattr(augmented, "words", verbalize)
     return {image: speak(perception) for image, perception in perceptions.items()}

@@ -103,7 +103,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def _memory(expert: type[Expert]) -> str:
-    from moai.perception.memory import say_size
+    from moai.perception.running.memory import say_size
 
     if isinstance(expert.memory, int):
         return f"about {say_size(expert.memory)}"

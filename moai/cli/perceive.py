@@ -15,8 +15,8 @@ from moai.errors import ExpertError, ImageError, nearest
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from moai.perception.run import Perceiver
-    from moai.perception.types import Perception
+    from moai.perception.running.perceiver import Perceiver
+    from moai.types import Perception
 
 CHUNK = 64  # images held in memory at a time; any number may be given
 
@@ -76,7 +76,7 @@ def perceive(
     An image that cannot be read costs one line on stderr and exit code 1, after the others are done. An expert that
     fails is reported and the others go on; --strict turns that into exit code 1.
     """
-    from moai.perception.store import default_store
+    from moai.perception.cache.store import default_store
 
     perceiver = make_perceiver(
         experts,
@@ -105,7 +105,7 @@ def perceive(
 
 def make_perceiver(experts: str | None, options: Sequence[str] = (), **settings: Any) -> Perceiver:
     """Build a Perceiver from ``"a,b"`` (None: all that are installed) and ``"expert.key=value"`` options."""
-    from moai.perception.run import Perceiver
+    from moai.perception.running.perceiver import Perceiver
 
     names = installed_experts() if experts is None else split_names(experts)
     if not names:
@@ -127,8 +127,8 @@ def split_names(text: str) -> list[str]:
 
 def expert_options(options: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """``["easyocr.min_score=0.5"]`` -> ``{"easyocr": {"min_score": 0.5}}``; values are read as YAML."""
-    from moai.training.recipe_file import split_override
-    from moai.training.yaml_file import parse_yaml
+    from moai.recipe.loading import split_override
+    from moai.recipe.yaml_file import parse_yaml
 
     parsed: dict[str, dict[str, Any]] = {}
     for option in options:
@@ -146,7 +146,7 @@ def expert_options(options: Sequence[str], names: Sequence[str]) -> dict[str, di
 
 def by_expert(option: str, text: str) -> str | dict[str, str]:
     """``"cuda:0"`` -> itself; ``"cuda:0,shapes=cpu"`` -> ``{"*": "cuda:0", "shapes": "cpu"}``."""
-    from moai.perception.roster import OTHERS
+    from moai.perception.running.settings import OTHERS
 
     given: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -194,7 +194,7 @@ def save_overlay(image: Image, perception: Perception, path: Path | None) -> Pat
     """Draw and save; ImageError when the path cannot be written."""
     if path is None:
         return None
-    from moai.perception.overlay import draw_overlay
+    from moai.perception.drawing.overlay import draw_overlay
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +235,7 @@ def _report_unreadable(name: str, reason: str, as_json: bool) -> None:
 
 
 def _report(name: str, image: Image, perception: Perception, overlay: Path | None, as_json: bool) -> None:
-    from moai.perception.verbalize import verbalize
+    from moai.perception.words.verbalize import verbalize
 
     words = verbalize(perception)
     if as_json:

@@ -10,7 +10,7 @@ import click
 from moai.errors import RecipeError
 
 if TYPE_CHECKING:
-    from moai.training.plan import Plan
+    from moai.training.memory_plan.plan import Plan
 
 GIB = 2**30
 LINE = "Say what a recipe needs in memory, before a GPU is rented."
@@ -34,8 +34,8 @@ def plan(
     The model is built from shapes alone: no weights are read or downloaded, a config.json is enough. RECIPE and
     KEY=VALUE are those of `moai train`. A shape's further keys: ffn, vocab, context (host); heads, ffn (vision).
     """
-    from moai.training.plan import plan as make_plan
-    from moai.training.recipe_file import load_recipe
+    from moai.recipe.loading import load_recipe
+    from moai.training.memory_plan.plan import plan as make_plan
 
     resolved = load_recipe(recipe, overrides)
     if picture is not None:

@@ -16,7 +16,7 @@ from moai.cli.main import RESUME
 from moai.errors import RecipeError
 
 if TYPE_CHECKING:
-    from moai.training.recipe import Recipe
+    from moai.recipe.schema import Recipe
 
 DEMO_EXPERTS = "shapes,geometry,easyocr"
 
@@ -31,8 +31,8 @@ def quickstart(overrides: tuple[str, ...], run_dir: Path, recipe_name: str) -> N
     What is downloaded, perceived or trained already is not done again; an interrupted training goes on where it was.
     KEY=VALUE changes the recipe, as in `moai train`.
     """
-    from moai.perception.store import default_store
-    from moai.training.recipe_file import load_recipe
+    from moai.perception.cache.store import default_store
+    from moai.recipe.loading import load_recipe
 
     words = ["moai", "quickstart", *overrides, "--run", str(run_dir), "--recipe", recipe_name]
     click.get_current_context().meta[RESUME] = shlex.join(words)
@@ -97,8 +97,8 @@ def perceive_demo(run_dir: Path) -> None:
     """Show what the experts see in a picture with shapes and printed words; saves both pictures."""
     from moai.cli.perceive import make_perceiver, save_overlay
     from moai.data.demo import demo_picture
-    from moai.perception.store import default_store
-    from moai.perception.verbalize import verbalize
+    from moai.perception.cache.store import default_store
+    from moai.perception.words.verbalize import verbalize
 
     picture, path = demo_picture(), run_dir / "demo.png"
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -113,8 +113,8 @@ def perceive_demo(run_dir: Path) -> None:
 
 def training_state(recipe: Recipe, run_dir: Path) -> str:
     """``"new"``, ``"started"`` or ``"finished"``; RecipeError when the folder holds a run of another recipe."""
-    from moai.training.recipe_file import read_yaml
-    from moai.training.yaml_file import parse_yaml
+    from moai.recipe.loading import read_yaml
+    from moai.recipe.yaml_file import parse_yaml
 
     if not (run_dir / "recipe.yaml").is_file():
         return "new"
@@ -130,7 +130,7 @@ def train_once(recipe: Recipe, run_dir: Path, state: str) -> None:
         return
     if state == "started":
         click.echo(f"going on with the training in {run_dir}")
-    from moai.training.run import train
+    from moai.training.trainer import train
 
     train(recipe, run_dir, resume=state == "started")
 

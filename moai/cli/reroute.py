@@ -12,9 +12,9 @@ from moai.cli import show
 
 if TYPE_CHECKING:
     from moai.answering import Augmented
-    from moai.data.samples import Sample
-    from moai.model.rerouting import Record, Rerouting
-    from moai.training.recipe import Recipe
+    from moai.model.analysis.rerouting import Record, Rerouting
+    from moai.recipe.schema import Recipe
+    from moai.types import Sample
 
 SAMPLES = 512  # asked for a record; those that were answered right are kept
 
@@ -33,7 +33,7 @@ def rerouting_of(
     """Re-routing by the run's record of solved validation samples, which is made where it is missing or outdated."""
     from moai.cli.evaluate import dataset_of, draw, fingerprint, perceive_views
     from moai.evaluation.rerouting import recorded_half
-    from moai.model.rerouting import Rerouting, save_record
+    from moai.model.analysis.rerouting import Rerouting, save_record
 
     Rerouting.check(neighbours, strength)
     split = recipe.data.validation_split
@@ -60,7 +60,7 @@ def describe(rerouting: Rerouting) -> dict[str, Any]:
 
 
 def _kept(run: Path, key: str) -> Record | None:
-    from moai.model.rerouting import FILES, FOLDER, load_record
+    from moai.model.analysis.rerouting import FILES, FOLDER, load_record
 
     if not all((run / FOLDER / name).is_file() for name in FILES):
         return None

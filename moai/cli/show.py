@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from moai.perception.types import Perception
+    from moai.types import Perception
 
 PIPE_WIDTH = 160  # columns when the output is not a terminal, so that nothing useful is cut
 
@@ -75,7 +75,7 @@ def seen(perception: Perception, title: str | None = None) -> Table:
 
 
 def _rows(perception: Perception) -> Iterator[tuple[str, str, float | None, Any]]:
-    from moai.perception.types import describe
+    from moai.types import describe
 
     for segment in perception.segments:
         yield "segment", describe(segment), segment.score, segment.box

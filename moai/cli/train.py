@@ -26,7 +26,7 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path |
     moai, such as quickstart, scenes or ablations/no-slots. KEY=VALUE changes a key by its dotted name, such as
     training.batch_size=8; the value is read as YAML.
     """
-    from moai.training.recipe_file import load_recipe
+    from moai.recipe.loading import load_recipe
 
     resolved = load_recipe(recipe, overrides)
     if dry_run:
@@ -37,7 +37,7 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path |
     words = ["moai", "train", recipe, *overrides, "--run", str(run_dir), "--resume"]
     click.get_current_context().meta[RESUME] = shlex.join(words)
 
-    from moai.training.run import train as run_training
+    from moai.training.trainer import train as run_training
 
     made = run_training(resolved, run_dir, resume=resume)
     click.echo(f"trained:  {made}")

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from moai.data.samples import Sample
-from moai.perception.types import Perception
+from moai.types import Perception, Sample
 
 IGNORED = -100  # label of positions without a loss
 
@@ -25,8 +24,8 @@ class Collator:
     Args:
         processor: a ``MoaiProcessor``.
         max_cached: how many tokenised questions and how many decoded images are kept.
-        guide: says which auxiliary words a question should read (``moai.training.guide.Guide``); batches with answers
-            then have ``guide``.
+        guide: says which auxiliary words a question should read (``moai.training.objectives.supervision.Guide``);
+            batches with answers then have ``guide``.
     """
 
     def __init__(self, processor, max_cached: int = 65536, guide=None) -> None:

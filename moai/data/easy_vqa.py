@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from moai.data.samples import Sample
 from moai.errors import AssetError, RecipeError, nearest
+from moai.types import Sample
 
 SPLITS = ("train", "validation", "test")
 VALIDATION_SHARE = 0.1  # of the train images

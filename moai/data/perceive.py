@@ -12,10 +12,9 @@ from typing import Any
 
 from PIL.Image import Image
 
-from moai.data.samples import Sample
 from moai.images import read_image
-from moai.perception.run import Perceiver
-from moai.perception.types import Perception
+from moai.perception.running.perceiver import Perceiver
+from moai.types import Perception, Sample
 
 log = logging.getLogger("moai")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from moai.data.samples import Sample
+from moai.types import Sample
 
 
 def question_prior(train: Iterable[Sample], asked: Sequence[Sample]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from moai.data.scene_layouts import neighbours
 from moai.data.scene_plan import SIZE, Figure, Point, Scene, Word, box_of
 from moai.data.scene_words import NUMBERS, SHAPES
-from moai.perception.types import Box, Mask, Perception, Relation, Segment, Source, TextLine
+from moai.types import Box, Mask, Perception, Relation, Segment, Source, TextLine
 
 GRID = 64  # cells of a mask's side
 SOURCES = tuple(Source("truth", role, "1") for role in ("panoptic", "scene_graph", "ocr"))

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from moai.assets.cache import cache_dir, status
 from moai.assets.replacing import replacing
-from moai.data.samples import Sample
 from moai.data.scene_backdrops import folder as backdrop_folder
 from moai.data.scene_backdrops import sources
 from moai.data.scene_plan import Scene, plan_scene
@@ -26,7 +25,7 @@ from moai.data.scene_render import render
 from moai.data.scene_truth import truth_of
 from moai.data.scene_words import SPLITS
 from moai.errors import AssetError, RecipeError, nearest
-from moai.perception.types import Perception
+from moai.types import Perception, Sample
 
 VERSION = 1  # of the generator: raise it when a picture, a question or an answer may change
 IMAGES = {"train": 2000, "validation": 300, "test": 500, "validation-unseen": 300, "test-unseen": 500}

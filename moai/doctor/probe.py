@@ -13,7 +13,7 @@ from typing import Any
 from moai.doctor.findings import describe_error
 
 MARK = "moai-doctor "  # lines without it are what the libraries print themselves
-MODULES = ("torch", "transformers", "moai.answering", "moai.training.run")
+MODULES = ("torch", "transformers", "moai.answering", "moai.training.trainer")
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 from moai.evaluation.conditions import CONDITIONS
 from moai.evaluation.metrics import exact_match, normalize
 from moai.evaluation.paired import Record, run_conditions
-from moai.evaluation.report import save_report
+from moai.evaluation.report.save import save_report
+from moai.evaluation.report.table import render_table
+from moai.evaluation.report.verdict import verdict
 from moai.evaluation.summary import summarize
-from moai.evaluation.table import render_table
-from moai.evaluation.verdict import verdict
 
 __all__ = [
     "CONDITIONS",

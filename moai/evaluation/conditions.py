@@ -11,10 +11,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
-from moai.data.samples import Sample
 from moai.errors import MoaiError, RecipeError, nearest
 from moai.evaluation.noise import noisy
-from moai.perception.types import Perception
+from moai.types import Perception, Sample
 
 CONDITIONS = ("on", "off", "shuffled", "oracle", "leave-one-out", "without:EXPERT", "noisy:P")
 WITHOUT, NOISY = "without:", "noisy:"

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from moai.data.samples import Sample
 from moai.images import read_image
-from moai.perception.types import Perception
+from moai.types import Perception, Sample
 
 BINS = 20  # over [0, 1]
 QUESTIONS = 64

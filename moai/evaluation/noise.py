@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
-from moai.perception.types import Box, Detection, Perception, Relation, Segment, TextLine, describe
+from moai.types import Box, Detection, Perception, Relation, Segment, TextLine, describe
 
 Name = tuple[str, tuple[tuple[str, str], ...]]  # label, attributes
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from moai.data.samples import Sample
 from moai.errors import MoaiError, RecipeError
 from moai.evaluation.conditions import View, derange, expand_conditions, left_out, make_views
 from moai.images import read_image
-from moai.perception.types import Perception, describe
-from moai.perception.verbalize import verbalize
+from moai.perception.words.verbalize import verbalize
+from moai.types import Perception, Sample, describe
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,6 +1,6 @@
 """Solved validation samples, recorded once per run, for test-time re-routing; and an answerer set beside itself.
 
-Knows: samples, perceptions, and a loaded model. What is done with the record is in ``moai.model.rerouting``.
+Knows: samples, perceptions, and a loaded model. What is done with the record is in ``moai.model.analysis.rerouting``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import torch
 
 from moai.answering import Augmented
 from moai.data.collate import Collator
-from moai.data.samples import Sample
 from moai.errors import RecipeError
 from moai.evaluation.metrics import exact_match
 from moai.images import read_image
-from moai.model.rerouting import Record, Rerouting, gate_gradients, question_states
-from moai.perception.types import Perception
+from moai.model.analysis.rerouting import Record, Rerouting, gate_gradients, question_states
+from moai.types import Perception, Sample
 
 PLAIN = "plain"  # the condition "on" of the same model, its gates left alone
 

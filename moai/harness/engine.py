@@ -21,7 +21,7 @@ from moai.harness.sight import Sight
 
 if TYPE_CHECKING:
     from moai.answering import Augmented
-    from moai.perception.types import Perception
+    from moai.types import Perception
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from PIL.Image import Image
 from moai.errors import RecipeError, nearest
 from moai.evaluation.conditions import derange
 from moai.images import image_key
-from moai.perception.run import Perceiver
-from moai.perception.types import Perception
+from moai.perception.running.perceiver import Perceiver
+from moai.types import Perception
 
 log = logging.getLogger("moai")
 

@@ -35,8 +35,8 @@ class PromptGeneration(GenerationMixin):
 
         Args:
             inputs: ``input_ids``, if they are not given by name.
-            return_attribution: put :class:`~moai.model.attribution.Attribution` of the prompts, before any beams, into
-                the output; the prompts are read once more for it. Needs ``return_dict_in_generate``.
+            return_attribution: put ``moai.model.analysis.attribution.Attribution`` of the prompts, before any beams,
+                into the output; the prompts are read once more for it. Needs ``return_dict_in_generate``.
             kwargs: what ``forward`` and ``generate`` take. With the ``cache`` of an earlier turn (also called
                 ``past_key_values``), ``input_ids`` are the whole conversation. What comes after the cache is read and
                 mixed; of ``pixel_values`` only the images there are encoded.

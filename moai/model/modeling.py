@@ -20,20 +20,20 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gene
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from moai.compat import CACHE, CACHE_NAMES, attention_implementation, cache_of, takes_cache
+from moai.model.analysis.attribution import attributable
 from moai.model.arguments import OPTIONAL, answer_positions, kept_logits, positions, prompt_positions, takes
-from moai.model.attribution import attributable
-from moai.model.checkpoint import load_run, save_run
-from moai.model.compressor import Compressor
-from moai.model.conditioning import Conditioned
 from moai.model.config import MoaiConfig, mixer_layers
-from moai.model.encoding import Encoders
+from moai.model.encoders.auxiliary import Encoders
+from moai.model.encoders.compressor import Compressor
+from moai.model.encoders.vision import VisionEncoder, build_vision, vision_arguments, without_memory
 from moai.model.generation import PromptGeneration
-from moai.model.graft import Holder, decoder_layers, graft, ungraft
-from moai.model.host_checks import cache_keyword, check_host, embedding_factors
-from moai.model.kept import keep
-from moai.model.mixer import Mixer
-from moai.model.seeing_host import SeeingHostGeneration, Unseeing, seeing_config, sees
-from moai.model.vision import VisionEncoder, build_vision, vision_arguments, without_memory
+from moai.model.host.checks import cache_keyword, check_host, embedding_factors
+from moai.model.host.native_vision import SeeingHostGeneration, Unseeing, seeing_config, sees
+from moai.model.mixer.conditioning import Conditioned
+from moai.model.mixer.graft import Holder, decoder_layers, graft, ungraft
+from moai.model.mixer.mixer import Mixer
+from moai.model.run_folder import load_run, save_run
+from moai.model.weight_cache import keep
 from moai.plugins import registry
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class MoaiForConditionalGeneration(
             gate_shift: ``(B, mixers, 2, 3)`` added to the logits of each row's gates, image then language.
             guide: ``(B, G, A + 1)`` bool: groups of auxiliary words, then "none of them"; see :meth:`Mixer.guide_loss`.
             labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others.
-            return_attribution: ``True`` puts :class:`~moai.model.attribution.Attribution` into the output.
+            return_attribution: ``True`` puts :class:`~moai.model.analysis.attribution.Attribution` into the output.
 
         Returns:
             ``loss`` (with labels), ``logits`` (with labels only at the answer positions), and the cache under the name

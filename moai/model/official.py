@@ -18,13 +18,13 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel, GenerationConfig
 
 from moai.errors import CheckpointError
-from moai.model.checkpoint import WEIGHTS, host_hashes, save_tensors, write_manifest
 from moai.model.config import MoaiConfig
 from moai.model.official_config import PLoRALlamaConfig
 from moai.model.official_host import PLoRALlamaForCausalLM
 from moai.model.official_names import VISION, Layout, adapter_names, check_names, host_names
 from moai.model.official_processor import find_tokenizer, save_processor
 from moai.model.official_reader import Checkpoint
+from moai.model.run_folder import WEIGHTS, host_hashes, save_tensors, write_manifest
 
 SHARD = 4 * 2**30  # bytes
 HEAD = 64  # width of a CLIP encoder's heads, whatever its size

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from moai.compat import CACHE, takes_cache
-from moai.model.graft import MixerHook, locate
+from moai.model.mixer.graft import MixerHook, locate
 from moai.model.official_config import PLoRALlamaConfig
 
 # One group shares its first factor: the published code projects queries, keys and values with one fused layer.

@@ -12,8 +12,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast, ViTImageProcessor
 
 from moai.errors import CheckpointError
-from moai.model.processing import MoaiProcessor
-from moai.model.templates import chat_template
+from moai.model.processor.chat_templates import chat_template
+from moai.model.processor.processor import MoaiProcessor
 
 IMAGE = "<image>"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

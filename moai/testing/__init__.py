@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from moai.expert import Expert
-    from moai.perception.types import Perception
     from moai.testing.behaviour import check_perceive
     from moai.testing.declaration import check_cache_key, check_declaration, check_options, check_registration_is_light
     from moai.testing.lifecycle import check_threads, check_unload
     from moai.testing.samples import sample_context, sample_images
+    from moai.types import Perception
 
 _HOMES = {
     "check_cache_key": "moai.testing.declaration",

@@ -14,8 +14,8 @@ from PIL import Image
 
 from moai.errors import ExpertError
 from moai.expert import Expert
-from moai.perception.types import Mask, Perception, Segment, check_perception
 from moai.testing.samples import huge_images
+from moai.types import Mask, Perception, Segment, check_perception
 
 TOLERANCE = 1e-3  # of scores and coordinates between two runs that should be equal; batched float kernels differ a bit
 MASK_TOLERANCE = 1e-3  # of a mask's pixels, rounded up: where two scores of a pixel tie, those last bits decide

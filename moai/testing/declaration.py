@@ -16,7 +16,7 @@ from typing import Any
 
 from moai.errors import ExpertError
 from moai.expert import Expert
-from moai.perception.store import entry_key
+from moai.perception.cache.store import entry_key
 from moai.testing.behaviour import require
 
 IMPORT_SECONDS = 120  # for a fresh interpreter on a slow disk

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from moai.expert import Expert
-from moai.perception.types import Perception
 from moai.testing.behaviour import call, require, same
+from moai.types import Perception
 
 T = TypeVar("T")
 _CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from moai.images import read_image
-from moai.perception.types import Detection, Mask, Perception, Relation, Segment, Source, TextLine, merge
+from moai.types import Detection, Mask, Perception, Relation, Segment, Source, TextLine, merge
 
 
 def sample_images() -> list[Image.Image]:

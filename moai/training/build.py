@@ -14,17 +14,17 @@ from moai.assets.hashes import sha256_file
 from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
 from moai.errors import RecipeError
-from moai.model.checkpoint import host_hashes, load_host
 from moai.model.config import MoaiConfig
-from moai.model.facts import fact_ends
-from moai.model.graft import decoder_layers
+from moai.model.encoders.facts import fact_ends
+from moai.model.encoders.vision import VisionEncoder, build_vision
+from moai.model.mixer.graft import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.model.processing import MoaiProcessor
-from moai.model.templates import chat_template, find_image_token
-from moai.model.vision import VisionEncoder, build_vision
+from moai.model.processor.chat_templates import chat_template, find_image_token
+from moai.model.processor.processor import MoaiProcessor
+from moai.model.run_folder import host_hashes, load_host
 from moai.plugins import registry
-from moai.training.recipe import Recipe
-from moai.training.seeing_build import build_seeing
+from moai.recipe.schema import Recipe
+from moai.training.native_vision_build import build_seeing
 
 
 def build(recipe: Recipe) -> tuple[MoaiForConditionalGeneration, MoaiProcessor]:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from moai.data.collate import Collator
-from moai.data.samples import Sample
-from moai.perception.types import Perception
+from moai.types import Perception, Sample
 
 CONDITIONS = ("on", "off", "shuffled")
 

@@ -25,9 +25,9 @@ from moai.assets.cache import cache_dir
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, ExpertError
 from moai.expert import Expert, Options
-from moai.perception.reading_order import reading_order
-from moai.perception.types import MAX_TEXT, Perception, TextLine
-from moai.perception.weights import identify
+from moai.perception.running.weights import identify
+from moai.perception.words.reading_order import reading_order
+from moai.types import MAX_TEXT, Perception, TextLine
 
 DOWNLOAD = "download"
 

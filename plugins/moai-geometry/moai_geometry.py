@@ -18,7 +18,7 @@ from pydantic import Field
 
 import moai
 from moai.expert import Expert, Options
-from moai.perception.types import Box, Mask, Perception, Relation, describe
+from moai.types import Box, Mask, Perception, Relation, describe
 
 GRID = 160  # cells along the longer side of the picture: contact is decided on it, and finer changes little
 REACH = 2  # cells within which two objects touch, about one part in a hundred of the picture

@@ -20,7 +20,7 @@ from pydantic import Field
 
 import moai
 from moai.expert import Expert, Options
-from moai.perception.types import Mask, Perception, Segment
+from moai.types import Mask, Perception, Segment
 
 COLORS = {  # name -> anchors in sRGB; several where one name spans a wide range
     "black": [(0, 0, 0), (35, 35, 35)],

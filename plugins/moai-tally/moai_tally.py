@@ -16,8 +16,8 @@ from pydantic import Field
 
 import moai
 from moai.expert import Expert, Options
-from moai.perception.types import Perception, Segment, describe, merge_duplicates
-from moai.perception.verbalize import clean_label
+from moai.perception.words.verbalize import clean_label
+from moai.types import Perception, Segment, describe, merge_duplicates
 
 
 class Tally(Expert):

@@ -13,15 +13,14 @@ from fake_installation import SERIES, WELL
 from pydantic import Field
 
 import moai
-import moai.perception.roster
-import moai.perception.run
+import moai.perception.running.perceiver
+import moai.perception.running.settings
 import moai.plugins
 from moai import dependencies
-from moai.data.samples import Sample
 from moai.doctor import environment, imports, plugins
 from moai.expert import Expert, Options
-from moai.perception.types import Perception, Segment, TextLine
 from moai.plugins import PluginProblem, Registry
+from moai.types import Perception, Sample, Segment, TextLine
 
 
 class Spots(Expert):
@@ -86,7 +85,7 @@ class Absent(Expert):
 @pytest.fixture
 def known(monkeypatch, tmp_path):
     """The process-wide registry holds the four experts above; the asset cache is empty."""
-    from moai.perception.verbalize import TEMPLATES
+    from moai.perception.words.verbalize import TEMPLATES
 
     experts = {kind.name: kind for kind in (Spots, Reader, Broken, Absent)}
     origins = {name: "moai-tests 9.9" for name in experts}
@@ -94,8 +93,8 @@ def known(monkeypatch, tmp_path):
     made.datasets["toy"] = toy
     for module, names in (
         (moai.plugins, ("registry", "load_registry")),
-        (moai.perception.roster, ("process_registry",)),
-        (sys.modules["moai.perception.verbalize"], ("process_registry",)),
+        (moai.perception.running.settings, ("process_registry",)),
+        (sys.modules["moai.perception.words.verbalize"], ("process_registry",)),
     ):
         for name in names:
             monkeypatch.setattr(module, name, lambda: made)
@@ -148,7 +147,7 @@ class Model:
 @pytest.fixture
 def model(known, monkeypatch):
     """``moai.answering.load`` returns this; its experts are ``spots`` and ``broken``."""
-    made = Model(moai.perception.run.Perceiver(["spots", "broken"], options={"spots": {"least": 0.75}}))
+    made = Model(moai.perception.running.perceiver.Perceiver(["spots", "broken"], options={"spots": {"least": 0.75}}))
     fake = types.ModuleType("moai.answering")
     fake.load = lambda run: made
     monkeypatch.setitem(sys.modules, "moai.answering", fake)
@@ -182,14 +181,14 @@ def recipe(monkeypatch, tmp_path):
         made.asked.append((str(path), tuple(overrides)))
         return made
 
-    monkeypatch.setattr("moai.training.recipe_file.load_recipe", load_recipe)
+    monkeypatch.setattr("moai.recipe.loading.load_recipe", load_recipe)
     monkeypatch.chdir(tmp_path)
     return made
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """``moai.training.run.train`` writes the two files that a finished run has, and notes its calls here."""
+    """``moai.training.trainer.train`` writes the two files that a finished run has, and notes its calls here."""
     calls = []
 
     def train(recipe, run_dir, *, resume=False):
@@ -199,9 +198,9 @@ def trained(monkeypatch):
         (run_dir / "manifest.json").write_text("{}")
         return run_dir
 
-    fake = types.ModuleType("moai.training.run")
+    fake = types.ModuleType("moai.training.trainer")
     fake.train = train
-    monkeypatch.setitem(sys.modules, "moai.training.run", fake)
+    monkeypatch.setitem(sys.modules, "moai.training.trainer", fake)
     return calls
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from moai.perception.explain import put_to_words
+from moai.perception.explaining.explanation import put_to_words
 
 
 def test_the_answer_stands_beside_what_was_seen(run_cli, model, picture_file):

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from moai.perception.store import default_store
+from moai.perception.cache.store import default_store
 
 pytestmark = pytest.mark.usefixtures("known")
 

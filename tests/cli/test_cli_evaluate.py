@@ -19,10 +19,10 @@ def run(tmp_path, recipe, model, monkeypatch):
     folder = tmp_path / "runs" / "toy"
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text("name: toy\n")
-    fake = types.ModuleType("moai.evaluation.chart")
+    fake = types.ModuleType("moai.evaluation.report.chart")
     fake.draw_chart = lambda summary, path: path
-    monkeypatch.setitem(sys.modules, "moai.evaluation.chart", fake)
-    monkeypatch.setattr("moai.evaluation.page.draw_all", lambda summary: {"accuracy": "data:,"})
+    monkeypatch.setitem(sys.modules, "moai.evaluation.report.chart", fake)
+    monkeypatch.setattr("moai.evaluation.report.page.draw_all", lambda summary: {"accuracy": "data:,"})
     return folder
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from moai.cli import perceive as command
 from moai.cli.perceive import overlay_paths
-from moai.perception.run import Perceiver
+from moai.perception.running.perceiver import Perceiver
 
 pytestmark = pytest.mark.usefixtures("known")
 
@@ -106,7 +106,7 @@ def test_the_time_limit_and_device_are_handed_on(run_cli, picture_file, monkeypa
             seen.update(settings)
             super().__init__(*arguments, **settings)
 
-    monkeypatch.setattr("moai.perception.run.Perceiver", Spy)
+    monkeypatch.setattr("moai.perception.running.perceiver.Perceiver", Spy)
     run_cli("perceive", picture_file, "--experts", "spots", "--time-limit", "2.5", "--device", "meta", "--no-cache")
     assert (seen["time_limit"], seen["device"], seen["store"]) == (2.5, "meta", None)
 
@@ -129,7 +129,7 @@ def test_settings_for_all_or_for_one(run_cli, picture_file, monkeypatch, argumen
             seen.update(settings)
             super().__init__(*arguments, **settings)
 
-    monkeypatch.setattr("moai.perception.run.Perceiver", Spy)
+    monkeypatch.setattr("moai.perception.running.perceiver.Perceiver", Spy)
     assert run_cli("perceive", picture_file, "--experts", "spots,reader", *arguments).exit_code == 0
     assert (seen["device"], seen["time_limit"], seen["max_memory"]) == expected
 

@@ -17,9 +17,9 @@ def stand_ins(known, model, recipe, trained, monkeypatch):
     monkeypatch.setattr("moai.assets.resolve_host", lambda reference, revision=None: Path("cache") / reference)
     monkeypatch.setattr(command, "DEMO_EXPERTS", "spots,reader")
     monkeypatch.setattr(known.experts["reader"], "weights", "wheel:letters")
-    chart = types.ModuleType("moai.evaluation.chart")
+    chart = types.ModuleType("moai.evaluation.report.chart")
     chart.draw_chart = lambda summary, path: path
-    monkeypatch.setitem(sys.modules, "moai.evaluation.chart", chart)
+    monkeypatch.setitem(sys.modules, "moai.evaluation.report.chart", chart)
 
 
 def test_the_five_stages_run_in_order_and_are_timed(run_cli, trained, recipe):

@@ -35,7 +35,7 @@ def test_an_interrupt_names_the_line_that_goes_on(run_cli, recipe, trained, monk
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["moai.training.run"], "train", stop)
+    monkeypatch.setattr(sys.modules["moai.training.trainer"], "train", stop)
     result = run_cli("train", "my recipe.yaml", "seed=1")
     assert result.exit_code == 130
     assert "continue with: moai train 'my recipe.yaml' seed=1 --run runs/toy --resume" in result.stderr

@@ -5,8 +5,8 @@ import tiny
 import torch
 
 from moai.data.collate import IGNORED, Collator
-from moai.data.samples import Sample
 from moai.errors import PromptError
+from moai.types import Sample
 
 PERCEPTIONS = [tiny.seen("red circle"), None, tiny.seen("blue", text="hi")]
 

@@ -20,8 +20,8 @@ from moai.data.scene_render import render
 from moai.data.scene_words import COLORS, NUMBERS, PLACES, SHAPES, SPLITS, TEST_WORDS, TRAIN_WORDS, VALIDATION_WORDS
 from moai.data.scenes import scenes
 from moai.errors import AssetError, RecipeError
-from moai.perception.types import check_perception, describe
 from moai.plugins import registry
+from moai.types import check_perception, describe
 
 pytest.importorskip("skimage", reason="the backgrounds of scenes come with scikit-image")
 

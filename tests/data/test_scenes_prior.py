@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moai.data.samples import Sample
 from moai.data.scene_prior import question_prior
+from moai.types import Sample
 
 
 def samples(*rows):

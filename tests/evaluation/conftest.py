@@ -3,8 +3,7 @@
 import pytest
 from PIL import Image
 
-from moai.data.samples import Sample
-from moai.perception.types import Perception, Segment, Source
+from moai.types import Perception, Sample, Segment, Source
 
 COLOURS = ("red", "green", "blue", "black")
 

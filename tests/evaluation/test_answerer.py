@@ -7,7 +7,7 @@ import tiny
 from moai.answering import Augmented
 from moai.evaluation.gates import sample_gates
 from moai.evaluation.paired import run_conditions
-from moai.perception.run import Perceiver
+from moai.perception.running.perceiver import Perceiver
 
 QUESTIONS = ["What color is the shape?", "Is it red, or is it green?"]
 IMAGES = [tiny.picture("red"), tiny.picture("blue")]

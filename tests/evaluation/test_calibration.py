@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moai.data.samples import Sample
 from moai.evaluation.calibration import calibrate
-from moai.evaluation.examples import gains, regressions
 from moai.evaluation.gates import sample_gates
 from moai.evaluation.paired import Record
+from moai.evaluation.report.examples import gains, regressions
+from moai.types import Sample
 
 
 def record(index, on, off, score=None, image=None):

@@ -10,8 +10,8 @@ from moai.errors import RecipeError
 from moai.evaluation.conditions import expand_conditions
 from moai.evaluation.noise import noisy
 from moai.expert import Expert
-from moai.perception.run import Perceiver
-from moai.perception.types import Detection, Perception, Relation, Segment, TextLine, check_perception
+from moai.perception.running.perceiver import Perceiver
+from moai.types import Detection, Perception, Relation, Segment, TextLine, check_perception
 
 EXPERTS = ("shapes", "geometry")
 

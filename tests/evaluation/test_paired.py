@@ -8,7 +8,7 @@ from moai.errors import MoaiError, RecipeError
 from moai.evaluation.conditions import derange
 from moai.evaluation.journal import Journal
 from moai.evaluation.paired import run_conditions
-from moai.perception.types import Perception
+from moai.types import Perception
 
 
 def test_on_off_and_shuffled_give_own_none_and_another(parrot, samples, perceptions):

@@ -10,15 +10,14 @@ from click.testing import CliRunner
 
 import moai
 from moai.cli.main import cli
-from moai.data.samples import Sample
 from moai.errors import RecipeError
 from moai.evaluation.rerouting import build_record, other_half, recorded_half, rerouted
 from moai.expert import Expert
-from moai.model.checkpoint import save_run
-from moai.model.rerouting import FOLDER, Rerouting, load_record
-from moai.perception.types import Perception, Segment
+from moai.model.analysis.rerouting import FOLDER, Rerouting, load_record
+from moai.model.run_folder import save_run
 from moai.plugins import registry
-from moai.training.run import train
+from moai.training.trainer import train
+from moai.types import Perception, Sample, Segment
 
 SPOILT = 2.0  # logits taken from every module that reads the auxiliary tokens
 

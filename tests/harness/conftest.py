@@ -5,7 +5,7 @@ import tiny
 
 from moai.answering import Augmented
 from moai.harness.engine import Engine
-from moai.perception.run import Perceiver
+from moai.perception.running.perceiver import Perceiver
 
 
 @pytest.fixture(scope="session")

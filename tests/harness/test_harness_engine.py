@@ -10,7 +10,7 @@ from moai.errors import MoaiError, PromptError, RecipeError
 from moai.harness.decoding import Decoding
 from moai.harness.engine import Engine
 from moai.harness.prompts import few_shot_messages, from_messages, from_text, with_rationale
-from moai.perception.run import Perceiver
+from moai.perception.running.perceiver import Perceiver
 
 QUESTION = "What color is the shape?"
 RED, BLUE, GREEN = (tiny.picture(color) for color in ("red", "blue", "green"))

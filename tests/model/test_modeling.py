@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from moai.data.collate import Collator
 from moai.errors import HostError
-from moai.model.mixer import IMAGE_MODULES, LANGUAGE_MODULES
+from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES
 
 QUESTIONS = ("What color?", "Is there a red shape in it, or is there none at all?", "Which one?")
 PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc", text="hello there"), tiny.seen())

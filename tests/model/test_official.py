@@ -10,12 +10,12 @@ from agreement import assert_greedy_agree, assert_near, greedy
 from safetensors.torch import load_file, save_file
 
 from moai.errors import CheckpointError
-from moai.model.compressor import Compressor
-from moai.model.mixer import Mixer
+from moai.model.encoders.compressor import Compressor
+from moai.model.mixer.mixer import Mixer
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.official import import_official, split_fused
 from moai.model.official_config import PLoRALlamaConfig
-from moai.training.recipe import OFFICIAL, MixerSection
+from moai.recipe.schema import OFFICIAL, MixerSection
 
 IMAGE, TOKENS = published.WORDS, published.SIDE**2
 PIXELS = published.SIDE * published.PATCH
@@ -242,7 +242,7 @@ def test_with_a_tokenizer_the_run_has_a_processor_with_the_published_prompt(weig
     result = run_cli("import-official", tmp_path / "checkpoint", tmp_path / "run", "--tokenizer", tmp_path / "words")
     assert result.exit_code == 0, result.output
     assert "mixers in layers 7, 15" in result.output and "moai ask" in result.output
-    from moai.model.processing import MoaiProcessor
+    from moai.model.processor.processor import MoaiProcessor
 
     processor = MoaiProcessor.from_pretrained(tmp_path / "run")
     text = processor.tokenizer.decode(processor.prompt_ids("What is it?"))

@@ -5,9 +5,8 @@ import tiny
 import torch
 
 from moai.data.collate import Collator
-from moai.data.samples import Sample
 from moai.errors import CheckpointError, HostError, RecipeError
-from moai.model.rerouting import (
+from moai.model.analysis.rerouting import (
     FOLDER,
     Record,
     Rerouting,
@@ -16,6 +15,7 @@ from moai.model.rerouting import (
     question_states,
     save_record,
 )
+from moai.types import Sample
 
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?", "Which one?")
 PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc", text="hello"), tiny.seen("black ring"))

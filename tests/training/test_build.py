@@ -11,9 +11,9 @@ import moai
 from moai.errors import AssetError, ExpertError
 from moai.model.config import mixer_layers
 from moai.model.modeling import MoaiForConditionalGeneration
+from moai.recipe.schema import OFFICIAL, Recipe
 from moai.training.build import build
-from moai.training.recipe import OFFICIAL, Recipe
-from moai.training.run import train
+from moai.training.trainer import train
 
 
 def official(**changes):

@@ -5,14 +5,14 @@ from collections import Counter
 import pytest
 import tiny
 
-import moai.training.run
+import moai.training.trainer
 from moai.data.collate import Collator
 from moai.expert import Expert
-from moai.perception.types import Perception, Relation
 from moai.plugins import registry
 from moai.training.expert_dropout import ExpertDropout
 from moai.training.log import read_log
-from moai.training.run import train
+from moai.training.trainer import train
+from moai.types import Perception, Relation
 
 NAMES = ("a", "b", "c")
 
@@ -80,7 +80,7 @@ def given(monkeypatch):
         return call(self, samples, perceptions, answers)
 
     monkeypatch.setattr(Collator, "__call__", watched)
-    monkeypatch.setattr("moai.training.run.Monitor.measure", lambda self, model: {})
+    monkeypatch.setattr("moai.training.trainer.Monitor.measure", lambda self, model: {})
     return kept
 
 
@@ -106,7 +106,7 @@ def test_a_resumed_run_loses_the_same_experts(tmp_path, given, monkeypatch):
         pass
 
     whole = train(recipe(0.6), tmp_path / "whole")
-    step = moai.training.run._Run._step
+    step = moai.training.trainer._Run._step
 
     def stopping(self, at, *rest):
         if at == 3:
@@ -114,7 +114,7 @@ def test_a_resumed_run_loses_the_same_experts(tmp_path, given, monkeypatch):
         return step(self, at, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(moai.training.run._Run, "_step", stopping)
+        patch.setattr(moai.training.trainer._Run, "_step", stopping)
         with pytest.raises(Stop):
             train(recipe(0.6), tmp_path / "cut")
     train(recipe(0.6), tmp_path / "cut", resume=True)

@@ -17,7 +17,7 @@ import tiny
 import moai
 from moai.errors import MoaiError
 from moai.training.log import read_log
-from moai.training.run import train
+from moai.training.trainer import train
 
 TESTS = Path(__file__).parents[1]
 # Where the process dies: name -> what is broken off there. Checkpoints are written after steps 2, 4 and 6.
@@ -28,7 +28,7 @@ CHILD = '''
 import json, os, signal, sys
 from pathlib import Path
 import tiny
-import moai.training.checkpoint, moai.training.log, moai.training.run
+import moai.training.resume, moai.training.log, moai.training.trainer
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.training.progress import Progress
 
@@ -63,7 +63,7 @@ def half_a_file(tensors, path):
 
 
 def prepare(moment):
-    checkpoint, log, run = moai.training.checkpoint, moai.training.log, moai.training.run
+    checkpoint, log, run = moai.training.resume, moai.training.log, moai.training.trainer
     run.draw_curves = lambda *args: None
     if moment in ("early", "between"):
         step = {"early": 1, "between": 5}[moment]
@@ -80,14 +80,14 @@ def prepare(moment):
         MoaiForConditionalGeneration.save_pretrained = die
 
 
-save_file = moai.training.checkpoint.save_file
+save_file = moai.training.resume.save_file
 tiny.register()
 for moment in moments:
     child = os.fork()
     if child == 0:
         os.environ["MOAI_CACHE"] = str(root / moment / "cache")
         prepare(moment)
-        moai.training.run.train(tiny.recipe(assets), root / moment / "run")
+        moai.training.trainer.train(tiny.recipe(assets), root / moment / "run")
         os._exit(0)
     print(moment, os.WTERMSIG(os.waitpid(child, 0)[1]))
 '''
@@ -140,13 +140,13 @@ def test_a_killed_run_ends_as_if_it_had_not_been(killed, uninterrupted, moment):
 
 
 def test_a_run_can_be_cut_more_than_once(tmp_path, uninterrupted, monkeypatch):
-    import moai.training.run
+    import moai.training.trainer
 
     class Stop(Exception):
         pass
 
     steps = []
-    step = moai.training.run._Run._step
+    step = moai.training.trainer._Run._step
 
     def stopping(self, at, *rest):
         steps.append(at)
@@ -154,7 +154,7 @@ def test_a_run_can_be_cut_more_than_once(tmp_path, uninterrupted, monkeypatch):
             raise Stop
         return step(self, at, *rest)
 
-    monkeypatch.setattr(moai.training.run._Run, "_step", stopping)
+    monkeypatch.setattr(moai.training.trainer._Run, "_step", stopping)
     for resume in (False, True):
         with pytest.raises(Stop):
             train(tiny.recipe(), tmp_path / "run", resume=resume)

@@ -9,7 +9,7 @@ from torch import nn
 
 from moai.assets.hashes import sha256_file
 from moai.errors import CheckpointError
-from moai.training.checkpoint import load_checkpoint, save_checkpoint
+from moai.training.resume import load_checkpoint, save_checkpoint
 
 
 def fresh(seed=0):

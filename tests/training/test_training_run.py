@@ -11,13 +11,13 @@ import yaml
 from safetensors.torch import load_file
 
 import moai
-import moai.training.run
-from moai.data.samples import Sample
+import moai.training.trainer
 from moai.errors import AssetError, CheckpointError, ExpertError, HostError, MoaiError, RecipeError
 from moai.plugins import registry
 from moai.training.build import build
 from moai.training.log import draw_curves, read_log
-from moai.training.run import train
+from moai.training.trainer import train
+from moai.types import Sample
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def watched(monkeypatch):
         kept["adapters"] = {name: p.detach().clone() for name, p in model.adapter_parameters().items()}
         return model, processor
 
-    monkeypatch.setattr(moai.training.run, "build", keep)
+    monkeypatch.setattr(moai.training.trainer, "build", keep)
     return kept
 
 
@@ -68,8 +68,8 @@ def test_a_bf16_host_stays_as_it_is_too(tmp_path, watched):
 
 
 def test_one_step_of_step_one_moves_only_what_was_drawn(tmp_path, watched):
-    from moai.model.mixer import IMAGE_MODULES, LANGUAGE_MODULES
-    from moai.training.steps import draw_modules
+    from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES
+    from moai.training.sampling import draw_modules
 
     one = {"step1": {"steps": 1, "routing": "random_module"}, "step2": {"steps": 0, "routing": "gates"}}
     train(tiny.recipe(training=one), tmp_path / "run")
@@ -84,7 +84,7 @@ def test_one_step_of_step_one_moves_only_what_was_drawn(tmp_path, watched):
 
 
 def test_the_run_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(moai.training.run, "draw_curves", draw_curves)
+    monkeypatch.setattr(moai.training.trainer, "draw_curves", draw_curves)
     run = train(tiny.recipe(), tmp_path / "run")
     assert run == tmp_path / "run"
     lines = read_log(run)
@@ -240,8 +240,8 @@ def test_a_frozen_connector_stays_and_nothing_runs_backwards_below_the_first_mix
         model.host.model.layers[1].register_forward_pre_hook(look, with_kwargs=True)
         return model, processor
 
-    build_watched = moai.training.run.build
-    monkeypatch.setattr(moai.training.run, "build", hooked)
+    build_watched = moai.training.trainer.build
+    monkeypatch.setattr(moai.training.trainer, "build", hooked)
     plan = {"step1": frozen, "step2": {"steps": 0, "routing": "gates"}, "monitor_every": 100}
     train(tiny.recipe(training=plan, mixer={"layers": [2]}, perception={"panoptic_map": False}), tmp_path / "run")
     model, before = watched["model"], watched["adapters"]

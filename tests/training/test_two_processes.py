@@ -17,7 +17,7 @@ import json, sys
 from pathlib import Path
 import torch, tiny
 from safetensors.torch import save_file
-from moai.training import run as training
+from moai.training import trainer as training
 
 tiny.register()
 assets, out = Path(sys.argv[1]), Path(sys.argv[2])

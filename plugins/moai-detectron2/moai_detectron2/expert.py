@@ -19,8 +19,8 @@ from pydantic import Field
 
 import moai.expert
 from moai.errors import AssetError, ExpertError, nearest
-from moai.perception.types import Perception
-from moai.perception.weights import identify
+from moai.perception.running.weights import identify
+from moai.types import Perception
 from moai_detectron2.segments import Names, segments, with_scores
 from moai_detectron2.weights import FOLDER, PUBLISHED, ZOO, fill, locate
 

@@ -20,8 +20,8 @@ from moai_detectron2.segments import Names, segments, with_scores
 from moai_detectron2.weights import fill, read
 
 from moai.errors import AssetError, ExpertError
-from moai.perception.types import Perception, check_perception
 from moai.testing import check_cache_key, check_expert, check_options, check_registration_is_light, sample_images
+from moai.types import Perception, check_perception
 
 INSTALLED = importlib.util.find_spec("detectron2") is not None
 NOT_HERE = "detectron2 is not installed; it is not on the package index, so CI does not have it"

@@ -12,8 +12,8 @@ from moai_easyocr import EasyOCR
 from PIL import Image, ImageDraw, ImageFont
 
 from moai.errors import AssetError, ExpertError
-from moai.perception.types import MAX_TEXT, Perception, TextLine, check_perception
 from moai.testing import check_declaration, check_expert, check_options, check_registration_is_light
+from moai.types import MAX_TEXT, Perception, TextLine, check_perception
 
 SIZE = (320, 240)
 

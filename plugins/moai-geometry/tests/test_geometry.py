@@ -9,8 +9,8 @@ import pytest
 from moai_geometry import Geometry, collect
 from PIL import Image
 
-from moai.perception.types import Detection, Mask, Perception, Segment, TextLine
 from moai.testing import check_expert
+from moai.types import Detection, Mask, Perception, Segment, TextLine
 
 PAGE = Image.new("RGB", (320, 240))
 WIDTH, HEIGHT = PAGE.size

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from moai.assets.cache import status
 from moai.assets.resolver import resolve
 from moai.errors import AssetError
-from moai.perception.weights import identify
+from moai.perception.running.weights import identify
 
 if TYPE_CHECKING:
     import torch

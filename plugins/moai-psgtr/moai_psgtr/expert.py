@@ -15,8 +15,8 @@ from pydantic import Field
 
 import moai.expert
 from moai.errors import ExpertError
-from moai.perception.types import Box, Mask, Perception, Relation, Segment
-from moai.perception.weights import identify
+from moai.perception.running.weights import identify
+from moai.types import Box, Mask, Perception, Relation, Segment
 from moai_psgtr.checkpoint import PUBLISHED, SHA256, build, locate
 from moai_psgtr.names import CLASSES, PREDICATES, is_thing
 from moai_psgtr.triplets import Rules, Thing, Triplet, areas, choose, queries_of, unite

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moai.perception.types import Box
+from moai.types import Box
 from moai_psgtr.names import is_thing
 
 Raw = Mapping[str, np.ndarray]

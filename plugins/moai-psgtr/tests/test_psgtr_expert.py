@@ -13,8 +13,8 @@ from published_psgtr import checkpoint as as_published
 from safetensors.torch import save_file
 
 from moai.errors import AssetError, ExpertError
-from moai.perception.types import Perception
 from moai.testing import check_expert, sample_images
+from moai.types import Perception
 
 LOOSE = {"min_score": 0.1, "min_object_score": 0.05, "within_objects": False, "short_side": 64, "long_side": 100}
 

@@ -8,7 +8,7 @@ from moai_psgtr import PSGTR
 from moai_psgtr.names import CLASSES, PREDICATES, THINGS, is_thing
 from moai_psgtr.triplets import corners, softmax
 
-from moai.perception.types import Perception, check_perception
+from moai.types import Perception, check_perception
 
 LEFT, RIGHT = (0.25, 0.5, 0.3, 0.8), (0.75, 0.5, 0.3, 0.8)  # cx, cy, w, h
 NEAR_LEFT = (0.26, 0.5, 0.3, 0.8)

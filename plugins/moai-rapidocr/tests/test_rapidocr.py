@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from moai.errors import AssetError, ExpertError
-from moai.perception.types import MAX_TEXT, Perception, TextLine, check_perception
 from moai.testing import check_expert
+from moai.types import MAX_TEXT, Perception, TextLine, check_perception
 
 plugin = pytest.importorskip("moai_rapidocr", reason="not installed: pip install -e plugins/moai-rapidocr")
 LONGEST, SMALLEST, RapidOCR, fit = plugin.LONGEST, plugin.SMALLEST, plugin.RapidOCR, plugin.fit

@@ -9,8 +9,8 @@ import pytest
 from moai_shapes import COLORS, Patch, Shapes, box_of, name_color
 from PIL import Image, ImageDraw
 
-from moai.perception.types import check_perception
 from moai.testing import check_expert
+from moai.types import check_perception
 
 PAPER = (238, 244, 236)
 

@@ -4,9 +4,9 @@ import pytest
 from moai_tally import Tally, count, say
 from PIL import Image
 
-from moai.perception.types import Detection, Perception, Segment
-from moai.perception.verbalize import verbalize
+from moai.perception.words.verbalize import verbalize
 from moai.testing import check_expert
+from moai.types import Detection, Perception, Segment
 
 PAGE = Image.new("RGB", (64, 64))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moai.perception.types import Detection
+from moai.types import Detection
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from moai.perception.types import Perception
+from moai.types import Perception
 from moai_transformers.boxes import Found, detections, suppress
 from moai_transformers.loading import ModelOptions, TransformersExpert, presentable
 from moai_transformers.vocabulary import Vocabulary, names_of, vocabulary_id

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moai.errors import ExpertError
-from moai.perception.types import Box, Mask, Segment
+from moai.types import Box, Mask, Segment
 
 
 class Region(NamedTuple):

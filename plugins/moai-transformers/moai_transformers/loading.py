@@ -21,7 +21,7 @@ from PIL import Image
 import moai.expert
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, ExpertError
-from moai.perception.weights import identify
+from moai.perception.running.weights import identify
 
 LONGEST = 16  # sides at most 16 to 1: engines scale the long side to a limit and would leave nothing of the short one
 SHORTEST = 16  # pixels

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from moai.perception.types import Perception
+from moai.types import Perception
 from moai_transformers.classes import Classes, classes_of
 from moai_transformers.fusing import fuse, regions, segment
 from moai_transformers.loading import ModelOptions, TransformersExpert, presentable, versioned

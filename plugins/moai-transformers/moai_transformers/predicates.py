@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from moai.perception.types import Box, Perception, Relation
+from moai.types import Box, Perception, Relation
 from moai_transformers.loading import ModelOptions, TransformersExpert, presentable, versioned
 
 ACTIONS = (

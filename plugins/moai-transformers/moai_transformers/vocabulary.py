@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from moai.errors import ExpertError, nearest
-from moai.perception.types import MAX_TEXT
-from moai.perception.weights import identify
+from moai.perception.running.weights import identify
+from moai.types import MAX_TEXT
 from moai_transformers.coco import THINGS
 
 Vocabulary = str | tuple[str, ...]

@@ -10,8 +10,8 @@ from PIL import Image
 from tiny_engines import NAMES
 
 from moai.errors import ExpertError
-from moai.perception.types import Detection, Perception
 from moai.testing import check_expert
+from moai.types import Detection, Perception
 
 EVERYTHING = {"vocabulary": NAMES, "min_score": 0.0, "nms": 1.0, "max_detections": 10_000}
 

@@ -13,7 +13,7 @@ from transformers.models.eomt import image_processing_eomt
 from transformers.models.mask2former import image_processing_mask2former
 
 from moai.errors import ExpertError
-from moai.perception.types import Mask, Perception, Segment, check_perception
+from moai.types import Mask, Perception, Segment, check_perception
 
 CLASSES = Classes({0: "person", 1: "car", 2: "sky"}, frozenset({2}))
 # sky, person, sky, car, in columns: the case in which transformers gives person and car the same id

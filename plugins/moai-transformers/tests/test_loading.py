@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_engines import NAMES
 
 from moai.errors import AssetError, ExpertError
-from moai.perception.types import Perception
+from moai.types import Perception
 
 
 def test_all_experts_are_registered_with_licence_and_weights():

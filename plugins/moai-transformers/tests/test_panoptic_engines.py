@@ -12,8 +12,8 @@ from PIL import Image
 from tiny_engines import CLASSES, mask2former
 
 from moai.errors import ExpertError
-from moai.perception.types import Perception
 from moai.testing import check_expert, sample_images
+from moai.types import Perception
 
 THINGS_HERE = ("cat", "dog")
 LOOSE = {"things": THINGS_HERE, "min_score": 0.3, "mask_threshold": 0.1, "overlap": 0.1}

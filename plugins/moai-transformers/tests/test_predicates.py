@@ -9,8 +9,8 @@ from moai_transformers import Predicates
 from moai_transformers.predicates import ACTIONS, crop, gap, near_pairs, prompts
 from PIL import Image
 
-from moai.perception.types import Detection, Perception, Relation, check_perception
 from moai.testing import check_expert
+from moai.types import Detection, Perception, Relation, check_perception
 
 HORSE, MAN = ("horse", (0.1, 0.3, 0.6, 0.9)), ("man", (0.2, 0.1, 0.5, 0.6))
 TREE = ("tree", (0.9, 0.1, 1.0, 0.9))

@@ -13,7 +13,7 @@ from moai_transformers.embeddings import cached
 from moai_transformers.vocabulary import names_of
 
 from moai.errors import ExpertError
-from moai.perception.types import Detection
+from moai.types import Detection
 
 
 def test_names_come_from_a_list_a_file_or_coco(tmp_path):

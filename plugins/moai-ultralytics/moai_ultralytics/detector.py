@@ -18,8 +18,8 @@ from pydantic import Field, field_validator
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, ExpertError
 from moai.expert import Expert, Options
-from moai.perception.types import MAX_TEXT, Detection, Perception
-from moai.perception.weights import identify
+from moai.perception.running.weights import identify
+from moai.types import MAX_TEXT, Detection, Perception
 from moai_ultralytics.containment import contained
 
 LICENCE = "AGPL-3.0 (this plugin, Ultralytics, and, as Ultralytics states, its weights)"

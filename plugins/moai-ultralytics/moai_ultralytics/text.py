@@ -17,7 +17,7 @@ import numpy as np
 from moai.assets.cache import cache_dir, publish
 from moai.assets.resolver import resolve
 from moai.errors import AssetError
-from moai.perception.weights import identify
+from moai.perception.running.weights import identify
 
 BATCH = 128  # names at a time
 FORMAT = "moai-ultralytics text 1"

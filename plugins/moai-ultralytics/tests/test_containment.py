@@ -32,7 +32,7 @@ import logging, os, socket, sys, threading, urllib.request, warnings
 sys.modules["pytest"] = None  # Ultralytics sends nothing where it sees pytest
 import cv2, numpy, PIL.Image, torch, moai
 import torch.distributed.nn  # Ultralytics needs it, and torch 2.9 adds a folder of its own to the path for it
-from moai.perception.types import Perception
+from moai.types import Perception
 
 def refuse(*args, **kwargs):
     raise AssertionError("network")

@@ -12,8 +12,8 @@ import pytest
 
 import moai as core
 from moai.errors import AssetError, ExpertError
-from moai.perception.types import Detection, Perception, check_perception
 from moai.testing import check_declaration, check_expert, check_options, check_registration_is_light
+from moai.types import Detection, Perception, check_perception
 
 plugin = pytest.importorskip("moai_ultralytics", reason="not installed: pip install -e plugins/moai-ultralytics")
 YOLOE, YOLOWorld = plugin.YOLOE, plugin.YOLOWorld

@@ -1,0 +1,116 @@
+"""Which trainings an ablation takes: a folder of recipes that each change something of one base, and the base itself.
+
+Knows: recipes. The base comes first. What is set for all is set in the base, so that an ablation's own keys win.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moai.errors import RecipeError, nearest
+from moai.recipe.loading import merge, resolve, validate
+from moai.recipe.places import find_recipe_folder
+from moai.recipe.schema import Recipe
+from moai.recipe.yaml_file import read_yaml
+
+log = logging.getLogger("moai")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One training: its recipe, and what it changes of the base (dotted key -> value; nothing for the base)."""
+
+    recipe: Recipe
+    changed: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The recipe's."""
+        return self.recipe.name
+
+
+def plan_ablations(
+    folder: str | Path, only: Sequence[str] = (), overrides: Sequence[str] = (), steps: int | None = None
+) -> list[Ablation]:
+    """The base, then the folder's recipes by name.
+
+    Args:
+        folder: YAML files that all extend the same one; or the name of such a folder in ``./recipes`` or among those
+            that come with moai.
+        only: names of those to keep; all when empty. The base is always among them.
+        overrides: ``key=value`` for all.
+        steps: optimisation steps of each training, shared out as its recipe does; None leaves them as they are.
+
+    Raises:
+        RecipeError: no recipes there, an unknown name, or recipes that do not extend one and the same.
+    """
+    folder = find_recipe_folder(folder)
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    for name in only:
+        if name not in files:
+            raise RecipeError(f"{folder} has no recipe '{name}'{nearest(name, files)}")
+    base_path = _base_of(files)
+    base = resolve(base_path, overrides)
+    found = [Ablation(_recipe(base, base_path.name, steps), {})]
+    for name in only or files:
+        own = {key: value for key, value in read_yaml(files[name]).items() if key != "extends"}
+        data = {**merge(base, own), "name": own.get("name", name)}
+        made = Ablation(
+            _recipe(data, files[name].name, steps), dict(_flat({k: v for k, v in own.items() if k != "name"}))
+        )
+        if made.recipe.model_copy(update={"name": found[0].name}) == found[0].recipe:
+            log.warning("%s changes nothing of %s as it is set here, and is left out", name, found[0].name)
+            continue
+        found.append(made)
+    return found
+
+
+def _base_of(files: Mapping[str, Path]) -> Path:
+    bases: dict[Path, str] = {}
+    for name, path in files.items():
+        extended = read_yaml(path).get("extends")
+        if not isinstance(extended, str):
+            raise RecipeError(f"{path} extends nothing; an ablation extends the recipe it is compared with")
+        bases.setdefault((path.parent / extended).resolve(), name)
+    if len(bases) > 1:
+        first, second = list(bases.items())[:2]
+        raise RecipeError(
+            f"'{first[1]}' extends {first[0].name} and '{second[1]}' extends {second[0].name}; "
+            "ablations of one table extend one recipe: keep them in folders of their own"
+        )
+    [base] = bases
+    if not base.is_file():
+        raise RecipeError(f"the ablations extend {base.name}, which is not in {base.parent}")
+    return base
+
+
+def _recipe(data: dict[str, Any], label: str, steps: int | None) -> Recipe:
+    recipe = validate(data, Recipe, label)
+    return recipe if steps is None else _shortened(recipe, steps)
+
+
+def _shortened(recipe: Recipe, steps: int) -> Recipe:
+    """The same plan in ``steps`` steps: both training steps and the warm-up keep their shares."""
+    training = recipe.training
+    total = training.step1.steps + training.step2.steps
+    if not total:
+        raise RecipeError(f"recipe {recipe.name} has no training steps to shorten; give it some")
+    first = round(steps * training.step1.steps / total)
+    changes = {
+        "step1": training.step1.model_copy(update={"steps": first}),
+        "step2": training.step2.model_copy(update={"steps": steps - first}),
+        "warmup": round(training.warmup * min(1.0, steps / total)),
+    }
+    return recipe.model_copy(update={"training": training.model_copy(update=changes)})
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + str(key), value

@@ -1,0 +1,1 @@
+"""Report an evaluation as table, page, picture and files."""

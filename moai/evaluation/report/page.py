@@ -1,0 +1,106 @@
+"""The evaluation as one HTML page: it needs no network and no other file, and can be printed.
+
+Knows: the summary's layout, records, jinja2 and Pillow. Questions, answers and what experts read are untrusted: the
+template escapes everything, control and direction-changing characters become spaces, and the page's own policy lets no
+script run and nothing be fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from moai.errors import ImageError
+from moai.evaluation.metrics import exact_match
+from moai.evaluation.paired import Record
+from moai.evaluation.report.examples import gains, regressions
+from moai.evaluation.report.palette import name_of
+from moai.evaluation.report.plots import draw_all
+from moai.evaluation.report.table import format_p, metric_line, token_lines
+from moai.evaluation.report.verdict import verdict
+from moai.evaluation.summary import headline, pairs
+
+TEMPLATE = "page.html.j2"
+SMALLEST, LARGEST = 200, 480  # pixels of an example's longest side
+
+
+def render_page(
+    summary: Mapping[str, Any], records: Sequence[Record], images: Mapping[str, Any], words: Mapping[str, str]
+) -> str:
+    """The whole page as text.
+
+    Args:
+        summary: of ``summarize``, with ``gates`` where they were sampled.
+        records: the answers, from which examples are chosen.
+        images: image id -> what ``moai.images.read_image`` takes.
+        words: image id -> the perception in words.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=plain)
+    environment.filters.update(points=_points, percent=_percent, p=format_p, condition=name_of)
+    template = environment.from_string(files("moai.evaluation.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        summary=summary,
+        title=headline(summary),
+        compared=pairs(summary["conditions"]),
+        plots=draw_all(summary),
+        verdicts=[verdict(summary, name) for name in summary.get("baselines", ())],
+        metric=metric_line(summary) if summary.get("metric") else "",
+        costs=token_lines(summary),
+        regressions=[_example(r, images, words) for r in regressions(records)],
+        gains=[_example(r, images, words) for r in gains(records)],
+        regressed=len(regressions(records, len(records))),
+        gained=len(gains(records, len(records))),
+    )
+
+
+def plain(value: Any) -> Any:
+    """Text without control, escape and direction-changing characters; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return type(value)("".join(char if char.isprintable() or char == "\n" else " " for char in value))
+
+
+def _example(record: Record, images: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
+    answers = [
+        {"condition": c, "text": text, "right": exact_match(text, record.answer)}
+        for c, text in record.predictions.items()
+    ]
+    return {
+        "record": record,
+        "answers": answers,
+        "picture": _picture(images[record.image_id]) if record.image_id in images else None,
+        "words": words.get(record.image_id, ""),
+    }
+
+
+def _picture(source: Any) -> str | None:
+    """A thumbnail as a data URI; None when the image has gone since it was answered."""
+    from PIL import Image
+
+    from moai.images import read_image
+
+    try:
+        image = read_image(source)
+    except ImageError:
+        return None
+    longest = max(image.size)
+    scale = min(1.0, LARGEST / longest) if longest >= SMALLEST else SMALLEST // longest
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    kind = "PNG" if scale > 1 else "JPEG"  # enlarged drawings stay sharp, photographs stay small
+    image.convert("RGB").save(buffer, kind, **({} if kind == "PNG" else {"quality": 85}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _percent(value: Mapping[str, float]) -> str:
+    return f"{100 * value['value']:.1f}"
+
+
+def _points(value: Mapping[str, float], sign: str = "") -> str:
+    return f"{100 * value['low']:{sign}.1f} to {100 * value['high']:{sign}.1f}"

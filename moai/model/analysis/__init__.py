@@ -1,0 +1,1 @@
+"""Analyse a forward pass: what the mixers attend to."""

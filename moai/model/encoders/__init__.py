@@ -1,0 +1,1 @@
+"""Encode images and auxiliary words: vision encoder, connectors, word embeddings, compressor."""

@@ -1,0 +1,190 @@
+"""One attention module of a mixer: rank-factored projections, query added to the output by the mixer.
+
+Knows: tensors. Source: MoAI (arXiv 2403.07508) section 3.3; the published code puts a GELU behind every projection,
+the paper writes none. Both are reachable by ``activation``.
+
+A head is ``D / H`` wide, yet its queries, keys and values have only the rank's worth of freedom. Where the rank is the
+smaller of the two, products of second factors are taken once and attention runs at the rank's width, with the same
+result: queries and keys unless an activation stands between the factors, values always, since nothing stands between
+the averaged values and the output projection's first factor.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moai.errors import HostError
+from moai.model.mixer.low_rank import EPSILON, Tables, keys, queries, scale, tables
+from moai.model.weight_cache import KeptLinear
+
+ROW = 1 << 20  # elements of one row's projection; from here a CPU is faster row by row
+
+
+class FactoredLinear(nn.Module):
+    """A ``(width, width)`` projection as two factors of ``rank``, without bias, and an optional activation behind.
+
+    ``zero=True`` starts the second factor at zero, so that the projection's output is exactly zero.
+    """
+
+    def __init__(self, width: int, rank: int, *, activation: str = "none", zero: bool = False) -> None:
+        super().__init__()
+        self.down = KeptLinear(width, rank, bias=False)
+        self.up = KeptLinear(rank, width, bias=False)
+        self.activation = activation
+        nn.init.normal_(self.down.weight, std=width**-0.5)
+        nn.init.normal_(self.up.weight, std=rank**-0.5)
+        if zero:
+            nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D) -> (..., D)``."""
+        return self.widen(self.down(x))
+
+    def widen(self, x: Tensor) -> Tensor:
+        """The second factor and the activation alone: ``(..., r) -> (..., D)``."""
+        x = self.up(x)
+        return F.gelu(x) if self.activation == "gelu" else x
+
+
+class AttentionModule(nn.Module):
+    """What one token stream takes from another: ``softmax(q k^T) v``, through factored projections.
+
+    Args:
+        width: decoder width ``D``; must be divisible by ``heads``.
+        rank: rank of the four projections (the paper: 64).
+        heads: attention heads (the published code: 4).
+        activation: ``"none"`` (paper) or ``"gelu"`` (published code: behind every projection).
+        identity_init: start the output projection at zero, so that a fresh module changes nothing.
+        sharpness: when set, the logits are this times the cosine of query and key; 4 or more makes attention selective
+            from the first step. ``None`` is the paper's scaled dot product.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        rank: int = 64,
+        heads: int = 4,
+        activation: str = "none",
+        identity_init: bool = True,
+        sharpness: float | None = None,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise HostError(f"the host's width {width} cannot be split into {heads} heads; change mixer.heads")
+        self.heads = heads
+        self.sharpness = sharpness
+        self.query = FactoredLinear(width, rank, activation=activation)
+        self.key = FactoredLinear(width, rank, activation=activation)
+        self.value = FactoredLinear(width, rank, activation=activation)
+        self.output = FactoredLinear(width, rank, activation=activation, zero=identity_init)
+        # By the module's shape alone: a choice by the batch's would let a row's last bits depend on its neighbours.
+        self.size = width // heads  # of a head
+        self.narrow = rank < self.size
+        self.plain = activation == "none"
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the update for ``x``; the mixer adds ``x`` itself.
+
+        Args:
+            x: queries ``(B, T, D)``.
+            context: keys and values ``(B, K, D)``.
+            mask: ``(B, K)`` bool, true where the context may be read. A row that may read nothing gets a zero update.
+        """
+        if context.shape[1] == 0:
+            return torch.zeros_like(x)
+        if not self.plain and len(x) > 1 and x.device.type == "cpu" and x[0].numel() >= ROW:
+            # Blocks of a whole batch's size come fresh from the system every time: a third of the time is page faults.
+            masks = [None] * len(x) if mask is None else mask.split(1)
+            rows = zip(x.split(1), context.split(1), masks, strict=True)
+            return torch.cat([self.output.widen(self.read(*row)) for row in rows])
+        return self.output.widen(self.read(x, context, mask))
+
+    def read(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """:meth:`forward` up to the output projection's first factor, ``(B, T, r)``; ``output.widen`` does the rest."""
+        if context.shape[1] == 0:
+            return x.new_zeros(*x.shape[:2], self.output.down.out_features)
+        made = self.tables() if self.narrow and self.plain else None
+        q, k, factor = self._queries_keys(x, context, made)
+        v = self._values(context, made)  # (B, H, K, r), or (B, H, K, D/H) where the rank saves nothing
+        seen = None if mask is None else readable(mask)
+        if self.narrow and not self.plain:
+            out = _sum_over_heads(q, k, v, seen, factor)
+        else:
+            attention_mask = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, K)
+            out = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=attention_mask, scale=factor)
+            out = out.sum(dim=1) if self.narrow else self.output.down(out.transpose(1, 2).flatten(2))  # (B, T, r)
+        return out if mask is None else out * mask.any(dim=1)[:, None, None].to(out.dtype)
+
+    def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention weights ``(B, H, T, K)``, zero where the mask forbids; for pictures and tests."""
+        logits = self.logits(x, context)
+        if mask is None:
+            return logits.softmax(dim=-1)
+        weights = logits.masked_fill(~readable(mask)[:, None, None, :], float("-inf")).softmax(dim=-1)
+        return weights * mask[:, None, None, :].to(weights.dtype)
+
+    def logits(self, x: Tensor, context: Tensor) -> Tensor:
+        """What the weights are the softmax of, ``(B, H, T, K)``, without a mask."""
+        made = self.tables() if self.narrow and self.plain else None
+        q, k, factor = self._queries_keys(x, context, made)
+        return q @ k.transpose(-1, -2) * factor
+
+    def _queries_keys(self, x: Tensor, context: Tensor, made: Tables | None) -> tuple[Tensor, Tensor, float]:
+        """Per head, queries ``(B, H, T, .)``, keys ``(B, H, K, .)``, and the factor on their product."""
+        factor = scale(self.size, self.sharpness)
+        if made is not None:
+            y, z = self.query.down(x), self.key.down(context)  # (B, T, r), (B, K, r)
+            with torch.autocast(x.device.type, enabled=False):
+                q = queries(y, made.query, made.query_size, self.heads, self.size)
+                k = keys(z, made.key_size, self.heads, self.size)
+            return q.transpose(1, 2), k.transpose(1, 2).to(q.dtype), factor
+        q, k = self._split(self.query(x)), self._split(self.key(context))  # (B, H, T, D/H), (B, H, K, D/H)
+        if self.sharpness is not None:
+            # Root mean square with an epsilon, not F.normalize: dropped-out images are zero vectors, whose gradient
+            # there would be divided by 1e-12.
+            q, k = (F.rms_norm(part, (part.shape[-1],), eps=EPSILON) for part in (q, k))
+        return q, k, factor
+
+    def _values(self, context: Tensor, made: Tables | None) -> Tensor:
+        if not self.narrow:
+            return self._split(self.value(context))
+        if made is None:
+            down = self.output.down.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # (H, D/H, r)
+            return self._split(self.value(context)) @ down
+        z = self.value.down(context)  # (B, K, r)
+        with torch.autocast(context.device.type, enabled=False):
+            return self._split(z @ made.value.to(z.dtype))
+
+    def tables(self) -> Tables:
+        """What the second factors come to; only of a module that is narrow and plain."""
+        ups = (self.query.up.weight, self.key.up.weight, self.value.up.weight)
+        with torch.autocast(ups[0].device.type, enabled=False):
+            return tables(*ups, self.output.down.weight, self.heads, self.sharpness is not None)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _sum_over_heads(q: Tensor, k: Tensor, v: Tensor, readable: Tensor | None, scale: float) -> Tensor:
+    """``sum_h softmax(q_h k_h^T) v_h``, ``(B, T, r)``, for values narrower than queries.
+
+    Fused attention wants one width, and falls back to copies of everything. One head at a time reads the projections
+    where they lie, and keeps one head's logits.
+    """
+    bias = q.new_zeros(1, 1, 1)
+    if readable is not None:
+        bias = bias.expand(len(q), 1, k.shape[2]).masked_fill(~readable[:, None], float("-inf"))
+    out = None
+    for q_h, k_h, v_h in zip(q.unbind(1), k.unbind(1), v.unbind(1), strict=True):
+        weights = torch.baddbmm(bias, q_h, k_h.transpose(1, 2), alpha=scale).softmax(dim=-1).to(v_h.dtype)
+        out = torch.bmm(weights, v_h) if out is None else torch.baddbmm(out, weights, v_h)
+    return out
+
+
+def readable(mask: Tensor) -> Tensor:
+    """``mask (B, K)`` as an attention takes it."""
+    # A softmax over nothing is NaN: rows with no context read everything, and are zeroed behind.
+    return mask | ~mask.any(dim=1, keepdim=True)

@@ -1,0 +1,218 @@
+"""The mixer: six attention modules and two gates that blend image, auxiliary and language features.
+
+Knows: tensors. Source: MoAI (arXiv 2403.07508) section 3.3. Image tokens read auxiliary, language and image tokens;
+language tokens read auxiliary, image and language tokens; a linear gate per stream weighs its three modules by softmax.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moai.model.mixer.attention import AttentionModule
+from moai.model.mixer.copying import Copying
+from moai.model.mixer.gather import add, take
+from moai.model.mixer.stacked import CONTEXTS, Side, blended, changing, sides
+from moai.model.mixer.supervision import guide_loss
+from moai.model.norms import centered, unit
+from moai.model.weight_cache import Keeper, computing, keep
+
+IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
+READING = LANGUAGE_MODULES.index("language_aux")  # the module whose words are copied
+
+
+class Streams(NamedTuple):
+    """The three token streams of a batch, padded, each with a bool mask of its real tokens."""
+
+    image: Tensor  # (B, I, D)
+    image_mask: Tensor  # (B, I)
+    language: Tensor  # (B, P, D)
+    language_mask: Tensor  # (B, P)
+    aux: Tensor  # (B, C, D)
+    aux_mask: Tensor  # (B, C)
+    question: Tensor | None = None  # (B, D) at unit scale: what all language tokens say together
+    said: Tensor | None = None  # (B, C, D) at unit scale: the word that each auxiliary token starts from
+
+
+class Mixer(Keeper):
+    """Six attention modules and two gates for one decoder layer.
+
+    Args:
+        width: decoder width ``D``.
+        normalize: bring each token to unit root mean square before it is read, and write the update in units of the
+            token's own, since a residual stream is a hundred times larger in its last layers than in its first (ours);
+            ``False`` is the published arithmetic.
+        center: also take each row's mean over its tokens away before they are read: tokens in the middle of a host
+            share a few huge directions, beside which what tells them apart is small (ours; needs ``normalize``).
+        match_init: start the modules that read auxiliary tokens with equal query and key projections, so that a token
+            attends to its own word among them from the first step (ours; ``False`` is the published form).
+        none_token: put one learned token behind the auxiliary ones, to be read where none of them fits (ours); what an
+            attention takes from it says "not there", which a softmax over the others alone cannot say.
+        question_context: with how much weight beside their own state language tokens also carry what all of the
+            question's words say together, from `Streams.question` (ours; needs ``normalize``): the token that is about
+            to answer is asked for the same words that the facts are made of, in every layer, and with a weight of some
+            units hardly notices what mixers below have written into it. ``True`` is 1.
+        copy_words: the last language token also takes the words that it reads as they are (ours): see
+            :class:`~moai.model.mixer.copying.Copying`.
+        gates: ``"learned"``; or, for comparison, frozen: ``"uniform"`` (a third each) or ``"random"``.
+        others: passed to each :class:`AttentionModule`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        normalize: bool = True,
+        center: bool = False,
+        match_init: bool = False,
+        none_token: bool = False,
+        question_context: float = 0.0,
+        copy_words: bool = False,
+        gates: str = "learned",
+        **others,
+    ) -> None:
+        super().__init__()
+        self.normalize, self.center = normalize, center and normalize
+        self.question_context = float(question_context) if normalize else 0.0
+        names = IMAGE_MODULES + LANGUAGE_MODULES
+        self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
+        self.joined = all(module.narrow and module.plain for module in self.attention.values())
+        self.none = nn.Parameter(torch.randn(1, 1, width)) if none_token else None
+        self.copying = Copying(width, self.attention["language_aux"].heads) if copy_words else None
+        self.gate_image = nn.Linear(width, 3)
+        self.gate_language = nn.Linear(width, 3)
+        for gate in (self.gate_image, self.gate_language):  # equal weights until step 2 learns better ones
+            nn.init.zeros_(gate.weight)
+            nn.init.zeros_(gate.bias)
+            if gates == "random":
+                nn.init.normal_(gate.weight, std=2 * width**-0.5)  # logits of about 2 for tokens at unit scale
+            gate.requires_grad_(gates == "learned")
+        if match_init:
+            for module in (self.attention["image_aux"], self.attention["language_aux"]):
+                module.key.load_state_dict(module.query.state_dict())
+
+    def forward(
+        self, s: Streams, choice: tuple[int, int] | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the updates ``(B, I, D)`` and ``(B, P, D)`` to add to the image and language tokens.
+
+        The gates' weights sum to one, so adding the weighted updates to the tokens equals the paper's weighted sum of
+        modules that each add their query.
+
+        Args:
+            s: the streams.
+            choice: step 1's draw: the index of the one module to run per modality, in the order of
+                ``IMAGE_MODULES`` and ``LANGUAGE_MODULES``. ``None`` blends all three by the gates.
+            shift: ``(B, 2, 3)`` added to the gates' logits of each row, per modality; ``None`` adds nothing.
+        """
+        scales: tuple[Tensor | float, Tensor | float] = (1.0, 1.0)
+        if self.normalize:
+            scales = (_size(s.image), _size(s.language))
+            image, language = self.inputs(s)
+            s = s._replace(image=image, language=language)
+        aux = self.readable(s)
+        streams = {"image": (s.image, s.image_mask), "language": (s.language, s.language_mask), "aux": aux}
+        weights = (None, None) if choice else self._weights(s.image, s.language, shift)
+        if choice is None and self.joined and all(tokens.shape[1] for tokens, _ in streams.values()):
+            one, made = self.attention["image_self"], self._sides(computing(s.image))
+            gates = dict(zip(("image", "language"), weights, strict=True))
+            image_update, language_update = blended(one, made, streams, gates)
+        else:
+            contexts = {name: streams[context] for name, context in CONTEXTS.items()}
+            picks = choice or (None, None)
+            image_update = self._blend(s.image, IMAGE_MODULES, weights[0], contexts, picks[0])
+            language_update = self._blend(s.language, LANGUAGE_MODULES, weights[1], contexts, picks[1])
+        if self.copying is not None and s.said is not None and (choice is None or choice[1] == READING):
+            language_update = self._with_words(language_update, s, aux)
+        return image_update * scales[0], language_update * scales[1]
+
+    def _with_words(self, update: Tensor, s: Streams, aux: tuple[Tensor, Tensor]) -> Tensor:
+        """``update (B, P, D)`` with the words that each row's last token reads."""
+        if s.said.shape[1] == 0 or s.language.shape[1] == 0:
+            return update
+        last = _last(s.language_mask)
+        query = take(s.language, last)  # (B, 1, D)
+        read = self.attention["language_aux"].weights(query, *aux)[:, :, 0, : s.said.shape[1]]  # none is no word
+        return add(update, last, self.copying(query[:, 0], read, s.said)[:, None])
+
+    def keep(self, dtype: torch.dtype) -> None:
+        """See :class:`Keeper`."""
+        if not self.joined:
+            keep(self.attention.values(), dtype)
+            return
+        with torch.no_grad():
+            self.kept = (dtype, sides(self.attention, dtype))
+
+    def _sides(self, dtype: torch.dtype) -> dict[str, Side]:
+        if self.kept is not None and not torch.is_grad_enabled() and self.kept[0] == dtype:
+            return self.kept[1]
+        return sides(self.attention, dtype)
+
+    def _weights(self, image: Tensor, language: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits = (self.gate_image(image), self.gate_language(language))
+        if shift is not None:
+            logits = tuple(own + shift[:, None, i].to(own.dtype) for i, own in enumerate(logits))
+        return logits[0].softmax(dim=-1), logits[1].softmax(dim=-1)  # (B, I, 3), (B, P, 3)
+
+    def _blend(self, x, names, weights, contexts, pick: int | None) -> Tensor:
+        if pick is not None:
+            return self.attention[names[pick]](x, *contexts[names[pick]])
+        modules = [self.attention[name] for name in names]
+        if all(module.plain for module in modules):
+            # Without an activation behind them, three projections of weighted inputs are one: nothing is stacked.
+            read = [module.read(x, *contexts[name]) for name, module in zip(names, modules, strict=True)]
+            joined = torch.cat([part * weights[..., i, None] for i, part in enumerate(read)], dim=-1)  # (B, T, 3r)
+            return F.linear(joined, torch.cat([module.output.up.weight for module in modules], dim=1))
+        total = weights[..., 0, None] * modules[0](x, *contexts[names[0]])
+        for i, (name, module) in enumerate(zip(names[1:], modules[1:], strict=True), 1):
+            total = total + weights[..., i, None] * module(x, *contexts[name])
+        return total
+
+    def inputs(self, s: Streams) -> tuple[Tensor, Tensor]:
+        """Image and language tokens as queries, keys and gates see them."""
+        if not self.normalize:
+            return s.image, s.language
+        image, language = unit(s.image), unit(s.language)
+        if self.center:
+            image, language = centered(image, s.image_mask), centered(language, s.language_mask)
+        if self.question_context and s.question is not None:
+            language = unit(language + self.question_context * s.question[:, None].to(language.dtype))
+        return image, language
+
+    def readable(self, s: Streams) -> tuple[Tensor, Tensor]:
+        """Auxiliary tokens and their mask as the modules read them: with the none token behind, where there is one."""
+        if self.none is None or s.aux.shape[1] == 0:
+            return s.aux, s.aux_mask
+        none = self.none.to(s.aux.dtype).expand(len(s.aux), -1, -1)
+        return torch.cat([s.aux, none], dim=1), torch.cat([s.aux_mask, s.aux_mask.any(dim=1, keepdim=True)], dim=1)
+
+    def guide_loss(self, s: Streams, targets: Tensor) -> Tensor:
+        """How far the last language token's attention is from what it should read: :func:`guide_loss`.
+
+        Args:
+            s: the streams.
+            targets: ``(B, G, C + 1)`` bool, groups of tokens, the last column for the none token.
+        """
+        query = take(self.inputs(s)[1], _last(s.language_mask))
+        aux, mask = self.readable(s)
+        logits = self.attention["language_aux"].logits(query, aux)[:, :, 0]
+        asking = s.language_mask.any(dim=1)
+        return guide_loss(logits, mask, targets[..., : logits.shape[2]] & asking[:, None, None])
+
+    def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""
+        image, language = self.inputs(s)
+        return self._weights(image, language, shift)
+
+
+def _last(mask: Tensor) -> Tensor:
+    """The position of each row's last real token, ``(B, 1)``; 0 where there is none."""
+    return (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)
+
+
+def _size(x: Tensor) -> Tensor:
+    """Root mean square per token, ``(B, T, 1)``; a scale, so nothing is learnt through it."""
+    return x.detach().float().square().mean(dim=-1, keepdim=True).sqrt().to(x.dtype)

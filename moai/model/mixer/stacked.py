@@ -1,0 +1,114 @@
+"""The six modules of a mixer at once, where each is narrow and without an activation: the same numbers, fewer products.
+
+Knows: tensors. A stream meets the first factors of all modules that read it in one product, and the small products of
+modules that go together are taken together: short prompts wait for the number of operations, not for their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moai.model.mixer.attention import AttentionModule, readable
+from moai.model.mixer.low_rank import keys, queries, scale
+
+CONTEXTS = {
+    "image_aux": "aux", "image_language": "language", "image_self": "image",
+    "language_aux": "aux", "language_image": "image", "language_self": "language",
+}  # fmt: skip  # what each module reads; its name begins with the stream that it changes
+Stream = tuple[Tensor, Tensor]  # tokens (B, T, D) and their bool mask (B, T)
+
+
+class Side(NamedTuple):
+    """The weights that meet one stream: of the three modules that change it, and of the two that read it."""
+
+    down: Tensor  # (n * r, D) first factors: queries of the three, keys of the two, values of the two
+    query: Tensor | None  # (3, r, H * r), as the next three of low_rank.Tables; None for auxiliary tokens
+    query_size: Tensor | None  # (3, r, H * r)
+    key_size: Tensor | None  # (2, r, H * r)
+    value: Tensor  # (2, r, H * r), in the dtype of ``down``
+    up: Tensor | None  # (D, 3 * r) the output projections' second factors side by side
+
+
+def changing(stream: str) -> list[str]:
+    """Names of the modules whose update is for ``stream``, in the gate's order."""
+    return [name for name in CONTEXTS if name.startswith(f"{stream}_")]
+
+
+def reading(stream: str) -> list[str]:
+    """Names of the modules whose context is ``stream``: the one for image tokens, then the one for language tokens."""
+    return [name for name, context in CONTEXTS.items() if context == stream]
+
+
+def sides(attention: Mapping[str, AttentionModule], dtype: torch.dtype) -> dict[str, Side]:
+    """From the modules of a mixer, for products in ``dtype``."""
+    made = {name: attention[name].tables() for name in CONTEXTS}
+    found = {}
+    for stream in ("image", "language", "aux"):
+        own, others = changing(stream), reading(stream)
+        down = [attention[name].query.down.weight for name in own]
+        down += [attention[name].key.down.weight for name in others]
+        down += [attention[name].value.down.weight for name in others]
+        normed = made[others[0]].key_size is not None
+        found[stream] = Side(
+            torch.cat(down).to(dtype),
+            torch.stack([made[name].query for name in own]) if own else None,
+            torch.stack([made[name].query_size for name in own]) if own and normed else None,
+            torch.stack([made[name].key_size for name in others]) if normed else None,
+            torch.stack([made[name].value for name in others]).to(dtype),
+            torch.cat([attention[name].output.up.weight for name in own], dim=1).to(dtype) if own else None,
+        )
+    return found
+
+
+def blended(
+    one: AttentionModule, made: Mapping[str, Side], streams: Mapping[str, Stream], gates: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """The updates for image and language tokens, ``(B, I, D)`` and ``(B, P, D)``.
+
+    Args:
+        one: any of the modules; they are alike but for their weights.
+        made: of :func:`sides`.
+        streams: each with at least one token.
+        gates: ``(B, I, 3)`` for images, ``(B, P, 3)`` for language.
+    """
+    with torch.autocast(one.query.down.weight.device.type, enabled=False):
+        asked, offered = {}, {}
+        for stream, side in made.items():
+            y = F.linear(streams[stream][0].to(side.down.dtype), side.down)
+            asked[stream], keyed, valued = _projected(one, y, side)
+            offered.update(zip(reading(stream), zip(keyed, valued, strict=True), strict=True))
+        masks = {stream: readable(mask)[:, None, None, :] for stream, (_, mask) in streams.items()}
+        some = {stream: mask.any(dim=1)[:, None, None] for stream, (_, mask) in streams.items()}
+        updates = []
+        for stream, weights in gates.items():
+            names = changing(stream)
+            factor = scale(one.size, one.sharpness)
+            read = [
+                F.scaled_dot_product_attention(q, *offered[name], attn_mask=masks[CONTEXTS[name]], scale=factor)
+                for name, q in zip(names, asked[stream], strict=True)
+            ]
+            # A row without context has read everything, since a softmax over nothing is NaN; here it takes nothing.
+            kept = weights * torch.cat([some[CONTEXTS[name]] for name in names], dim=-1)
+            parts = torch.stack(read, dim=-2).sum(dim=1) * kept[..., None]  # (B, T, 3, r)
+            up = made[stream].up
+            updates.append(F.linear(parts.flatten(2).to(up.dtype), up))
+    return updates
+
+
+def _projected(one: AttentionModule, y: Tensor, side: Side) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Queries ``(3, B, H, T, r)``, keys and values ``(2, B, H, T, r)`` from what is behind the first factors."""
+    rank, count = one.query.down.out_features, len(side.value)
+    parts = y.flatten(0, 1).unflatten(1, (-1, rank)).transpose(0, 1)  # (n, B * T, r)
+    own, z, v = parts[: -2 * count], parts[-2 * count : -count], parts[-count:]
+
+    def rows(x: Tensor) -> Tensor:
+        return x.unflatten(1, y.shape[:2]).transpose(2, 3)
+
+    q = None if side.query is None else rows(queries(own, side.query, side.query_size, one.heads, one.size))
+    k = rows(keys(z, side.key_size, one.heads, one.size))
+    return q, k, rows((v @ side.value).unflatten(-1, (one.heads, -1)))

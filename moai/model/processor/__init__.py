@@ -1,0 +1,1 @@
+"""Turn conversations, images and perceptions into tensors."""

@@ -1,0 +1,1 @@
+"""Cache perceptions on disk."""

@@ -1,0 +1,240 @@
+"""Perceptions on disk, so that no expert looks at the same image twice.
+
+Knows: SQLite and what makes two perceptions the same (:func:`entry_key`). One file per folder, safe with several
+threads and processes. An entry that was damaged is reported, dropped and perceived again; it never reaches an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from moai.errors import AssetError
+from moai.expert import Expert
+from moai.perception.cache.packing import FORMAT, pack, plain_bytes, unpack
+from moai.types import Perception
+
+log = logging.getLogger("moai")
+_WAIT = 30.0  # seconds that a process waits for another one's transaction
+_inherited: list[sqlite3.Connection] = []  # connections of a parent process: closing them here would break its locks
+
+
+def entry_key(image_key: str, expert: Expert, context: Perception | None = None, weights: str | None = None) -> str:
+    """The cache key of one expert's perception of one image.
+
+    Args:
+        image_key: from ``moai.images.image_key``.
+        expert: its name, version and options count.
+        context: what the experts of its ``requires`` saw; counts only when it requires any.
+        weights: from ``expert.weights_id()``, which is asked when this is None.
+
+    Returns:
+        A SHA-256 in hex. Equal keys mean: same pixels, same expert, same version, options, weights and context.
+    """
+    seen = ""
+    if expert.requires and context is not None:
+        seen = hashlib.sha256(plain_bytes(context)).hexdigest()
+    options = expert.options.model_dump(mode="json")
+    parts = [FORMAT, image_key, expert.name, expert.version, options, seen]
+    weights = expert.weights_id() if weights is None else weights
+    if weights:  # without, the key is what it was before experts could name their weights
+        parts.append(weights)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Store:
+    """A folder of perceptions by key. It may be used from several threads, pickled, and opened by several processes.
+
+    Raises:
+        AssetError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / "perceptions.sqlite"
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self.run(lambda db: None)  # an unusable folder is an error now, not after an hour of perceiving
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
+        return Store, (self.folder,)
+
+    def __len__(self) -> int:
+        return self.run(lambda db: db.execute("SELECT count(*) FROM entries").fetchone()[0])
+
+    def get(self, key: str) -> Perception | None:
+        """The perception under ``key``; None when there is none, or when it was damaged (then it is dropped)."""
+        query = "SELECT checksum, data FROM entries WHERE key = ?"
+        row = self.run(lambda db: db.execute(query, (key,)).fetchone())
+        if row is None:
+            return None
+        checksum, data = row
+        try:
+            return read_entry(key, checksum, data)
+        except Exception as error:  # damaged bytes raise nearly anything; the cure is always the same
+            log.warning("perception cache %s: entry %s is damaged (%s); perceived again", self.path, key[:12], error)
+            self.drop(key, data)
+            return None
+
+    def drop(self, key: str, data: bytes) -> None:
+        """Remove an entry, unless it holds something else than ``data`` by now."""
+        self.run(lambda db: db.execute("DELETE FROM entries WHERE key = ? AND data IS ?", (key, data)))
+
+    def vacuum(self) -> None:
+        """Give room that is not used any more back to the disk. Raises AssetError while others keep the file busy."""
+        with self._lock:
+            try:
+                db = self._open()
+                db.execute("VACUUM")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.DatabaseError as error:
+                raise self._unusable(error) from error
+
+    def put(self, key: str, perception: Perception, expert: str = "") -> None:
+        """Keep ``perception`` under ``key``."""
+        self.put_many([(key, perception)], expert)
+
+    def put_many(self, entries: Iterable[tuple[str, Perception]], expert: str = "") -> None:
+        """Keep several, in one transaction: a fraction of the time of as many ``put`` calls.
+
+        Args:
+            entries: keys and perceptions.
+            expert: whose they are, for ``moai cache``; a key tells nobody.
+
+        Raises:
+            AssetError: the disk is full or read-only.
+            TypeError, ValueError, OverflowError: a perception holds something that is not plain data.
+        """
+        rows = []
+        for key, perception in entries:
+            data = pack(perception)
+            rows.append((key, _checksum(key, data), data))
+        if rows:
+            self.run(lambda db: _insert(db, rows, expert))
+
+    def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Do ``work`` in a transaction; a damaged database file is set aside once and started anew."""
+        with self._lock:
+            try:
+                return self._transact(work)
+            except sqlite3.OperationalError as error:
+                raise self._unusable(error) from error
+            except sqlite3.DatabaseError as error:
+                log.warning("perception cache %s is damaged (%s); set aside and started anew", self.path, error)
+                self._set_aside()
+            try:
+                return self._transact(work)
+            except sqlite3.DatabaseError as error:
+                raise self._unusable(error) from error
+
+    def _transact(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        db = self._open()
+        with db:
+            return work(db)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        if self._connection is not None:
+            _inherited.append(self._connection)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise self._unusable(error) from error
+        self._connection = _connect(self.path)
+        self._pid = os.getpid()
+        return self._connection
+
+    def _set_aside(self) -> None:
+        self.close()
+        # Another process may have done this a moment ago; then the file is sound again, and stays.
+        try:
+            _connect(self.path, check=True).close()
+        except sqlite3.OperationalError:
+            return  # locked or unreadable just now, which is no damage: the second try reports it
+        except sqlite3.DatabaseError:
+            mark = f".damaged-{os.getpid()}-{time.time_ns()}"
+            for suffix in ("", "-wal", "-shm"):
+                part = self.path.with_name(self.path.name + suffix)
+                if part.exists():
+                    part.replace(part.with_name(part.name + mark))
+
+    def _unusable(self, error: Exception) -> AssetError:
+        return AssetError(
+            f"the perception cache {self.path} cannot be used: {error}; free disk space, mend its permissions, "
+            "or choose another folder"
+        )
+
+
+def _connect(path: Path, check: bool = False) -> sqlite3.Connection:
+    # One connection for all threads: Store's lock keeps them apart.
+    db = sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
+    try:
+        if check and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("quick_check failed")
+        _use_wal(db)
+        db.execute("PRAGMA synchronous = NORMAL")  # after a power cut the last entries may be missing, never damaged
+        with db:
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, checksum BLOB NOT NULL, data BLOB NOT NULL)"
+            )
+            # Beside the entries, so that files made before there were origins, and programs that know none, go on.
+            db.execute("CREATE TABLE IF NOT EXISTS origins (key TEXT PRIMARY KEY, expert TEXT, created REAL)")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; SQLite does not wait by itself when two processes switch at once."""
+    deadline = time.monotonic() + _WAIT
+    while db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return  # a file system without shared memory keeps its own mode, which is slower but correct
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _insert(db: sqlite3.Connection, rows: list[tuple[str, bytes, bytes]], expert: str) -> None:
+    now = time.time()
+    db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
+    db.executemany("INSERT OR REPLACE INTO origins VALUES (?, ?, ?)", [(key, expert, now) for key, _, _ in rows])
+
+
+def read_entry(key: str, checksum: bytes, data: bytes) -> Perception:
+    """The perception that a row holds. Raises nearly anything when it is damaged."""
+    if checksum != _checksum(key, data):
+        raise ValueError("checksum mismatch")
+    return unpack(data)
+
+
+def _checksum(key: str, data: bytes) -> bytes:
+    # The key is included, so that an entry copied to another key is noticed.
+    return hashlib.blake2b(key.encode() + data, digest_size=16).digest()
+
+
+def default_store() -> Store:
+    """The perceptions kept in the cache folder, shared by training, evaluation and the command line."""
+    from moai.assets.cache import cache_dir
+
+    return Store(cache_dir() / "perceptions")

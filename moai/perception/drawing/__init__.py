@@ -1,0 +1,1 @@
+"""Draw perceptions on the image."""

@@ -1,0 +1,198 @@
+"""What the experts saw, drawn on the picture, for people to look at.
+
+Knows: Pillow's drawing. Small pictures are enlarged first, and narrow ones get a margin, so that boxes and labels stay
+legible; a legend under the picture lists every expert with what it gave or why it failed, how that is drawn, and
+everything that has no place in the picture.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from moai.errors import ImageError
+from moai.perception.drawing.fonts import Fonts
+from moai.perception.drawing.labels import INK, PAPER, Label, write_labels
+from moai.perception.drawing.legend import RELATION, TEXT, legend, with_legend
+from moai.perception.drawing.panoptic_map import Colour, label_colour, resize_nearest, segment_colours
+from moai.perception.words.verbalize import clean, clean_label
+from moai.types import Box, Perception, Segment, describe
+
+SMALLEST, LARGEST = 512, 2048  # pixels of the longest side of the drawn picture
+_LEAST_HEIGHT = 12  # of the canvas, in letters: a strip of a few pixels leaves no room for labels
+_MASK_ALPHA = 90  # of 255
+
+
+def draw_overlay(image: Image.Image, perception: Perception, path: str | os.PathLike | None = None) -> Image.Image:
+    """Draw a perception on its image.
+
+    Args:
+        image: RGB, the one that was perceived.
+        perception: masks are tinted and outlined, segments have a solid box (stuff with a mask none), detections a
+            dashed one, relations are arrows between the centres of their boxes, lines of text are outlined by their
+            polygons. Labels do not cover each other: one without a free place is a number, explained in the legend.
+            Relations and texts without a place are in the legend.
+        path: where to save the picture as well (PNG or JPEG by its suffix).
+
+    Returns:
+        A new RGB image: the picture, longest side 512 to 2048 pixels, on a canvas of at least 512 pixels' width, and
+        a legend under it. Characters that no installed font has are drawn as "?", and the legend says so.
+
+    Raises:
+        ImageError: ``path`` cannot be written.
+    """
+    scale = min(max(1.0, SMALLEST / max(image.size)), LARGEST / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    picture = _tint(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), perception)
+    letters = max(12, round(math.sqrt(size[0] * size[1]) / 46), round(max(size) / 80))
+    canvas = Image.new("RGB", (max(size[0], SMALLEST), max(size[1], _LEAST_HEIGHT * letters)), PAPER)
+    canvas.paste(picture, (0, 0))
+    fonts = Fonts()
+    pen = _Pen(ImageDraw.Draw(canvas), size, letters)
+    _draw_all(pen, perception)
+    numbered = write_labels(pen.draw, canvas.size, pen.labels, fonts, letters)
+    drawn = with_legend(_without_empty_margin(canvas, size[1]), legend(perception, numbered), fonts, letters)
+    if path is not None:
+        _save(drawn, Path(path))
+    return drawn
+
+
+def _without_empty_margin(canvas: Image.Image, height: int) -> Image.Image:
+    """The canvas down to its last row with anything on it, at least ``height`` pixels of it."""
+    used = np.flatnonzero((np.asarray(canvas) != PAPER).any(axis=(1, 2)))
+    return canvas.crop((0, 0, canvas.width, min(canvas.height, max(height, int(used.max(initial=0)) + 4))))
+
+
+def _draw_all(pen: _Pen, perception: Perception) -> None:
+    for segment, colour in zip(perception.segments, segment_colours(perception.segments), strict=True):
+        label = f"{clean_label(describe(segment))} {segment.score:.2f}"
+        if segment.mask is not None and not segment.is_thing:
+            pen.label(_middle(segment), colour, label)
+        else:
+            pen.box(segment.box, colour, label)
+    for detection in perception.detections:
+        name = clean_label(detection.label)
+        pen.box(detection.box, label_colour(name), f"{name} {detection.score:.2f}", dashed=True)
+    for line in perception.texts:
+        if line.polygon:
+            pen.polygon(line.polygon, TEXT, f'"{clean(line.text)}" {line.score:.2f}')
+    for relation in perception.relations:
+        if relation.subject_box and relation.object_box:
+            label = f"{clean(relation.predicate)} {relation.score:.2f}"
+            pen.arrow(relation.subject_box, relation.object_box, RELATION, label)
+
+
+def _tint(picture: Image.Image, perception: Perception) -> Image.Image:
+    for segment, colour in zip(perception.segments, segment_colours(perception.segments), strict=True):
+        if segment.mask is not None:
+            inside = resize_nearest(segment.mask.decode(), picture.height, picture.width)
+            rim = inside & ~_shrunk(inside)
+            alpha = np.where(rim, 255, np.where(inside, _MASK_ALPHA, 0)).astype(np.uint8)
+            picture.paste(colour, mask=Image.fromarray(alpha))
+    return picture
+
+
+def _shrunk(inside: np.ndarray) -> np.ndarray:
+    """Without the cells that have a neighbour outside; the picture's border is no rim."""
+    padded = np.pad(inside, 1, mode="edge")
+    return inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+
+
+def _middle(segment: Segment) -> Box:
+    """A point of the mask, as a box: the middle of the longest run of its middle row."""
+    inside = segment.mask.decode()
+    rows = np.flatnonzero(inside.any(axis=1))
+    if not rows.size:
+        return segment.box
+    row = rows[rows.size // 2]
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], inside[row], [0])).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    widest = np.argmax(ends - starts)
+    x = (starts[widest] + ends[widest]) / 2 / inside.shape[1]
+    y = (row + 0.5) / inside.shape[0]
+    return x, y, x, y
+
+
+class _Pen:
+    """Draws shapes given in normalised coordinates, and collects their labels in pixels."""
+
+    def __init__(self, draw: ImageDraw.ImageDraw, size: tuple[int, int], letters: int) -> None:
+        self.draw, (self.width, self.height) = draw, size
+        self.line = max(2, round(letters / 6))
+        self.labels: list[Label] = []
+
+    def label(self, box: Box, colour: Colour, text: str) -> None:
+        self.labels.append(Label(self._pixels(box), text, colour))
+
+    def box(self, box: Box, colour: Colour, label: str, dashed: bool = False) -> None:
+        x0, y0, x1, y1 = pixels = self._pixels(box)
+        x1, y1 = max(x0, x1), max(y0, y1)
+        self.draw.rectangle((x0, y0, x1, y1), outline=INK, width=self.line + 2)
+        corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
+        if dashed:
+            for start, end in zip(corners, corners[1:], strict=False):
+                self._dashes(start, end, colour)
+        else:
+            self.draw.rectangle((x0, y0, x1, y1), outline=colour, width=self.line)
+        self.labels.append(Label(pixels, label, colour))
+
+    def polygon(self, points: tuple[tuple[float, float], ...], colour: Colour, label: str) -> None:
+        corners = [(x * (self.width - 1), y * (self.height - 1)) for x, y in points]
+        closed = [*corners, corners[0]]
+        self.draw.line(closed, fill=INK, width=self.line + 2, joint="curve")
+        self.draw.line(closed, fill=colour, width=self.line, joint="curve")
+        xs, ys = [x for x, _ in corners], [y for _, y in corners]
+        self.labels.append(Label((min(xs), min(ys), max(xs), max(ys)), label, colour))
+
+    def arrow(self, start: Box, end: Box, colour: Colour, label: str) -> None:
+        (ax, ay), (bx, by) = self._centre(start), self._centre(end)
+        length = math.hypot(bx - ax, by - ay)
+        if length < 1:  # the same place: an arrow has no direction, its label still says what it is
+            self.labels.append(Label((ax, ay, ax, ay), label, colour))
+            return
+        head = min(6.0 * self.line, length / 2)
+        ux, uy = (bx - ax) / length, (by - ay) / length
+        # Arrows keep to the right, so that there and back between two objects are two lines.
+        ax, ay, bx, by = (v + shift * head / 2 for v, shift in ((ax, -uy), (ay, ux), (bx, -uy), (by, ux)))
+        neck = (bx - ux * head, by - uy * head)
+        side = (-uy * head / 2, ux * head / 2)
+        tip = [(bx, by), (neck[0] + side[0], neck[1] + side[1]), (neck[0] - side[0], neck[1] - side[1])]
+        self.draw.line([(ax, ay), neck], fill=INK, width=self.line + 2)
+        self.draw.line([(ax, ay), neck], fill=colour, width=self.line)
+        self.draw.polygon(tip, fill=colour, outline=INK)
+        # At a third of the way: halfway, the labels of there and back would meet.
+        third = (ax + (bx - ax) / 3, ay + (by - ay) / 3)
+        self.labels.append(Label((*third, *third), label, colour))
+
+    def _dashes(self, start: tuple[float, float], end: tuple[float, float], colour: Colour) -> None:
+        length, dash = math.dist(start, end), 5.0 * self.line
+        (ax, ay), (bx, by) = start, end
+        for index in range(int(length / dash) + 1):
+            if index % 2 == 0:
+                low, high = (min(1.0, (index + step) * dash / max(length, 1e-9)) for step in (0, 1))
+                ends = [(ax + (bx - ax) * part, ay + (by - ay) * part) for part in (low, high)]
+                self.draw.line(ends, fill=colour, width=self.line)
+
+    def _pixels(self, box: Box) -> Box:
+        across, down = self.width - 1, self.height - 1
+        return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+
+    def _centre(self, box: Box) -> tuple[float, float]:
+        x0, y0, x1, y1 = self._pixels(box)
+        return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+def _save(drawn: Image.Image, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.save(path)
+    except ValueError as error:
+        raise ImageError(f"cannot tell a picture format from '{path}'; end the name in .png or .jpg") from error
+    except OSError as error:
+        raise ImageError(
+            f"cannot write the overlay '{path}': {error.strerror or error}; choose another path"
+        ) from error

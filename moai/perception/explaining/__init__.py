@@ -1,0 +1,1 @@
+"""Map what the mixers attend to back to words and findings."""

@@ -1,0 +1,1 @@
+"""Run experts on images: validation, isolation, scheduling and settings."""

@@ -1,0 +1,184 @@
+"""One expert, isolated: whatever goes wrong in it becomes a reason in a sentence, and nothing else.
+
+Knows: the ways an expert can fail (not installed, does not load, raises, hangs, breaks the contract), and which of
+them are for ever. Loading happens at the first call, in the expert's own thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from PIL.Image import Image
+
+from moai.errors import ExpertError
+from moai.expert import Expert
+from moai.perception.cache.packing import plain_bytes
+from moai.perception.running.memory import held
+from moai.perception.running.worker import TimedOut, Worker
+from moai.types import Perception, check_perception
+
+log = logging.getLogger("moai")
+LOAD_LIMIT = 600.0  # seconds for Expert.load, which may have to read large weights
+_LONGEST = 400  # characters of a reason
+Outcome = Perception | str  # what an expert saw, or the reason why it gave nothing
+
+
+class Isolated:
+    """An expert behind its worker thread.
+
+    Calls from several threads wait for each other, unless the expert says that it is thread-safe: then each gets a
+    worker of its own.
+    """
+
+    def __init__(self, expert: Expert, device: str, time_limit: float | None) -> None:
+        self.expert, self.device, self.time_limit = expert, device, time_limit
+        self.broken: str | None = None  # why it is not called again
+        self.loaded = False
+        self.measured: int | None = None  # bytes that loading it took, where that can be told
+        self._weights: str | None = None  # remembered while it is loaded: a changed file does not change the engine
+        self._free = threading.Condition(threading.RLock())
+        self._busy = 0  # calls that are running
+        self._idle = [Worker(f"moai-{expert.name}")]
+        weakref.finalize(self, _stop_all, self._idle)
+
+    def perceive(self, images: list[Image], context: list[Perception]) -> list[Outcome]:
+        """One outcome per image; raises nothing."""
+        with self._lease() as worker:
+            if not self.loaded and self.broken is None:
+                with self._free:
+                    self._load(worker)
+            if self.broken is not None:
+                return [self.broken] * len(images)
+            return self._batch(worker, images, context)
+
+    def weights_id(self) -> str | None:
+        """What the expert's weights are; None when it cannot say, and then nothing it sees may be cached."""
+        if type(self.expert).weights_id is Expert.weights_id:
+            return ""
+        if self._weights is None:
+            with self._lease() as worker:
+                answer = self._try(worker, self.expert.weights_id, limit=self.time_limit)
+            if not isinstance(answer, str):
+                reason = answer.reason if isinstance(answer, _Raised) else f"returned {type(answer).__name__}, not str"
+                log.warning("expert '%s': weights_id: %s; nothing it sees is cached", self.expert.name, reason)
+                return None
+            self._weights = answer
+        return self._weights
+
+    def close(self) -> None:
+        """Unload the expert and end its threads; the next ``perceive`` loads it again."""
+        with self._free:
+            self._free.wait_for(lambda: self._busy == 0)
+            if self.loaded and self.broken is None:
+                self._try(self._idle[0], self.expert.unload, limit=self.time_limit)
+            self.loaded, self._weights = False, None
+            _stop_all(self._idle)
+            del self._idle[1:]
+
+    @contextmanager
+    def _lease(self) -> Iterator[Worker]:
+        """The expert's only worker, when it is free; of a thread-safe expert any, a new one when all are busy."""
+        with self._free:
+            if not self.expert.thread_safe:
+                self._free.wait_for(lambda: self._busy == 0)
+            self._busy += 1
+            worker = self._idle.pop() if self._idle else Worker(f"moai-{self.expert.name}")
+        try:
+            yield worker
+        finally:
+            with self._free:
+                self._busy -= 1
+                self._idle.append(worker)
+                self._free.notify_all()
+
+    def _load(self, worker: Worker) -> None:
+        if self.loaded or self.broken is not None:  # another thread was faster
+            return
+        missing = self._try(worker, self.expert.missing, limit=self.time_limit)
+        if isinstance(missing, _Raised):
+            self._give_up(f"not installed, or its installation is broken: {missing.reason}{self._install()}")
+        elif missing:
+            self._give_up(f"not installed: needs {', '.join(missing)}{self._install()}")
+        if self.broken is None:
+            before = held(self.device)
+            answer = self._try(worker, self.expert.load, self.device, limit=LOAD_LIMIT)
+            if isinstance(answer, _Raised):
+                self._give_up(f"did not load: {answer.reason}")
+            after = held(self.device)
+            self.measured = max(0, after - before) if before is not None and after is not None else None
+        self.loaded = self.broken is None
+
+    def _install(self) -> str:
+        return f"; install with: {self.expert.install}" if self.expert.install else ""
+
+    def _batch(self, worker: Worker, images: list[Image], context: list[Perception]) -> list[Outcome]:
+        answer = self._try(worker, _call, self.expert, images, context, limit=self.time_limit)
+        if not isinstance(answer, _Raised):
+            return [_accept(result) for result in answer]
+        if self.broken is not None:
+            return [self.broken] * len(images)
+        if len(images) == 1:
+            return [answer.reason]
+        # One bad image must cost only itself: ask again, one by one.
+        outcomes: list[Outcome] = []
+        for image, seen in zip(images, context, strict=True):
+            outcomes += [self.broken] if self.broken is not None else self._batch(worker, [image], [seen])
+        return outcomes
+
+    def _try(self, worker: Worker, function: Callable, *args: Any, limit: float | None) -> Any:
+        try:
+            return worker.call(function, *args, limit=limit)
+        except TimedOut as error:
+            self._give_up(f"gave no answer within {error.limit:g} seconds and is not asked again; raise the time limit")
+            return _Raised(self.broken or "")
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
+            return _Raised(_say(error))
+
+    def _give_up(self, reason: str) -> None:
+        if self.broken is None:
+            self.broken = reason
+            log.warning("expert '%s': %s", self.expert.name, reason)
+
+
+def _stop_all(workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.stop()
+
+
+class _Raised:
+    """A call that failed, and why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _call(expert: Expert, images: list[Image], context: list[Perception]) -> list[Any]:
+    """Runs in the worker: a generator is drawn there too, so that the time limit covers it."""
+    answer = expert.perceive(images, context)
+    if answer is None or isinstance(answer, Perception):
+        raise ExpertError(f"perceive must return a list with one Perception per image, not {type(answer).__name__}")
+    results = list(answer)
+    if len(results) != len(images):
+        raise ExpertError(f"perceive returned {len(results)} results for {len(images)} images; one per image is needed")
+    return results
+
+
+def _accept(result: Any) -> Outcome:
+    """The result when it keeps the contract, else what it breaks."""
+    try:
+        check_perception(result)
+        plain_bytes(result)  # numpy scalars and the like would break the cache and JSON later, far from their cause
+    except ExpertError as error:
+        return f"broke the contract: {error}"[:_LONGEST]
+    except Exception as error:  # a field that is not even of the right kind trips the checks themselves
+        return f"broke the contract: {_say(error)}"[:_LONGEST]
+    return result
+
+
+def _say(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]

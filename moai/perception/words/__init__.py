@@ -1,0 +1,1 @@
+"""Verbalize perceptions in a language and a style, within a token budget."""

@@ -1,0 +1,162 @@
+"""From a YAML file and ``key=value`` overrides to a valid recipe; every complaint names its key and its fix.
+
+Knows: one level of ``extends``, overrides, and how to word the schema's errors. The schema is in ``recipe.py``, the
+YAML dialect in ``yaml_file.py``, where names are looked up in ``recipe_places.py``.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from moai.errors import RecipeError, nearest
+from moai.recipe.places import find_recipe
+from moai.recipe.yaml_file import kind_of, parse_yaml, read_yaml
+
+if TYPE_CHECKING:
+    from moai.recipe.schema import Recipe
+
+
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, extend, override and validate a recipe.
+
+    Args:
+        path_or_name: a YAML file, or the name of one in ``./recipes`` or among those that come with moai.
+        overrides: ``"training.batch_size=8"``; the value is read as YAML.
+
+    Raises:
+        RecipeError: missing file, bad YAML, unknown key, wrong value; one line per problem.
+    """
+    from moai.recipe.schema import Recipe
+
+    path = find_recipe(path_or_name)
+    return validate(resolve(path, overrides), Recipe, path.name)
+
+
+def resolve(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the file's data over its base's, with the overrides applied; ``name`` defaults to the file's own."""
+    data = read_yaml(path)
+    own_name = data.get("name", path.stem)
+    base_name = data.pop("extends", None)
+    if base_name is not None:
+        data = merge(_read_base(path, base_name), data)
+    data["name"] = own_name
+    for override in overrides:
+        _override(data, override)
+    return data
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep merge: mappings join, anything else (lists too) is replaced by ``over``'s value."""
+    joined = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(joined.get(key), Mapping)
+        joined[key] = merge(joined[key], value) if both else value
+    return joined
+
+
+def validate(data: dict[str, Any], schema: type[BaseModel], label: str) -> Any:
+    """Build the schema from data; RecipeError has one line per problem."""
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        lines = [_complaint(item, schema) for item in error.errors()]
+    head = f"recipe {label}: "
+    raise RecipeError(head + (lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} problems:", *lines])))
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """Split ``key=value``; RecipeError says how it is written."""
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip(".").strip():
+        raise RecipeError(f"'{override}' is not an override; write key=value, such as training.batch_size=8")
+    return key.strip(), value
+
+
+def _read_base(path: Path, base_name: Any) -> dict[str, Any]:
+    if not isinstance(base_name, str):
+        raise RecipeError(f"{path}: 'extends' must name one file, not {kind_of(base_name)}")
+    base = path.parent / base_name
+    if not base.is_file():
+        siblings = [item.name for item in path.parent.glob("*.yaml") if item != path]
+        raise RecipeError(f"{path} extends '{base_name}', which is not there{nearest(base_name, siblings)}")
+    data = read_yaml(base)
+    if "extends" in data:
+        raise RecipeError(
+            f"{path} extends '{base_name}', which extends '{data['extends']}'; only one level is allowed: "
+            f"extend '{data['extends']}' and repeat the few keys that '{base_name}' changes"
+        )
+    return data
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    dotted, text = split_override(override)
+    *parents, last = dotted.split(".")
+    for depth, key in enumerate(parents, start=1):
+        child = data.get(key)
+        if child is None:
+            child = data[key] = {}
+        elif not isinstance(child, dict):
+            raise RecipeError(
+                f"'{override}': {'.'.join(parents[:depth])} is {kind_of(child)} and has no keys; set it whole"
+            )
+        data = child
+    data[last] = parse_yaml(text, f"'{override}'")
+
+
+def _complaint(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
+    location = item["loc"]
+    key = ".".join(str(part) for part in location) or "recipe"
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key{nearest(str(location[-1]), _fields_at(schema, location[:-1]))}"
+    if item["type"] == "missing":
+        return f"{key}: missing; add it"
+    if item["type"] == "literal_error" and isinstance(item["input"], str):
+        choices = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+        return f"{key}: '{item['input']}' is not one of {', '.join(choices)}{_only_near(item['input'], choices)}"
+    message = item["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(item["input"], (dict, BaseModel)) else f" (given: {item['input']!r})"
+    return f"{key}: {message[:1].lower()}{message[1:]}{given}"
+
+
+def _only_near(name: str, choices: Sequence[str]) -> str:
+    hint = nearest(name, choices)
+    return hint if "did you mean" in hint else ""
+
+
+def _fields_at(schema: Any, location: Sequence[Any]) -> list[str]:
+    """Names the schema knows at a location; a union's location holds the member's tag, which is not a key."""
+    kinds = [schema]
+    for part in location:
+        stepped = [kind for model in kinds for kind in _step(model, part)]
+        kinds = stepped or kinds
+    return sorted({name for kind in kinds for name in _names(kind)})
+
+
+def _step(kind: Any, part: Any) -> Iterator[Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            if part in (name, field.alias):
+                yield from _members(field.annotation)
+    elif typing.get_origin(kind) is not None:
+        yield from (model for argument in typing.get_args(kind) for model in _members(argument))
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        for argument in typing.get_args(annotation):
+            yield from _members(argument)
+    else:
+        yield annotation
+
+
+def _names(kind: Any) -> list[str]:
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return []
+    return [field.alias or name for name, field in kind.model_fields.items()]

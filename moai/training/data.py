@@ -1,0 +1,75 @@
+"""What a training run learns from: its data set's samples, and what the experts see in their images.
+
+Knows: the registry of data sets and the experts; nothing of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from moai.data.perceive import perceive_samples, perceive_without
+from moai.errors import RecipeError, nearest
+from moai.plugins import registry
+from moai.recipe.schema import Data, Training
+from moai.training.progress import Progress
+from moai.types import Perception, Sample
+
+Seen = dict[str, Perception | None]  # image id -> what the experts saw
+
+
+def samples_of(data: Data, split: str, limit: int | None = None) -> Sequence[Sample]:
+    """The samples of one split of the recipe's data set.
+
+    Raises:
+        RecipeError: the data set does not take the recipe's options, or the split is empty.
+    """
+    options = {**data.options, **({} if limit is None else {"limit": limit})}
+    try:
+        samples = registry().get_dataset(data.name)(split, **options)
+    except TypeError as error:
+        raise RecipeError(f"data.options does not fit data set '{data.name}': {error}") from None
+    if not len(samples):
+        raise RecipeError(f"the split '{split}' of {data.name} is empty; choose another in data")
+    return samples
+
+
+def check_kinds(samples: Sequence[Sample], training: Training) -> None:
+    """Refuse shares of kinds of questions that the samples do not have, or that leave nothing to train on.
+
+    Raises:
+        RecipeError: as said.
+    """
+    known = {sample.kind for sample in samples}
+    for part in (training.step1, training.step2):
+        for kind in part.kinds:
+            if kind not in known:
+                raise RecipeError(f"training.step1/2.kinds: no sample is of kind '{kind}'{nearest(kind, known)}")
+        if part.steps and all(part.kinds.get(kind, 1.0) <= 0 for kind in known):
+            raise RecipeError("training.step1/2.kinds leaves no samples; give at least one kind a share above 0")
+
+
+def perceive(
+    processor, samples: Sequence[Sample], lost: Mapping[str, Sequence[Sample]], progress: Progress
+) -> tuple[Seen, dict[str, Seen]]:
+    """Let the processor's experts look at all images, through the cache.
+
+    Args:
+        processor: with ``experts`` and ``expert_options``.
+        samples: whose images are looked at.
+        lost: expert -> samples that are also looked at without it.
+        progress: where it is shown.
+
+    Returns:
+        What was seen, and, by expert, what is seen without it.
+    """
+    from moai.perception.cache.store import default_store
+    from moai.perception.running.perceiver import Perceiver
+
+    perceiver = Perceiver(processor.experts, options=processor.expert_options, store=default_store())
+    with progress.bar("perceiving", len({sample.image_id for sample in samples})) as advance:
+        seen = perceive_samples(perceiver, samples, advance)
+    reduced: dict[str, Seen] = {}
+    for expert, chosen in lost.items():
+        with progress.bar(f"perceiving without {expert}", len({sample.image_id for sample in chosen})) as advance:
+            reduced[expert] = perceive_without(perceiver, expert, chosen, advance)
+    return seen, reduced

@@ -1,0 +1,1 @@
+"""Estimate the memory that a recipe needs, without weights."""

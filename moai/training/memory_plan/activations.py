@@ -1,0 +1,59 @@
+"""What autograd keeps of one training sample, measured on one forward of fake tensors.
+
+Knows: the model's parts; nothing of recipes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moai.model.host.native_vision import sees
+from moai.model.mixer.graft import Conditioning
+from moai.model.modeling import MoaiForConditionalGeneration
+
+ANSWER = 8  # tokens whose logits a training step computes, per sample
+
+
+def kept_by_autograd(model: MoaiForConditionalGeneration, tokens: dict[str, int], checkpointed: bool) -> int:
+    """Bytes that autograd keeps of one sample's forward, weights aside; with checkpointing, outside the layers only."""
+    if checkpointed:
+        model.activation_checkpointing_enable()
+    else:
+        model.activation_checkpointing_disable()
+    model.train()
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    kept: dict[int, tuple[Any, int]] = {}  # the storage is held, so that its address stays its own
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = (storage, storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _forward(model, tokens)
+    assert loss.requires_grad, "nothing trains"
+    return sum(size for _, size in kept.values())
+
+
+def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int]) -> Tensor:
+    """One sample as in training. Not ``model.forward``: that asks masks for their values, and there are none."""
+    table = model.get_input_embeddings().weight
+    width, image, prompt = table.shape[1], tokens["image"], tokens["prompt"]
+    with model._precision():
+        if sees(model.config):  # its vision tower is frozen and reads pixels: autograd keeps nothing of it
+            images = torch.empty(1, image, width)
+        else:
+            images = model.connector(torch.empty(1, image, model.vision.width))  # by width: pooling comes before
+        aux = model.compressor(torch.empty(1, tokens["aux"], width), torch.ones(1, tokens["aux"], dtype=torch.bool))
+    embeds = torch.cat([images.to(table.dtype), torch.empty(1, prompt, width, dtype=table.dtype)], dim=1)
+    places = [torch.zeros(1, n, dtype=torch.long) for n in (images.shape[1], prompt)]
+    masks = [torch.ones_like(place, dtype=torch.bool) for place in places]
+    model.holder.conditioning = Conditioning(
+        places[0], masks[0], places[1], masks[1], aux, torch.ones(1, aux.shape[1], dtype=torch.bool)
+    )
+    logits = model.host(inputs_embeds=embeds, use_cache=False, logits_to_keep=ANSWER).logits
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), torch.zeros(ANSWER, dtype=torch.long))

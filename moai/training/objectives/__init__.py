@@ -1,0 +1,1 @@
+"""Training objectives beside the answers' cross-entropy."""

@@ -1,0 +1,136 @@
+"""A budget of tokens: whole facts are left out in the stated order, as few as possible, and reported."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from moai.errors import RecipeError
+from moai.perception.words.token_budget import IMPORTANCE, Dropped, verbalize_within
+from moai.perception.words.verbalize import languages, verbalize
+from moai.plugins import load_registry
+from moai.types import Detection, Perception, Relation, Segment, Source, TextLine
+
+BOX = (0.25, 0.25, 0.75, 0.75)
+SEEN = Perception(
+    segments=tuple(Segment(f"segment {i}", score, BOX) for i, score in enumerate((0.9, 0.3, 0.6))),
+    detections=tuple(Detection(f"detection {i}", 0.5, BOX) for i in range(3)),
+    relations=(Relation("cup", "on", "table", 0.4), Relation("dog", "under", "table", 0.8)),
+    texts=(TextLine("EXIT", 0.7), TextLine("OPEN", 0.95)),
+    notes={"weather": ("It rains.", "It is cold."), "depth": ("The dog is near.",), "ocr": ("A note on the text.",)},
+)
+ORDER = [
+    ("scene_graph", "cup"),
+    ("scene_graph", "dog"),
+    ("weather", "It is cold."),
+    ("weather", "It rains."),
+    ("depth", "The dog is near."),
+    ("open_world", "detection 2"),
+    ("open_world", "detection 1"),
+    ("open_world", "detection 0"),
+    ("ocr", "A note on the text."),
+    ("ocr", "EXIT"),
+    ("ocr", "OPEN"),
+    ("panoptic", "segment 1"),
+    ("panoptic", "segment 2"),
+    ("panoptic", "segment 0"),
+]
+
+
+@pytest.fixture(scope="module")
+def registry():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOAI_PLUGINS", "")
+        return load_registry()
+
+
+def shown(dropped: tuple[Dropped, ...]) -> list[tuple[str, str]]:
+    kinds = {Relation: "subject", TextLine: "text"}
+    return [
+        (d.role, d.fact if isinstance(d.fact, str) else getattr(d.fact, kinds.get(type(d.fact), "label")))
+        for d in dropped
+    ]
+
+
+def test_what_fits_is_said_as_without_a_budget(registry, caplog):
+    text = verbalize(SEEN, registry=registry)
+    spoken = verbalize_within(SEEN, len(text), len, registry=registry)
+    assert spoken.text == text and spoken.dropped == () and not caplog.records
+    assert verbalize_within(SEEN, len(text) - 1, len, registry=registry).dropped
+
+
+def test_facts_leave_in_the_documented_order(registry):
+    gone = verbalize_within(SEEN, 0, len, registry=registry)
+    assert gone.text == "" and shown(gone.dropped) == ORDER
+
+
+@pytest.mark.parametrize("language", ["en", "ko", "zh", "en-x-compact"])
+@pytest.mark.parametrize("budget", range(0, 600, 7))
+def test_what_is_said_fits_and_is_whole(registry, language, budget):
+    code, _, style = language.partition("-x-")
+    said = {"language": code, "style": style or "paper", "registry": registry}
+    spoken = verbalize_within(SEEN, budget, len, **said)
+    assert len(spoken.text) <= budget
+    assert shown(spoken.dropped) == ORDER[: len(spoken.dropped)]
+    for box in re.findall(r"\[[^\]]*", spoken.text):
+        assert re.fullmatch(r"\[(0\.\d\d, ){3}0\.\d\d", box)
+
+
+def test_one_fact_less_than_needed_does_not_fit(registry):
+    whole = {
+        k: verbalize_within(SEEN, k, len, registry=registry) for k in range(len(verbalize(SEEN, registry=registry)))
+    }
+    lengths = {len(spoken.dropped): len(spoken.text) for spoken in whole.values()}
+    assert sorted(lengths) == list(range(1, len(ORDER) + 1))  # every number of facts is the right one for some budget
+    for budget, spoken in whole.items():
+        assert lengths.get(len(spoken.dropped) - 1, budget + 1) > budget
+
+
+def test_what_stays_keeps_its_order(registry):
+    seen = Perception(texts=tuple(TextLine(f"t{i}", i / 10) for i in (5, 1, 9, 3)))
+    said = verbalize_within(seen, len("The image includes text descriptions: t5, and t9."), len, registry=registry)
+    assert said.text == "The image includes text descriptions: t5, and t9."
+
+
+def test_another_importance(registry):
+    gone = verbalize_within(SEEN, 0, len, registry=registry, importance=("scene_graph", "weather", "panoptic"))
+    roles = list(dict.fromkeys(role for role, _, _ in gone.dropped))
+    assert roles == ["depth", "open_world", "ocr", "panoptic", "weather", "scene_graph"]
+    with pytest.raises(RecipeError, match="names a role twice"):
+        verbalize_within(SEEN, 0, len, registry=registry, importance=("ocr", "ocr"))
+
+
+def test_the_log_counts_what_was_left_out(registry, caplog):
+    text = verbalize(SEEN, registry=registry)
+    verbalize_within(SEEN, len(text) - 100, len, registry=registry)
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"{len(text)} tokens was cut to {len(text) - 100}" in record.message
+    assert "2 of 2 from scene_graph" in record.message and "raise perception.max_tokens" in record.message
+
+
+def test_scores_and_merging_are_counted_too(registry):
+    seen = Perception(segments=(Segment("dog", 0.5, BOX),), detections=(Detection("dog", 0.9, BOX),))
+    text = verbalize(seen, registry=registry, scores=True, merge_duplicates=True)
+    spoken = verbalize_within(seen, len(text), len, registry=registry, scores=True, merge_duplicates=True)
+    assert spoken.text == text and text.endswith("dog (0.90).") and not spoken.dropped
+
+
+def test_a_template_that_says_too_much_without_facts_is_left_out_whole(registry, monkeypatch, caplog):
+    monkeypatch.setitem(registry.templates, ("depth", "en"), lambda perception: "far " * 50)
+    seen = Perception(sources=(Source("d", "depth", "1"),), texts=(TextLine("EXIT", 1.0),))
+    spoken = verbalize_within(seen, 60, len, registry=registry)
+    assert spoken.text == "" and len(spoken.dropped) == 1 and caplog.records
+
+
+def test_few_renderings_are_enough(registry):
+    calls = []
+    seen = Perception(texts=tuple(TextLine(f"line {i}", 0.5) for i in range(1000)))
+    verbalize_within(seen, 500, lambda text: calls.append(text) or len(text), registry=registry)
+    assert len(calls) <= 12
+
+
+def test_the_default_importance_names_every_role_once(registry):
+    assert set(IMPORTANCE) == {role for role, _ in registry.templates} | {"own"} and len(IMPORTANCE) == 5
+    assert "en" in languages(registry)

@@ -1,0 +1,132 @@
+"""Names of recipes and of their folders: the user's own first, then moai's, from any working folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moai.errors import RecipeError
+from moai.recipe import places as recipe_places
+from moai.recipe.loading import resolve
+from moai.recipe.places import find_recipe, find_recipe_folder, recipe_names
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml"))
+NAMES = [path.with_suffix("").as_posix() for path in SHIPPED]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every test runs in an empty working folder outside the clone."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def own(name: str, text: str = "") -> Path:
+    path = Path("recipes") / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_each_recipe_of_the_clone_is_found_by_its_name_anywhere():
+    assert len(NAMES) > 40 and recipe_names() == sorted(NAMES)
+    for name in NAMES:
+        found = find_recipe(name)
+        assert found.samefile(ROOT / "recipes" / f"{name}.yaml")
+        assert resolve(found)["name"] == found.stem  # what it extends is there too
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dry_run_prints_each_of_them(run_cli, name):
+    done = run_cli("train", name, "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    assert f"name: {Path(name).name}\n" in done.stdout
+
+
+def test_a_recipe_of_the_users_own_comes_first():
+    mine = own("quickstart")
+    own("ablations/no-slots")
+    assert find_recipe("quickstart") == mine
+    assert find_recipe("ablations/no-slots") == Path("recipes/ablations/no-slots.yaml")
+    assert find_recipe("ablations/every-2").is_absolute()  # moai's, although the user has a folder of that name
+    Path("quickstart").write_text("")  # a file that is named itself comes before every name
+    assert find_recipe("quickstart") == Path("quickstart")
+
+
+def test_a_name_may_have_a_dot_and_a_path_is_no_name():
+    own("llava-1.5/finetune")
+    assert find_recipe("llava-1.5/finetune") == Path("recipes/llava-1.5/finetune.yaml")
+    for path in ("recipes/quickstart.yaml", "../recipes/quickstart", str(Path("quickstart").absolute())):
+        with pytest.raises(RecipeError, match="^no recipe at "):
+            find_recipe(path)
+
+
+def test_an_unknown_name_gets_the_nearest_of_both_places():
+    own("barcodes")
+    for given, meant in {"quickstrat": "quickstart", "barcode": "barcodes", "no-slots": "ablations/no-slots"}.items():
+        with pytest.raises(RecipeError) as caught:
+            find_recipe(given)
+        assert str(caught.value) == f"no recipe '{given}' in ./recipes or among moai's own; did you mean '{meant}'?"
+    with pytest.raises(RecipeError, match="known: ablations-guided/.., ablations-scenes/.., ablations/.., barcodes"):
+        find_recipe("xyz")
+
+
+def test_a_missing_file_gets_the_nearest_beside_it():
+    own("barcodes")
+    with pytest.raises(RecipeError, match="no recipe at recipes/barcode.yaml; did you mean 'recipes/barcodes.yaml'"):
+        find_recipe("recipes/barcode.yaml")
+
+
+def test_folders_are_found_by_name_as_well():
+    moais = find_recipe_folder("ablations-scenes")
+    assert moais.samefile(ROOT / "recipes" / "ablations-scenes")
+    own("ablations-scenes/mine")
+    assert find_recipe_folder("ablations-scenes") == Path("recipes/ablations-scenes")
+    Path("ablations").mkdir()  # of results, say; it holds no recipes and is in nobody's way
+    assert find_recipe_folder("ablations").samefile(ROOT / "recipes" / "ablations")
+    Path("ablations/one.yaml").write_text("")
+    assert find_recipe_folder("ablations") == Path("ablations")
+
+
+def test_a_file_of_the_clone_gets_its_name_outside():
+    with pytest.raises(RecipeError, match="no recipe at recipes/quickstart.yaml; did you mean 'quickstart'"):
+        find_recipe("recipes/quickstart.yaml")
+
+
+@pytest.mark.parametrize("given", ["ablation-scenes", "recipes/ablations-scenes", "setup.yaml"])
+def test_an_unknown_folder_gets_the_nearest(given):
+    Path("setup.yaml").write_text("")  # a file is no folder
+    hint = "known: ablations, ablations-guided" if given == "setup.yaml" else "did you mean 'ablations-scenes'"
+    with pytest.raises(RecipeError, match=f"there are no recipes in {given}, neither .*{hint}"):
+        find_recipe_folder(given)
+
+
+@pytest.mark.parametrize("arguments", [(), ("ablations",), ("ablations-scenes",)])
+def test_ablate_finds_moais_folders(run_cli, arguments):
+    done = run_cli("ablate", *arguments, "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    assert ("scenes-without" if arguments == ("ablations-scenes",) else "no-slots") in done.stdout
+
+
+def test_where_moai_is_not_installed_the_error_says_so(monkeypatch):
+    monkeypatch.setattr(recipe_places, "shipped_folder", lambda: None)
+    with pytest.raises(RecipeError, match=r"'quickstart' in ./recipes \(moai's own .* pip install -e \.\)$"):
+        find_recipe("quickstart")
+
+
+def test_in_a_zip_file_there_are_none(tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "moai.zip", "w") as archive:
+        for path in [*(ROOT / "moai").rglob("*.py"), *(ROOT / "recipes").rglob("*.*")]:
+            name = path.relative_to(ROOT).as_posix()
+            archive.write(path, name if name.startswith("moai/") else f"moai/{name}")
+    code = "import moai; from moai.training import recipe_places as r; print(moai.__file__, r.shipped_folder())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "moai.zip")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "moai.zip" in done.stdout and done.stdout.split()[-1] == "None"

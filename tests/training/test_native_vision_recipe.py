@@ -1,0 +1,230 @@
+"""A host that sees, trained from a recipe: what trains, what stays, what is saved, and what comes back."""
+
+import native_vision_families
+import pytest
+import tiny
+import torch
+from agreement import assert_near
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+
+import moai
+import moai.training.trainer
+from moai.data.collate import Collator
+from moai.errors import RecipeError
+from moai.model.processor.native_vision import SeeingProcessor
+from moai.model.processor.processor import MoaiProcessor
+from moai.training.build import build
+from moai.training.log import read_log
+from moai.training.trainer import train
+
+QUESTIONS = ["What color is the shape?", "Is it red, or is it green?"]
+TWO = {"step1": {"steps": 1, "routing": "random_module"}, "step2": {"steps": 1, "routing": "gates"},
+       "learning_rate": 0.05, "batch_size": 2}  # fmt: skip
+SHORT = {"warmup": 1, "checkpoint_every": 1, "monitor_every": 2, "threads": 1}
+
+
+@pytest.fixture(params=native_vision_families.HOSTS)
+def family(request):
+    return request.param
+
+
+def small(family, template=True, training=None, **changes):
+    return native_vision_families.recipe(family, template, training={**TWO, **SHORT, **(training or {})}, **changes)
+
+
+def pictures():
+    """Of two shapes: a host that cuts or scales images by their size makes different numbers of tokens of them."""
+    return [tiny.picture("red"), tiny.picture("blue").resize((64, 32))]
+
+
+def answers(augmented):
+    return augmented.answer_batch(pictures(), QUESTIONS, [tiny.seen("red circle"), tiny.seen("blue box")])
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """The model that ``train`` builds, its processor, and its frozen half before the first step."""
+    kept = {}
+
+    def keep(recipe):
+        kept["model"], kept["processor"] = build(recipe)
+        kept["host"] = {name: tensor.clone() for name, tensor in kept["model"].host.state_dict().items()}
+        kept["adapters"] = {name: p.detach().clone() for name, p in kept["model"].adapter_parameters().items()}
+        return kept["model"], kept["processor"]
+
+    monkeypatch.setattr(moai.training.trainer, "build", keep)
+    return kept
+
+
+def test_two_steps_train_save_and_load(family, tmp_path, watched):
+    run = train(small(family), tmp_path / "run")
+    model, processor = watched["model"], watched["processor"]
+    assert {name.split(".")[0] for name in load_file(run / "moai.safetensors")} == {"compressor", "mixers"}
+    after = model.host.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in watched["host"].items())
+    moved = {name for name, p in model.adapter_parameters().items() if not torch.equal(p, watched["adapters"][name])}
+    assert {name.split(".")[0] for name in moved} == {"compressor", "mixers"}
+    assert [line["step"] for line in read_log(run)] == [1, 2] and "loss_shuffled" in read_log(run)[1]
+
+    before = moai.Augmented(model.eval(), processor, processor.perceiver)
+    loaded = moai.load(run, device="cpu")
+    assert isinstance(loaded.processor, SeeingProcessor) and loaded.processor.experts == ["tiny-panoptic"]
+    inputs = [each._inputs(pictures(), QUESTIONS, [tiny.seen("red circle"), None]) for each in (before, loaded)]
+    with torch.no_grad():
+        logits = [each.model(**given).logits for each, given in zip((before, loaded), inputs, strict=True)]
+    # Bits: host and adapters come from the same files, at the same places, and are frozen and copied alike.
+    assert torch.equal(*logits)
+    assert answers(loaded) == answers(before)
+    answer = loaded.ask(tiny.picture("red"), QUESTIONS[0])
+    assert "red" in answer.verbalized and not answer.failures
+
+
+def test_the_auto_classes_open_the_run(family, tmp_path):
+    model, processor = build(small(family))
+    processor.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    again, twin = AutoModelForImageTextToText.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    assert type(twin) is SeeingProcessor is type(MoaiProcessor.from_pretrained(tmp_path))
+    assert twin.to_dict() == processor.to_dict() and twin.chat_template == processor.chat_template
+    turns = tiny.user_turn(tiny.picture("red"), QUESTIONS[0])
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    inputs = twin.apply_chat_template(turns, **options)
+    assert inputs["aux_attention_mask"].any(), "the experts did not look"
+    expected = moai.Augmented(model.eval(), processor, processor.perceiver)
+    [seen] = processor.perceiver.perceive([tiny.picture("red")])
+    assert torch.equal(inputs["input_ids"], expected._inputs([tiny.picture("red")], QUESTIONS[:1], [seen])["input_ids"])
+    output = again.generate(**inputs, max_new_tokens=4, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    [text] = twin.batch_decode(output, skip_special_tokens=True)
+    assert text.strip() == expected.answer_batch([tiny.picture("red")], QUESTIONS[:1], [seen], max_new_tokens=4)[0]
+
+
+def test_a_template_that_begins_the_prompt_itself():
+    """A tokenizer that begins texts does not begin it twice, nor does what users wrote pass for the beginning."""
+    _, processor = build(small("llava", host={"chat_template": "question_answer"}))
+    turns = tiny.user_turn(tiny.picture("red"), "<|im_start|>What <image>?")
+    inputs = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+    ids = inputs["input_ids"][0].tolist()
+    assert ids[0] == 1 and ids.count(1) == 1
+    [row], _ = processor.place([processor.prompt_ids("<|im_start|>What <image>?")], [[tiny.picture("red")]])
+    assert row == ids
+
+
+def test_the_pipeline_answers(tmp_path):
+    model, processor = build(small("qwen"))
+    processor.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    pipe = pipeline("image-text-to-text", model=str(tmp_path))
+    turns, length = tiny.user_turn(tiny.picture("red"), QUESTIONS[0]), {"max_new_tokens": 4, "min_new_tokens": 4}
+    [answer] = pipe(text=turns, generate_kwargs=length, return_full_text=False)
+    expected = moai.Augmented(model.eval(), processor, processor.perceiver)
+    inputs = expected._inputs([tiny.picture("red")], QUESTIONS[:1], processor.perceiver.perceive([tiny.picture("red")]))
+    ids = model.generate(**inputs, **length)[0, inputs["input_ids"].shape[1] :]
+    assert answer["generated_text"].strip() == processor.tokenizer.decode(ids, skip_special_tokens=True).strip() != ""
+
+
+def test_prompts_are_the_hosts_own(family):
+    """With its own template, the ids that its own processor makes of the same conversation and images."""
+    assert build(small("llava"))[1]._start, "LLaVA's tokenizer begins no text; the test shows less than it should"
+    model, processor = build(small(family))
+    own = AutoProcessor.from_pretrained(native_vision_families.folder(family))
+    own.tokenizer.padding_side = "left"
+    rows, tensors = processor.place([processor.prompt_ids(q) for q in QUESTIONS], [[image] for image in pictures()])
+    turns = [tiny.user_turn(image, q) for image, q in zip(pictures(), QUESTIONS, strict=True)]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    expected = own.apply_chat_template(turns, **options, processor_kwargs={"padding": True})
+    kept = expected["attention_mask"].bool()
+    assert rows == [ids[mask].tolist() for ids, mask in zip(expected["input_ids"], kept, strict=True)]
+    assert {"pixel_values"} <= set(tensors) <= set(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+    augmented = moai.Augmented(model.eval(), processor, processor.perceiver)
+    given = augmented._inputs(pictures(), QUESTIONS, [None, None])
+    bare = AutoModelForImageTextToText.from_pretrained(native_vision_families.folder(family))
+    model.remove_mixers()
+    with torch.no_grad():
+        # Two loads, of which one is frozen: near, and not bit for bit.
+        assert_near(model(**given).logits, bare(**expected).logits)
+
+
+@pytest.mark.parametrize(
+    "chat_template", ["question_answer", "{% for m in messages %}{{ m['content'] }} A:{% endfor %}"]
+)
+def test_without_a_template_of_its_own_the_recipes_is_taken(family, chat_template):
+    with pytest.raises(RecipeError, match="has no chat template; set host.chat_template"):
+        build(small(family, template=False))
+    _, processor = build(small(family, template=False, host={"chat_template": chat_template}))
+    placeholder = native_vision_families.made(family)[2]
+    text = processor.tokenizer.decode(processor.prompt_ids("What?"))
+    assert f"{placeholder}What?" in text and text.endswith((" Answer:", " A:"))
+
+
+def test_what_is_asked_and_seen_writes_no_image(family):
+    model, processor = build(small(family))
+    token = processor.image_token
+    prompt = processor.prompt_ids(f"What is {token} here?")
+    assert prompt.count(model.config.image_token_id) == 1
+    spoken = processor.aux_inputs([[tiny.seen("red", text=f"{token}<|im_end|>")]])["aux_input_ids"]
+    assert not torch.isin(spoken, torch.tensor([model.config.image_token_id, 2])).any()
+
+
+def test_only_the_answer_is_learnt(family):
+    _, processor = build(small(family))
+    samples = tiny.dataset("train")[6:10]
+    batch = Collator(processor)(samples, [None] * 4)
+    for row, sample in enumerate(samples):
+        answer = batch["input_ids"][row][batch["labels"][row] != -100]
+        assert processor.tokenizer.decode(answer, skip_special_tokens=True).strip() == sample.answer
+        assert answer[-1] == processor.tokenizer.eos_token_id
+        assert not (batch["prompt_mask"][row] & (batch["labels"][row] != -100)).any()
+        assert batch["attention_mask"][row].sum() == batch["prompt_mask"][row].sum() + len(answer)
+        [placed], _ = processor.place([processor.prompt_ids(sample.question)], [[sample.image]])
+        assert batch["input_ids"][row][batch["prompt_mask"][row]].tolist() == placed
+
+
+@torch.no_grad()
+def test_a_batch_equals_single_rows(family):
+    """Padded on the left to answer, and on the right to train; pictures of different sizes beside each other."""
+    model, processor = tiny.made_of(small(family))
+    augmented = moai.Augmented(model, processor, processor.perceiver)
+    seen = [tiny.seen("red circle"), tiny.seen("blue box", "green box")]
+    together = augmented._inputs(pictures(), QUESTIONS, seen)
+    assert not together["attention_mask"][:, 0].all() and together["attention_mask"][:, -1].all()
+    logits = model(**together).logits[:, -1]
+    for row in range(2):
+        alone = augmented._inputs(pictures()[row : row + 1], QUESTIONS[row : row + 1], seen[row : row + 1])
+        assert torch.allclose(model(**alone).logits[0, -1], logits[row], atol=2e-4)
+    pairs = zip(pictures(), QUESTIONS, seen, strict=True)
+    single = [augmented.answer_batch([image], [question], [one])[0] for image, question, one in pairs]
+    assert answers_of(augmented, seen) == single
+    samples = tiny.dataset("train")[7:9]
+    collator = Collator(processor)
+    whole = collator(samples, seen)
+    assert not whole["attention_mask"][:, -1].all(), "the rows are of one length; the test shows nothing"
+    losses = [float(model(**collator([s], [p])).loss) for s, p in zip(samples, seen, strict=True)]
+    counts = (whole["labels"] != -100).sum(dim=1)
+    expected = sum(loss * int(count) for loss, count in zip(losses, counts, strict=True)) / int(counts.sum())
+    assert float(model(**whole).loss) == pytest.approx(expected, abs=1e-4)
+
+
+def answers_of(augmented, seen):
+    return augmented.answer_batch(pictures(), QUESTIONS, seen)
+
+
+def test_a_resumed_run_repeats_an_uninterrupted_one(tmp_path, monkeypatch):
+    plan = {"step1": {"steps": 2, "routing": "random_module"}, "step2": {"steps": 2, "routing": "gates"}}
+    whole = train(small("qwen", training=plan), tmp_path / "whole")
+    real, left = moai.training.trainer._Run._step, [3]
+
+    def stopping(self, *args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moai.training.trainer._Run, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(small("qwen", training=plan), tmp_path / "parts")
+    resumed = train(small("qwen", training=plan), tmp_path / "parts", resume=True)
+    assert (resumed / "moai.safetensors").read_bytes() == (whole / "moai.safetensors").read_bytes()
+    assert [line["loss"] for line in read_log(resumed)] == [line["loss"] for line in read_log(whole)]
