@@ -24,9 +24,7 @@ def prompt_positions(given, attention_mask, labels, input_ids, past: int, window
     mask = torch.ones_like(input_ids, dtype=torch.bool)
     if attention_mask is not None and attention_mask.ndim == 2:
         mask = attention_mask.bool()
-    if labels is not None:  # an answer, and any turn behind it, must not reach what comes before it
-        mask = mask & ((labels != -100).cumsum(dim=1) == 0)
-    return mask
+    return mask if labels is None else mask & (labels == -100)
 
 
 def positions(attention_mask: Tensor | None, window: int) -> Tensor | None:
@@ -38,7 +36,8 @@ def positions(attention_mask: Tensor | None, window: int) -> Tensor | None:
 
 def answer_positions(labels: Tensor) -> Tensor:
     """From one before the first label of any row to the end: the only logits that a loss needs."""
-    first = int((labels != -100).int().argmax(dim=1).min())
+    labelled = labels != -100
+    first = int(torch.where(labelled.any(dim=1), labelled.int().argmax(dim=1), labels.shape[1] - 1).min())
     return torch.arange(max(first - 1, 0), labels.shape[1], device=labels.device)
 
 

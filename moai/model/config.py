@@ -65,11 +65,4 @@ class MoaiConfig(PreTrainedConfig):
         return inner if inner is self else inner.get_text_config(*args, **kwargs)
 
 
-def mixer_layers(count: int, layers: list[int] | None, every: int | None) -> list[int]:
-    """Decoder layers with a mixer: ``layers`` as given, or every ``every``-th as the paper counts (7, 15, 23, ..)."""
-    if layers is not None:
-        return sorted(set(layers))
-    return [index for index in range(count) if (index + 1) % (every or 8) == 0]
-
-
 AutoConfig.register(MoaiConfig.model_type, MoaiConfig, exist_ok=True)

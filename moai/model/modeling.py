@@ -1,6 +1,7 @@
-"""The augmented model: a frozen host with connector, compressor and mixers, as a Hugging Face model.
+"""The augmented model: a frozen host with image input, auxiliary encoder and mixers, as a Hugging Face model.
 
-Knows: tensors and modules; never a perception. Weights come and go in ``checkpoint``.
+Knows: tensors and modules; never a perception. The model has its parts as members: ``images``, ``auxiliary``,
+``mixers`` and ``host``. Weights come and go in ``run_folder``.
 """
 
 from __future__ import annotations
@@ -13,24 +14,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from moai.compat import CACHE, CACHE_NAMES, attention_implementation, cache_of, takes_cache
-from moai.model.analysis.attribution import attributable
-from moai.model.arguments import OPTIONAL, answer_positions, kept_logits, positions, prompt_positions, takes
-from moai.model.config import MoaiConfig, mixer_layers
-from moai.model.encoders.auxiliary import Encoders
-from moai.model.encoders.compressor import Compressor
+from moai.errors import HostError, PromptError
+from moai.model.analysis.attribution import Attribution, Trace
+from moai.model.arguments import OPTIONAL, answer_positions, kept_logits, prompt_positions, takes
+from moai.model.config import MoaiConfig
+from moai.model.encoders.auxiliary import Auxiliary, AuxiliaryEncoder
+from moai.model.encoders.image_input import EncoderImages, HostImages, ImageInput, Prompt
 from moai.model.encoders.vision import VisionEncoder, build_vision, vision_arguments, without_memory
-from moai.model.generation import PromptGeneration
+from moai.model.generation import Generation
 from moai.model.host.checks import cache_keyword, check_host, embedding_factors
-from moai.model.host.native_vision import SeeingHostGeneration, Unseeing, seeing_config, sees
-from moai.model.mixer.conditioning import Conditioned
-from moai.model.mixer.graft import Holder, decoder_layers, graft, ungraft
+from moai.model.host.layers import decoder_layers, mixer_layers
+from moai.model.host.native_vision import host_vision_config
+from moai.model.mixer.forward_context import ForwardContext, MixerInputs, checkpoint_contexts, locate, segments
+from moai.model.mixer.graft import graft, ungraft
 from moai.model.mixer.mixer import Mixer
 from moai.model.run_folder import load_run, save_run
 from moai.model.weight_cache import keep
@@ -42,18 +46,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class AugmentedOutput(CausalLMOutputWithPast):
-    """A causal language model's output; with a guide, also its loss, which ``loss`` is without."""
+    """A causal language model's output.
 
-    guide_loss: Tensor | None = None
+    Attributes:
+        attention_loss: of attention supervision, where targets were given; ``loss`` is without it.
+        attribution: where it was asked for.
+    """
+
+    attention_loss: Tensor | None = None
+    attribution: Attribution | None = None
 
 
-class MoaiForConditionalGeneration(
-    Encoders, Conditioned, SeeingHostGeneration, PromptGeneration, PreTrainedModel, GenerationMixin
-):
-    """A frozen causal language model that sees images and perceptions.
+class MoaiForConditionalGeneration(Generation, PreTrainedModel):
+    """A frozen causal language model that takes images and perceptions.
 
     Build it with ``from_pretrained`` (a run folder), or pass a loaded ``host`` and ``vision`` to train a new one. The
-    host may be a vision-language model: with ``vision.reference: host`` its own vision half gives the image tokens.
+    host may be a vision-language model: with ``vision: {kind: host}`` its own vision gives the image tokens.
     """
 
     config_class = MoaiConfig
@@ -75,30 +83,38 @@ class MoaiForConditionalGeneration(
         # How the host was quantised is said in `host.quantization`; here it would read as said of the whole model.
         vars(config.text_config).pop("quantization_config", None)
         super().__init__(config)
-        auto = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
+        auto = AutoModelForImageTextToText if config.vision["kind"] == HostImages.kind else AutoModelForCausalLM
         self.host = host if host is not None else auto.from_config(copy.deepcopy(config.text_config))
         check_host(self.host)
         self.host_takes, self.host_cache = takes(self.host), cache_keyword(self.host)
-        self.word_factor, self.embedding_factor = embedding_factors(self.host)
         if attention_implementation(self.host.config) is None:
             # A configuration that contains the host's own resets this field, and the host then runs without its
             # causal mask: answers leak into the prompt and the loss falls to zero.
             self.host.set_attn_implementation("sdpa")
-        width = self.host.get_input_embeddings().embedding_dim
-        self.vision, self.connector = self._see(vision, width)
-        arguments = dict(config.mixer)
-        self.placement = arguments.pop("placement")
-        numbers = mixer_layers(
-            len(decoder_layers(self.host)), arguments.pop("layers", None), arguments.pop("every", None)
+        factors = embedding_factors(self.host)
+        self.images = image_input(config, self.host, vision, factors)
+        self.auxiliary = AuxiliaryEncoder(
+            self.host,
+            self.images,
+            {"arithmetic": config.arithmetic, **config.compressor},
+            centered=config.arithmetic == "moai",
+            context_layer=config.context_layer,
+            fact_ends=config.fact_ends,
+            word_order=config.word_order,
+            scale=factors[0] * factors[1],
+            image_tokens=config.image_tokens,
+            empty=empty,
         )
+        arguments = {"arithmetic": config.arithmetic, **config.mixer}
+        count = len(decoder_layers(self.host))
+        numbers = mixer_layers(count, arguments.pop("layers", None), arguments.pop("every", None))
+        width = self.host.get_input_embeddings().embedding_dim
         with without_memory() if empty else nullcontext():
-            self.compressor = Compressor(width, **config.compressor)
             self.mixers = nn.ModuleDict({str(number): Mixer(width, **arguments) for number in numbers})
-        self.holder, self.mixed = Holder(), True
-        graft(self.host, self.mixers, self.holder, self.placement)
-        self.register_buffer("aux_mean", None, persistent=False)  # computed by who asks first
-        self.register_buffer("said_mean", None, persistent=False)
+        self.graft = graft(self.host, self.mixers, config.arithmetic, config.context_layer)
+        self.auxiliary.graft, self.mixed = self.graft, True
         self.copies = any(mixer.copying is not None for mixer in self.mixers.values())
+        self.pools = any(mixer.question_context for mixer in self.mixers.values())
         self.host.requires_grad_(False)
         self.generation_config = self.host.generation_config
         self.post_init()
@@ -116,7 +132,7 @@ class MoaiForConditionalGeneration(
         reference: str | None = None,
         **settings: Any,
     ) -> MoaiForConditionalGeneration:
-        """Compressor and mixers around a loaded vision-language model, which keeps its own eyes.
+        """Build compressor and mixers around a loaded vision-language model, which keeps its own vision.
 
         Args:
             host: a model of ``AutoModelForImageTextToText``.
@@ -127,23 +143,13 @@ class MoaiForConditionalGeneration(
         Raises:
             HostError: no image token is known, it reads prompts in both directions, or it cannot be a host.
         """
-        return cls(seeing_config(host, mixer, compressor, reference, **settings), host=host)
+        return cls(host_vision_config(host, mixer, compressor, reference, **settings), host=host)
 
-    def _see(self, vision: VisionEncoder | None, width: int) -> tuple[nn.Module, nn.Module]:
-        """Vision encoder and connector; both stand-ins where the host sees for itself."""
-        if sees(self.config):
-            return Unseeing(), Unseeing()
-        if vision is None:
-            vision = build_vision(**vision_arguments(self.config))
-        kind, options = self.config.connector["kind"], self.config.connector.get("options") or {}
-        return vision, registry().get_connector(kind)(vision.width, width, **options)
-
-    # What stands where -------------------------------------------------------------------------------------------
+    # Parts -------------------------------------------------------------------------------------------------------
 
     def adapters(self) -> dict[str, nn.Module]:
-        """The parts that train, by name: all of ours, none of the host's or the vision encoder's."""
-        connector = {} if sees(self.config) else {"connector": self.connector}
-        return {**connector, "compressor": self.compressor, "mixers": self.mixers}
+        """Name the parts that train: all of ours, none of the host's or the vision encoder's."""
+        return {**self.images.adapters(), "compressor": self.auxiliary.compressor, "mixers": self.mixers}
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """Trainable name -> parameter; exactly what a checkpoint holds."""
@@ -152,12 +158,23 @@ class MoaiForConditionalGeneration(
         }
 
     def fix_adapters(self) -> MoaiForConditionalGeneration:
-        """For answering: keep the half-precision copies and products of weights that every forward computes anew.
+        """For answering: cache the half-precision copies and products of weights that every forward computes anew.
 
         Numbers are the same bit for bit. It takes half the adapters' memory more on a host in half precision. Training,
-        loading and moving the model throw it away; after changing weights in another way, call it again.
+        loading and moving the model drop it; after changing weights in another way, call it again.
         """
         keep(self.adapters().values(), self.get_input_embeddings().weight.dtype)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MoaiForConditionalGeneration:
+        """As in PyTorch, but adapters are not rounded: ``model.half()`` halves the host, and adapters stay in fp32."""
+
+        def unrounded(tensor: Tensor) -> Tensor:
+            made = fn(tensor)
+            narrower = made.is_floating_point() and made.dtype.itemsize < tensor.dtype.itemsize
+            return tensor.to(made.device) if narrower else made
+
+        _apply_apart(self, fn, unrounded, list(self.adapters().values()))
         return self
 
     def remove_mixers(self) -> nn.Module:
@@ -180,7 +197,7 @@ class MoaiForConditionalGeneration(
         self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
     ) -> None:
         # Never reentrant: each mixer's recomputation would then walk the compressor's graph, which lasts for one walk.
-        function = partial(gradient_checkpointing_func, use_reentrant=False)
+        function = partial(gradient_checkpointing_func, use_reentrant=False, context_fn=checkpoint_contexts)
         super()._set_gradient_checkpointing(enable, function, **kwargs)
         self.train(self.training)
 
@@ -190,7 +207,8 @@ class MoaiForConditionalGeneration(
         That is the host with its mixers, and the compressor. What stays outside depends on the data: how many image
         tokens a row has and where they stand. ``torch.compile(model)`` breaks its graph there; this does not.
         """
-        for part in (self.get_decoder() if sees(self.config) else self.host, self.compressor):
+        host = self.get_decoder() if isinstance(self.images, HostImages) else self.host
+        for part in (host, self.auxiliary.compressor):
             part.compile(*args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -208,7 +226,6 @@ class MoaiForConditionalGeneration(
     # Forward -----------------------------------------------------------------------------------------------------
 
     @takes_cache
-    @attributable
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -226,14 +243,15 @@ class MoaiForConditionalGeneration(
         aux_words: Tensor | None = None,
         aux_states: Tensor | None = None,
         aux_states_mask: Tensor | None = None,
-        aux_said: Tensor | None = None,
+        aux_sources: Tensor | None = None,
         prompt_mask: Tensor | None = None,
         module_choices: Tensor | None = None,
-        gate_shift: Tensor | None = None,
-        guide: Tensor | None = None,
+        attention_targets: Tensor | None = None,
         labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        return_attribution: bool = False,
         **kwargs: Any,
     ) -> AugmentedOutput:
         """Run the host with images in place of their placeholders and mixers at the prompt positions.
@@ -242,64 +260,131 @@ class MoaiForConditionalGeneration(
             input_ids: ``(B, S)`` with ``image_tokens`` placeholders per image.
             attention_mask: ``(B, S)``, or what the host takes; padding may stand on either side.
             cache: what an earlier forward returned, to go on from; ``past_key_values`` is the same, in every version.
+            inputs_embeds: ``(B, S, D)`` instead of embedding ``input_ids``, which then only say where images stand.
             pixel_values: ``(N, 3, h, w)``, all images in the order of their placeholders.
-            image_features: ``(B, M, D)`` instead of pixels, as ``encode_images`` gives them.
+            image_features: ``(B, M, D)`` instead of pixels, as ``images.encode`` returns them.
             image_keep: ``(B,)`` bool; rows that are false get zero vision features (image dropout in training).
-            aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words: see :meth:`encode_aux`.
-            aux_states, aux_states_mask: compressed tokens instead, as ``encode_aux`` gives them.
-            aux_said: with them, what :meth:`aux_said` gives; for mixers that copy words.
+            aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words: of ``AuxiliaryEncoder``.
+            aux_states, aux_states_mask: compressed tokens instead, as ``auxiliary(..)`` returns them.
+            aux_sources: with them, what ``auxiliary.sources`` returns; for mixers that copy words.
             prompt_mask: ``(B, S)`` true at image and prompt tokens: what is mixed. Never padding, answers, or generated
-                tokens. Left out, it is everything before the first label, or all of the prompt.
+                tokens. Left out, it is everything without a label, or all of the prompt. What stands between two
+                answers is mixed by itself, so that no later turn changes an earlier one.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
-            gate_shift: ``(B, mixers, 2, 3)`` added to the logits of each row's gates, image then language.
-            guide: ``(B, G, A + 1)`` bool: groups of auxiliary words, then "none of them"; see :meth:`Mixer.guide_loss`.
-            labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others.
-            return_attribution: ``True`` puts :class:`~moai.model.analysis.attribution.Attribution` into the output.
+            attention_targets: ``(B, G, A + 1)`` bool: groups of auxiliary words that the last prompt token should attend
+                to, then the null token; see :meth:`Mixer.attention_loss`.
+            labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others, zero without any.
+            num_items_in_batch: divide the sum of the losses by this instead, as transformers' ``Trainer`` asks for
+                gradient accumulation.
+            return_attribution: put :class:`~moai.model.analysis.attribution.Attribution` into the output.
 
         Returns:
             ``loss`` (with labels), ``logits`` (with labels only at the answer positions), and the cache under the name
-            that this version of transformers gives it; with ``guide`` also ``guide_loss``, the mean of
-            :meth:`Mixer.guide_loss` over the mixers; ``loss`` is without it.
+            that this version of transformers gives it; with ``attention_targets`` also ``attention_loss``, the mean over
+            the mixers.
+
+        Raises:
+            PromptError: placeholders without images; perceptions beside ``inputs_embeds`` alone; nothing to attribute.
         """
         window = input_ids.shape[1] if input_ids is not None else inputs_embeds.shape[1]
         past = cache.get_seq_length() if cache is not None else 0
+        if input_ids is None and any(given is not None for given in (aux_input_ids, aux_states, prompt_mask)):
+            raise PromptError("mixers need input_ids, which say where images stand; pass them beside inputs_embeds")
         prompt_mask = prompt_positions(prompt_mask, attention_mask, labels, input_ids, past, window)
-        is_image = None if input_ids is None else input_ids == self.config.image_token_id
-        given = self._host_inputs(input_ids, inputs_embeds, is_image, pixel_values, image_features, image_keep)
+        trace = Trace(list(map(int, self.mixers))) if return_attribution else None
+        prompt = self._prompt(input_ids, inputs_embeds, prompt_mask)
+        given = self.images.host_inputs(prompt, pixel_values, image_features, image_keep)
+        aux = Auxiliary(aux_states, aux_states_mask, aux_sources)
         if aux_input_ids is not None and aux_states is None:
             words = (aux_input_ids, aux_attention_mask)
-            aux_states, aux_states_mask = self.encode_aux(*words, aux_pixel_values, aux_pixel_mask, aux_words)
-            aux_said = self.aux_said(*words, aux_pixel_mask) if self.copies else None
-        slots = None if guide is None else self.guide_slots(guide, aux_input_ids, aux_attention_mask, aux_pixel_mask)
-        aux = (aux_states, aux_states_mask, aux_said)
-        self._condition(input_ids, prompt_mask, is_image, aux, module_choices, gate_shift, slots)
+            states, mask = self.auxiliary(*words, aux_pixel_values, aux_pixel_mask, aux_words, trace)
+            aux = Auxiliary(states, mask, self.auxiliary.sources(*words, aux_pixel_mask) if self.copies else None)
+        targets = None
+        if attention_targets is not None:
+            words = (aux_input_ids, aux_attention_mask, aux_pixel_mask)
+            targets = self.auxiliary.target_latents(attention_targets, *words)
+        context = self._context(prompt, prompt_mask, attention_mask, aux, module_choices, targets, trace)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
-        if position_ids is None and not sees(self.config):
-            position_ids = positions(attention_mask, window)
-        elif position_ids is None and past == 0:
-            kwargs.update(self._typed(input_ids, kwargs))
+        if position_ids is None:
+            kwargs.update(self.images.position_inputs(input_ids, attention_mask, window, past, kwargs))
+            position_ids = kwargs.pop("position_ids", None)
         optional = dict(zip(OPTIONAL, (position_ids, logits_to_keep, use_cache), strict=True))
-        output = self.host(
-            **given,
-            attention_mask=attention_mask,
-            **{self.host_cache: cache},
-            **{name: value for name, value in optional.items() if name in self.host_takes},
-            **kwargs,
-        )
-        self._check_calls()
+        with context.running():
+            output = self.host(
+                **given,
+                attention_mask=attention_mask,
+                **{self.host_cache: cache},
+                **{name: value for name, value in optional.items() if name in self.host_takes},
+                **kwargs,
+            )
+        self._check_calls(context)
         logits, loss = kept_logits(output.logits, logits_to_keep, window), None
         if labels is not None:
-            targets = labels[:, logits_to_keep[1:]]
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
+            loss = answer_loss(logits, labels[:, logits_to_keep[1:]], num_items_in_batch)
         return AugmentedOutput(
             loss=loss,
             logits=logits,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
-            guide_loss=self._guide_loss(),
+            attention_loss=torch.stack(context.losses).mean() if context.losses else None,
+            attribution=None if trace is None else trace.result(context.inputs),
             **{CACHE: cache_of(output)},
         )
+
+    def _prompt(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, prompt_mask: Tensor | None) -> Prompt:
+        is_image = None if input_ids is None else input_ids == self.config.image_token_id
+        words = None if prompt_mask is None or is_image is None else prompt_mask & ~is_image
+        return Prompt(input_ids, inputs_embeds, is_image, words)
+
+    def _context(
+        self,
+        prompt: Prompt,
+        prompt_mask: Tensor | None,
+        attention_mask: Tensor | None,
+        aux: Auxiliary,
+        module_choices: Tensor | None,
+        targets: Tensor | None,
+        trace: Trace | None,
+    ) -> ForwardContext:
+        """Build the context of one forward pass; without a prompt nothing is mixed."""
+        self.auxiliary.check(aux, self.copies)
+        if prompt_mask is None or not self.mixed or not len(self.mixers):
+            return ForwardContext(self.graft, trace=trace)
+        padded = attention_mask is not None and attention_mask.ndim == 2
+        attended = attention_mask.bool()[:, -prompt_mask.shape[1] :] if padded else None
+        rows, masks = segments(prompt_mask, attended)
+        states, states_mask, sources = aux
+        if states is None:
+            table = self.get_input_embeddings().weight
+            states = table.new_zeros(len(prompt_mask), 0, table.shape[1])
+            states_mask = prompt_mask.new_zeros(len(prompt_mask), 0)
+
+        def of_rows(x: Tensor | None) -> Tensor | None:
+            return x if x is None or rows is None else x[rows]
+
+        is_image = of_rows(prompt.is_image)
+        words = masks & ~is_image
+        question = self.auxiliary.question_embedding(of_rows(prompt.input_ids), words) if self.pools else None
+        inputs = MixerInputs(
+            *locate(masks & is_image),
+            *locate(words),
+            of_rows(states),
+            of_rows(states_mask),
+            rows=rows,
+            choices=None if module_choices is None else [tuple(pair) for pair in module_choices.tolist()],
+            question=question,
+            sources=of_rows(sources),
+            targets=of_rows(targets),
+        )
+        return ForwardContext(self.graft, inputs, trace=trace)
+
+    def _check_calls(self, context: ForwardContext) -> None:
+        if context.inputs is not None and context.calls != len(self.mixers):
+            raise HostError(
+                f"{type(self.host).__name__} ran {context.calls} of {len(self.mixers)} mixers; "
+                "its layers do not run through their forward hooks, so it cannot be a host"
+            )
 
     # Loading and saving ------------------------------------------------------------------------------------------
 
@@ -317,6 +402,43 @@ class MoaiForConditionalGeneration(
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
         """Save what was trained, the configuration, and the references and hashes of the frozen parts."""
         save_run(self, folder)
+
+
+def image_input(
+    config: MoaiConfig, host: nn.Module, vision: VisionEncoder | None, factors: tuple[float, float]
+) -> ImageInput:
+    """Build the image input that a configuration names, around a loaded encoder where there is one."""
+    if config.vision["kind"] == HostImages.kind:
+        return HostImages(host, config.image_token_id)
+    vision = build_vision(**vision_arguments(config)) if vision is None else vision
+    kind, options = config.connector["kind"], config.connector.get("options") or {}
+    width = host.get_input_embeddings().embedding_dim
+    connector = registry().get_connector(kind)(vision.width, width, **options)
+    tokens = {"image_token_id": config.image_token_id, "image_tokens": config.image_tokens}
+    return EncoderImages(host, vision, connector, **tokens, factors=factors)
+
+
+def _apply_apart(module: nn.Module, fn, of_adapters, adapters: list[nn.Module]) -> None:
+    """Apply ``fn`` to all tensors of a module but those of ``adapters``, and ``of_adapters`` to these."""
+    for child in module.children():
+        if any(child is adapter for adapter in adapters):
+            child._apply(of_adapters)
+        else:
+            _apply_apart(child, fn, of_adapters, adapters)
+    nn.Module._apply(module, fn, recurse=False)
+
+
+def answer_loss(logits: Tensor, targets: Tensor, items: Tensor | int | None) -> Tensor:
+    """Cross-entropy of ``logits (B, T + 1, V)``, the last of which has no target, with ``targets (B, T)``.
+
+    The mean over the targets, or their sum over ``items``; zero, with zero gradients, without a target.
+    """
+    if not bool((targets != -100).any()):
+        return logits.float().sum() * 0.0
+    flat = logits[:, :-1].flatten(0, 1).float()
+    if items is None:
+        return F.cross_entropy(flat, targets.flatten())
+    return F.cross_entropy(flat, targets.flatten(), reduction="sum") / items
 
 
 AutoModelForImageTextToText.register(MoaiConfig, MoaiForConditionalGeneration, exist_ok=True)

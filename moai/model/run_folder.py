@@ -24,17 +24,17 @@ from moai.dependencies import warn_of_newer_versions
 from moai.errors import CheckpointError
 from moai.model.encoders.vision import build_vision, vision_arguments
 from moai.model.host.loading import check_frozen, host_hashes, load_host
-from moai.model.host.native_vision import sees
 
 __all__ = ["host_hashes", "load_host", "load_run", "save_run", "save_tensors", "write_manifest"]
 WEIGHTS = "moai.safetensors"
 VISION = "vision.safetensors"  # only of an encoder with random weights, which no reference names
 MANIFEST = "manifest.json"
-HOST_PROCESSOR = "host_processor"  # a folder: the processor of a host that sees for itself, as it saves itself
+HOST_PROCESSOR = "host_processor"  # a folder: the processor of a host whose own vision is used, as it saves itself
 OWN_FILES = (
     "config.json", "generation_config.json", WEIGHTS, "processor_config.json", "preprocessor_config.json",
     VISION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
 )  # fmt: skip
+LOADING_INFO = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")  # of output_loading_info
 # What the Auto classes and pipelines pass along, and what means nothing here.
 IGNORED = {"_from_auto", "adapter_kwargs", "trust_remote_code", "subfolder", "_commit_hash", "local_files_only",
            "cache_dir", "force_download", "token", "proxies", "use_safetensors", "low_cpu_mem_usage"}  # fmt: skip
@@ -52,8 +52,8 @@ def save_run(model, folder: str | Path) -> None:
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
     save_tensors({name: p.detach() for name, p in model.adapter_parameters().items()}, folder / WEIGHTS)
-    if model.config.vision.get("reference") is None:
-        save_tensors(model.vision.body.state_dict(), folder / VISION)
+    if model.config.vision["kind"] == "encoder" and model.config.vision.get("reference") is None:
+        save_tensors(model.images.vision.body.state_dict(), folder / VISION)
     write_manifest(folder)
 
 
@@ -94,6 +94,7 @@ def check_manifest(folder: str | Path) -> None:
 
 def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_map=None, revision=None, **kwargs):
     """Load a run folder into a model of class ``cls``; see ``MoaiForConditionalGeneration.from_pretrained``."""
+    informs = kwargs.pop("output_loading_info", False)
     warn_of_newer_versions()  # first: a newer library may be the reason for what fails below
     folder = resolve(str(folder), revision)
     check_manifest(folder)
@@ -111,7 +112,7 @@ def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_m
         config.host.get("revision"),
         dtype,
         quantization=config.host.get("quantization"),
-        seeing=sees(config),
+        own_vision=config.vision["kind"] == "host",
         **host_kwargs,
     )
     model = cls(config, host=host, vision=_saved_vision(config, folder), empty=True)
@@ -120,12 +121,14 @@ def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_m
         model.generation_config = GenerationConfig.from_pretrained(folder)
     model.name_or_path = str(folder)
     model.eval()
-    return model if device_map is None else model.to(_one_device(device_map))
+    model = model if device_map is None else model.to(_one_device(device_map))
+    # What does not fit is refused above, so there is never anything to list.
+    return (model, {name: [] for name in LOADING_INFO}) if informs else model
 
 
 def _saved_vision(config, folder: Path):
     """The encoder of a run that was built around random weights; ``None`` where a reference names it."""
-    if config.vision.get("reference") is not None:
+    if config.vision["kind"] == "host" or config.vision.get("reference") is not None:
         return None
     if not (folder / VISION).is_file():
         raise CheckpointError(

@@ -1,29 +1,23 @@
 """Where a mixed token took what it took: gates, attention, and the way back through the compressor.
 
 Knows: tensors and modules; words and experts are put to the numbers by whoever made the auxiliary tokens. Nothing here
-runs unless it is asked for: ``model(..., return_attribution=True)`` watches one forward and takes its watch off again.
+runs unless it is asked for: ``model(..., return_attribution=True)`` records one forward pass.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moai.compat import is_compiled
 from moai.errors import PromptError
 from moai.model.encoders.compressor import Compressor, PerceiverLayer
-from moai.model.encoders.connectors import AverageConnector, LinearConnector, MLPConnector
+from moai.model.mixer.forward_context import MixerInputs
 from moai.model.mixer.mixer import Mixer, Streams
-
-SPATIAL = (MLPConnector, LinearConnector, AverageConnector)
 
 
 class Taken(NamedTuple):
@@ -99,7 +93,7 @@ class Attribution:
 
 
 class Trace:
-    """Collects one forward: mixers report to it through the graft's holder, the compressor through hooks."""
+    """Records one forward pass: its mixers and its compressor report what they attend to."""
 
     def __init__(self, layers: list[int]) -> None:
         self.layers = layers
@@ -108,20 +102,32 @@ class Trace:
         self.steps: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
-    def mixed(self, number: int, mixer: Mixer, streams: Streams, shift: Tensor | None = None) -> None:
-        """Called by the hook of the ``number``-th mixer with what it is about to mix."""
+    def mixed(self, number: int, mixer: Mixer, streams: Streams) -> None:
+        """Record what the ``number``-th mixer is about to mix."""
         with torch.autocast(streams.aux.device.type, enabled=False):
             s = Streams(*(part.float() if part is not None and part.is_floating_point() else part for part in streams))
-            gates, masks = mixer.gate_weights(s, shift), (s.image_mask, s.language_mask)
+            gates, masks = mixer.gate_weights(s), (s.image_mask, s.language_mask)
             pairs = zip(("image", "language"), mixer.inputs(s), masks, gates, strict=True)
             taken = [_taken(mixer, f"{name}_aux", x, mask, gate, s) for name, x, mask, gate in pairs]
         self.mixers.append(MixerAttribution(self.layers[number], *taken))
 
-    def result(self, conditioning) -> Attribution:
-        """Everything collected, with the positions of ``conditioning``."""
-        if conditioning is None or not self.mixers:
+    def compressing(self, compressor: Compressor, mask: Tensor, ends: Tensor | None) -> None:
+        """Record that a compressor begins, with the masks ``(B, A)`` of its tokens."""
+        self.compressed, self.steps = (compressor, mask.bool(), ends), []
+
+    def step(self, layer: PerceiverLayer, latents: Tensor, x: Tensor, mask: Tensor | None) -> None:
+        """Record what a layer of the compressor is about to attend to."""
+        self.steps.append(_step(layer, latents, x, mask))
+
+    def result(self, inputs: MixerInputs | None) -> Attribution:
+        """Build the attribution of everything recorded, with the positions in ``inputs``.
+
+        Raises:
+            PromptError: nothing was mixed, or the compressed tokens were given instead of words.
+        """
+        if inputs is None or not self.mixers:
             raise PromptError("there is nothing to attribute: this model has no mixers, or its prompt is not mixed")
-        c = conditioning
+        c = inputs
         if self.compressed is None:
             if c.aux.shape[1]:
                 raise PromptError(
@@ -130,61 +136,19 @@ class Trace:
             rollout, mask = c.aux.new_zeros(len(c.aux), 0, 0).float(), c.aux_mask[:, :0]
         else:
             rollout, mask = _rollout(*self.compressed, self.steps), self.compressed[1]
+            rollout, mask = (rollout, mask) if c.rows is None else (rollout[c.rows], mask[c.rows])
         return Attribution(
             tuple(self.mixers), c.image_index, c.image_mask, c.language_index, c.language_mask, rollout, mask
         )
 
 
-@contextmanager
-def tracing(model: nn.Module) -> Iterator[Trace]:
-    """Watch the forwards of an augmented model; the watch is off again behind the block, whatever happens in it."""
-    trace = Trace(list(map(int, model.mixers)))
-
-    def compressing(module: Compressor, args: tuple) -> None:
-        _, mask, marks = (*args, None)[:3]
-        trace.compressed, trace.steps = (module, mask.bool(), marks), []
-
-    def stepping(module: PerceiverLayer, args: tuple) -> None:
-        trace.steps.append(_step(module, *args))
-
-    hooks = [model.compressor.register_forward_pre_hook(compressing)]
-    hooks += [layer.register_forward_pre_hook(stepping) for layer in model.compressor.layers]
-    model.holder.trace = trace
-    try:
-        # A compiled graph does not look for hooks that were not there when it was made.
-        with torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext():
-            yield trace
-    finally:
-        model.holder.trace = None
-        for hook in hooks:
-            hook.remove()
-
-
-Forward = TypeVar("Forward", bound=Callable[..., Any])
-
-
-def attributable(forward: Forward) -> Forward:
-    """Give a model's ``forward`` the argument ``return_attribution``: its output then has ``attribution``."""
-
-    @functools.wraps(forward)
-    def wrapped(self: Any, *args: Any, return_attribution: bool = False, **kwargs: Any) -> Any:
-        if not return_attribution:
-            return forward(self, *args, **kwargs)
-        with tracing(self) as trace:
-            output = forward(self, *args, **kwargs)
-        output.attribution = trace.result(self.holder.conditioning)
-        return output
-
-    return cast(Forward, wrapped)
-
-
 def patches(model: nn.Module, tokens: int) -> tuple[int, int] | None:
     """Rows and columns of an image's tokens where they stand for its patches, row by row; None where they do not.
 
-    The built-in connectors keep the grid of patches; one of a plugin says so by a true attribute ``spatial``.
+    A connector says by a true attribute ``spatial`` that it keeps the grid of patches.
     """
     side = math.isqrt(tokens)
-    kept = isinstance(model.connector, SPATIAL) or getattr(model.connector, "spatial", False)
+    kept = getattr(model.images.adapters().get("connector"), "spatial", False)
     return (side, side) if kept and tokens and side * side == tokens else None
 
 
@@ -217,13 +181,13 @@ def _step(layer: PerceiverLayer, latents: Tensor, x: Tensor, mask: Tensor | None
         return weights.mean(dim=1), part
 
 
-def _rollout(compressor: Compressor, mask: Tensor, marks: Tensor | None, steps: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _rollout(compressor: Compressor, mask: Tensor, ends: Tensor | None, steps: list[tuple[Tensor, Tensor]]) -> Tensor:
     """``(B, C, A)`` in the order in which the compressor was given its input."""
     count, width = len(compressor.latents), mask.shape[1]
-    order, lengths = compressor.order(mask, marks)
+    order, lengths = compressor.order(mask, ends)
     found = torch.zeros(len(mask), count, width, device=mask.device)
-    if compressor.slots and width:
-        found.scatter_(2, compressor.slot_index(lengths)[..., None], 1.0)
+    if compressor.init_from_tokens and width:
+        found.scatter_(2, compressor.start_index(lengths)[..., None], 1.0)
     for weights, part in steps:
         read = weights[..., :width] + weights[..., width:] @ found
         found = part * read + (1 - part) * found

@@ -1,205 +1,222 @@
-"""What is put before the host: images and auxiliary words as vectors of the decoder's width.
+"""Encode auxiliary tokens: the verbalized perception, and panoptic maps, condensed by the compressor.
 
-Knows: tensors and modules; never a perception, never the host's layers.
+Knows: tensors, the host's word embeddings and lower layers; never a perception.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from moai.errors import PromptError, RecipeError
+from moai.model.encoders.compressor import Compressor
 from moai.model.encoders.context import context_states
-from moai.model.encoders.facts import fact_means, is_end, said_together
+from moai.model.encoders.facts import fact_embeddings, is_end, pooled_embedding
+from moai.model.encoders.image_input import ImageInput
+from moai.model.encoders.vision import without_memory
 from moai.model.mixer.copying import mean_row, rows_of
-from moai.model.mixer.gather import take
-from moai.model.mixer.graft import half_precision
+from moai.model.mixer.graft import Graft, half_precision
 from moai.model.norms import unit
 
 
-class Encoders:
-    """The encoding half of the model; it needs the model's ``host``, ``holder``, ``config``, and what encodes.
+class Auxiliary(NamedTuple):
+    """Compressed tokens of a batch."""
 
-    Scale: image features stand among the words as the connector gives them, at the scale of what the decoder reads.
-    Hosts of the Gemma family scale words inside their embedding, which image features do not pass; hosts of the Granite
-    family multiply whatever comes in, words and images, so there image features are divided by that factor first.
+    states: Tensor | None = None  # (B, C, D)
+    mask: Tensor | None = None  # (B, C) bool, false for rows without any perception
+    sources: Tensor | None = None  # (B, C, D), for mixers that copy words
+
+
+class AuxiliaryEncoder(nn.Module):
+    """Word embeddings of the verbalized perception, condensed to ``C`` tokens.
+
+    Args:
+        host: for its word embeddings and, with ``context_layer``, its lower layers.
+        images: encodes panoptic maps.
+        compressor: arguments of :class:`Compressor`.
+        centered: bring word embeddings to zero mean over the vocabulary and unit variance; false is the published form.
+        context_layer, fact_ends, word_order: of :class:`moai.model.config.MoaiConfig`.
+        scale: what to multiply embeddings by where they are not centred, so that they have the decoder's scale.
+        image_tokens: per panoptic map.
+        empty: make the compressor without memory, for weights that come next.
     """
 
-    def encode_images(self, pixel_values: Tensor, input_ids: Tensor, keep: Tensor | None = None) -> Tensor:
-        """``pixel_values (N, 3, h, w)``, in the order of the placeholders, to ``(B, M, D)`` padded per row.
-
-        ``keep (B,)`` zeroes the vision features of the rows that are false. Before the connector, never behind it: a
-        zero embedding stays zero through every layer, and its gradient is multiplied by each norm's ``1 / sqrt(eps)``.
-
-        Raises:
-            PromptError: the placeholders in ``input_ids`` do not match the number of images.
-        """
-        counts = (input_ids == self.config.image_token_id).sum(dim=1)
-        features = self.vision(pixel_values)
-        if keep is not None:
-            kept = keep.repeat_interleave(counts // self.config.image_tokens)
-            features = features * kept[:, None, None].to(features.dtype)
-        with self._precision():
-            features = self.connector(features)  # (N, tokens, D)
-        if int(counts.sum()) != features.shape[0] * features.shape[1]:
-            raise PromptError(
-                f"{int(counts.sum())} image placeholders for {features.shape[0]} images of "
-                f"{features.shape[1]} tokens; build the inputs with MoaiProcessor"
-            )
-        rows = features.flatten(0, 1).split(counts.tolist())
-        return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-
-    def encode_aux(
+    def __init__(
         self,
-        aux_input_ids: Tensor,
-        aux_attention_mask: Tensor,
-        aux_pixel_values: Tensor | None = None,
-        aux_pixel_mask: Tensor | None = None,
-        aux_words: Tensor | None = None,
+        host: nn.Module,
+        images: ImageInput,
+        compressor: dict[str, Any],
+        *,
+        centered: bool = True,
+        context_layer: int | None = None,
+        fact_ends: Iterable[int] | None = None,
+        word_order: bool = False,
+        scale: float = 1.0,
+        image_tokens: int = 1,
+        empty: bool = False,
+    ) -> None:
+        super().__init__()
+        self._host, self._images = (host,), (images,)  # in tuples: registered once, by the model
+        self.graft: Graft | None = None  # set by the model, whose hooks stop at ``context_layer``
+        width = host.get_input_embeddings().embedding_dim
+        with without_memory() if empty else nullcontext():
+            self.compressor = Compressor(width, **compressor)
+        self.centered, self.context_layer, self.scale = centered, context_layer, scale
+        self.fact_ends = None if fact_ends is None else tuple(fact_ends)
+        self.word_order, self.image_tokens = word_order, image_tokens
+        self.register_buffer("embedding_mean", None, persistent=False)  # computed by the first call that needs it
+        self.register_buffer("unembedding_mean", None, persistent=False)
+
+    @property
+    def host(self) -> nn.Module:
+        """The model's host."""
+        return self._host[0]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        words: Tensor | None = None,
+        trace: Any = None,
     ) -> tuple[Tensor, Tensor]:
-        """Auxiliary tokens to compressed ones.
+        """Encode auxiliary tokens as compressed ones.
 
         Args:
-            aux_input_ids, aux_attention_mask: the verbalized perception, ``(B, A)``.
-            aux_pixel_values: panoptic maps ``(B, M, 3, h, w)``; ``aux_pixel_mask (B, M)`` says which are real.
-            aux_words: ``(B, A, D)``, what :meth:`aux_words` makes of the words, for who keeps it.
+            input_ids, attention_mask: the verbalized perception, ``(B, A)``.
+            pixel_values: panoptic maps ``(B, M, 3, h, w)``; ``pixel_mask (B, M)`` says which are real.
+            words: ``(B, A, D)``, what :meth:`words` returns, where it was cached.
+            trace: a ``moai.model.analysis.attribution.Trace`` that records the compressor's attention.
 
         Returns:
             ``(B, C, D)`` and its mask ``(B, C)``, false for rows without any perception.
         """
-        words = self.aux_words(aux_input_ids, aux_attention_mask) if aux_words is None else aux_words
-        mask, marks = self._aux_masks(aux_input_ids, aux_attention_mask, aux_pixel_mask)
-        with self._precision():
-            if aux_pixel_values is not None:
-                maps = self.connector(self.vision(aux_pixel_values.flatten(0, 1))).float()
-                maps = unit(maps) if self.config.center_aux else maps
-                maps = maps.unflatten(0, aux_pixel_values.shape[:2])  # (B, M, tokens, D)
+        words = self.words(input_ids, attention_mask) if words is None else words
+        mask, ends = self._masks(input_ids, attention_mask, pixel_mask)
+        with half_precision(self.host.get_input_embeddings().weight):
+            if pixel_values is not None:
+                maps = self._images[0].encode_maps(pixel_values.flatten(0, 1))
+                maps = unit(maps) if self.centered else maps
+                maps = maps.unflatten(0, pixel_values.shape[:2])  # (B, M, tokens, D)
                 words = torch.cat([words, maps.flatten(1, 2)], dim=1)
-            states = self.compressor(words, mask, marks)
+            states = self.compressor(words, mask, ends, trace)
         return states, mask.any(dim=1)[:, None].expand(states.shape[:2])
 
-    def aux_words(self, aux_input_ids: Tensor, aux_attention_mask: Tensor) -> Tensor:
-        """Auxiliary words ``(B, A)`` as vectors ``(B, A, D)`` in fp32; only frozen weights take part."""
-        words = self.get_input_embeddings()(aux_input_ids).float()
-        if self.config.center_aux:
-            words = unit(words - self.mean_word())
-        else:
-            words = words * (self.word_factor * self.embedding_factor)  # at the scale of what the decoder reads
-        if self.config.context_layer is not None and aux_input_ids.shape[1]:
-            layer = self.config.context_layer
-            words = unit(unit(words) + context_states(self.host, self.holder, aux_input_ids, aux_attention_mask, layer))
-        if self.config.fact_ends is not None:
-            ends, ordered = self.config.fact_ends, self.config.word_order
-            facts = fact_means(words, aux_input_ids, aux_attention_mask, ends, ordered)
+    def words(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embed auxiliary words ``(B, A)`` as ``(B, A, D)`` in fp32; only frozen weights take part."""
+        words = self.host.get_input_embeddings()(input_ids).float()
+        words = unit(words - self.mean_embedding()) if self.centered else words * self.scale
+        if self.context_layer is not None and input_ids.shape[1]:
+            states = context_states(self.host, self.graft, input_ids, attention_mask, self.context_layer)
+            words = unit(unit(words) + states)
+        if self.fact_ends is not None:
+            facts = fact_embeddings(words, input_ids, attention_mask, self.fact_ends, self.word_order)
             words = unit(unit(words) + 2**0.5 * facts)  # its fact says more about a word than the word itself
         return words
 
     @torch.no_grad()
-    def mean_word(self) -> Tensor:
-        """What auxiliary words are centred by, ``(D,)`` in fp32: the mean of the word embeddings, computed once.
+    def mean_embedding(self) -> Tensor:
+        """The mean of the word embeddings, ``(D,)`` in fp32, computed once; zero where words are not centred.
 
-        Zero without ``center_aux``. Not while loading, since it reads the whole table, which may be the largest tensor
-        of the host; and in pieces, since in fp32 the table may be larger than the host.
+        Not while loading, since it reads the whole table, which may be the largest tensor of the host; and in pieces,
+        since in fp32 the table may be larger than the host.
         """
-        if self.aux_mean is None:
-            table = self.get_input_embeddings().weight.detach()
-            with torch.inference_mode(False):  # what is kept shall serve training too
+        if self.embedding_mean is None:
+            table = self.host.get_input_embeddings().weight.detach()
+            with torch.inference_mode(False):  # what is cached shall serve training too
                 none = torch.zeros(table.shape[1], device=table.device)
-                self.aux_mean = mean_row(table) if self.config.center_aux else none
-        return self.aux_mean
+                self.embedding_mean = mean_row(table) if self.centered else none
+        return self.embedding_mean
 
     @torch.no_grad()
-    def aux_said(
-        self, aux_input_ids: Tensor, aux_attention_mask: Tensor, aux_pixel_mask: Tensor | None = None
-    ) -> Tensor:
-        """The word that each compressed token starts from, as the host's output layer writes it.
+    def sources(self, input_ids: Tensor, attention_mask: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
+        """Find the word that each compressed token starts from, as the host's output layer writes it.
 
         Args:
-            aux_input_ids, aux_attention_mask, aux_pixel_mask: as for :meth:`encode_aux`.
+            input_ids, attention_mask, pixel_mask: as for :meth:`forward`.
 
         Returns:
-            ``(B, C, D)`` at unit scale in fp32; zero where a token starts from none: of a map, or in a row without any.
+            ``(B, C, D)`` at unit scale in fp32; zero where a token starts from no word: of a map, or in a row without
+            any.
 
         Raises:
-            RecipeError: compressed tokens start from no words (``compressor.slots: false``).
+            RecipeError: compressed tokens start from no words (``arithmetic: published``).
         """
-        if not self.compressor.slots:
-            raise RecipeError("mixer.copy_words needs compressor.slots: true; without, no token stands for a word")
-        table = self.get_output_embeddings().weight
-        if self.said_mean is None:
+        self._check_starts("mixer.copy_words")
+        table = self.host.get_output_embeddings().weight
+        if self.unembedding_mean is None:
             with torch.inference_mode(False):
-                self.said_mean = mean_row(table.detach())
-        mask, ends = self._aux_masks(aux_input_ids, aux_attention_mask, aux_pixel_mask)
-        words = torch.nn.functional.pad(aux_attention_mask.bool(), (0, mask.shape[1] - aux_input_ids.shape[1]))
-        ids = torch.nn.functional.pad(aux_input_ids, (0, mask.shape[1] - aux_input_ids.shape[1]))
+                self.unembedding_mean = mean_row(table.detach())
+        mask, ends = self._masks(input_ids, attention_mask, pixel_mask)
+        more = mask.shape[1] - input_ids.shape[1]
+        words, ids = F.pad(attention_mask.bool(), (0, more)), F.pad(input_ids, (0, more))
         starts = self._starts(mask, ends)
-        return rows_of(table, ids.gather(1, starts), self.said_mean) * words.gather(1, starts)[..., None]
+        return rows_of(table, ids.gather(1, starts), self.unembedding_mean) * words.gather(1, starts)[..., None]
 
-    def _starts(self, mask: Tensor, ends: Tensor | None) -> Tensor:
-        """Which auxiliary token each compressed one starts from, ``(B, C)``."""
-        order, length = self.compressor.order(mask, ends)
-        return order.gather(1, self.compressor.slot_index(length))
+    def question_embedding(self, input_ids: Tensor, words: Tensor) -> Tensor:
+        """Pool the words of a question: ``(B, D)`` at unit scale, in fp32; zero without any.
 
-    def question_mean(self, input_ids: Tensor, words: Tensor) -> Tensor:
-        """What the words of a question say together: ``(B, D)`` at unit scale, in fp32; zero without any.
-
-        With ``word_order`` also in which order, as in the facts.
+        With ``word_order`` their order counts, as in the facts.
 
         Args:
             input_ids: ``(B, S)``.
             words: ``(B, S)`` bool, true at the prompt's words, not at its images.
         """
-        said = self.get_input_embeddings()(input_ids.masked_fill(~words, 0)).float()
+        embedded = self.host.get_input_embeddings()(input_ids.masked_fill(~words, 0)).float()
         whole = torch.zeros_like(input_ids)
-        return said_together(unit(said - self.mean_word()), words, whole, self.config.word_order)[:, 0]
+        return pooled_embedding(unit(embedded - self.mean_embedding()), words, whole, self.word_order)[:, 0]
 
-    def _aux_masks(self, ids: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Which auxiliary tokens ``(B, A + tokens of maps)`` are real, and which of them only end a fact."""
-        mask, ends = mask.bool(), self.config.fact_ends
-        marks = None if ends is None else is_end(ids, ends) & mask
-        if maps is not None:
-            real = maps.bool().repeat_interleave(self.config.image_tokens, dim=1)
-            mask = torch.cat([mask, real], dim=1)
-            marks = None if marks is None else torch.cat([marks, torch.zeros_like(real)], dim=1)
-        return mask, marks
-
-    def guide_slots(
-        self, marked: Tensor, aux_input_ids: Tensor, aux_attention_mask: Tensor, aux_pixel_mask: Tensor | None = None
+    def target_latents(
+        self, targets: Tensor, input_ids: Tensor, attention_mask: Tensor, pixel_mask: Tensor | None = None
     ) -> Tensor:
-        """Marks on auxiliary words, as marks on the compressed tokens that start from these words.
+        """Turn target masks over auxiliary words into masks over the compressed tokens that start from these words.
 
         Args:
-            marked: ``(B, G, A + 1)`` bool, groups of words; the last column, for the none token, stays the last.
-            aux_input_ids, aux_attention_mask, aux_pixel_mask: as for :meth:`encode_aux`.
+            targets: ``(B, G, A + 1)`` bool, groups of words; the last column, for the null token, stays the last.
+            input_ids, attention_mask, pixel_mask: as for :meth:`forward`.
 
         Returns:
-            ``(B, G, C + 1)`` bool. A word that no compressed token starts from loses its mark.
+            ``(B, G, C + 1)`` bool. A word that no compressed token starts from is no target any more.
 
         Raises:
-            RecipeError: compressed tokens start from no words (``compressor.slots: false``).
+            RecipeError: compressed tokens start from no words (``arithmetic: published``).
         """
-        if not self.compressor.slots:
-            raise RecipeError("training.guide needs compressor.slots: true; without, no token stands for a word")
-        mask, ends = self._aux_masks(aux_input_ids, aux_attention_mask, aux_pixel_mask)
-        words = torch.nn.functional.pad(marked[..., :-1], (0, mask.shape[1] - marked.shape[-1] + 1))
-        starts = self._starts(mask, ends)[:, None].expand(-1, marked.shape[1], -1)
-        return torch.cat([words.gather(2, starts), marked[..., -1:]], dim=2)
+        self._check_starts("training.attention_supervision")
+        mask, ends = self._masks(input_ids, attention_mask, pixel_mask)
+        words = F.pad(targets[..., :-1], (0, mask.shape[1] - targets.shape[-1] + 1))
+        starts = self._starts(mask, ends)[:, None].expand(-1, targets.shape[1], -1)
+        return torch.cat([words.gather(2, starts), targets[..., -1:]], dim=2)
 
-    def _precision(self):
-        """Adapters keep fp32 weights and compute in the host's half precision, in training as in inference."""
-        return half_precision(self.host.get_input_embeddings().weight)
+    def check(self, given: Auxiliary, copies: bool) -> None:
+        """Refuse compressed tokens without what the mixers need of them.
 
-    def _embed(self, input_ids: Tensor, is_image: Tensor, image_features: Tensor | None) -> Tensor:
-        table = self.get_input_embeddings()
-        # The placeholder's id may lie outside the host's vocabulary; it is never looked up.
-        words = table(input_ids.masked_fill(is_image, 0))
-        if self.word_factor != 1.0:
-            words = words * self.word_factor
-        if image_features is None or image_features.shape[1] == 0:
-            return words
-        order = (is_image.long().cumsum(dim=1) - 1).clamp(min=0)  # k-th placeholder of its row
-        order = order.clamp(max=image_features.shape[1] - 1)
-        if self.embedding_factor != 1.0:
-            image_features = image_features / self.embedding_factor
-        images = take(image_features.to(words.dtype), order)
-        return torch.where(is_image[..., None], images, words)
+        Raises:
+            PromptError: the mixers copy words, and the compressed tokens came without theirs.
+        """
+        if copies and given.states is not None and given.sources is None:
+            raise PromptError("this model copies words; give aux_sources beside aux_states, or aux_input_ids instead")
+
+    def _check_starts(self, key: str) -> None:
+        if not self.compressor.init_from_tokens:
+            raise RecipeError(f"{key} needs arithmetic: moai; with the published one no compressed token starts from a word")
+
+    def _starts(self, mask: Tensor, ends: Tensor | None) -> Tensor:
+        """Which auxiliary token each compressed one starts from, ``(B, C)``."""
+        order, length = self.compressor.order(mask, ends)
+        return order.gather(1, self.compressor.start_index(length))
+
+    def _masks(self, ids: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Which auxiliary tokens ``(B, A + tokens of maps)`` are real, and which of them only end a fact."""
+        mask = mask.bool()
+        ends = None if self.fact_ends is None else is_end(ids, self.fact_ends) & mask
+        if maps is not None:
+            real = maps.bool().repeat_interleave(self.image_tokens, dim=1)
+            mask = torch.cat([mask, real], dim=1)
+            ends = None if ends is None else torch.cat([ends, torch.zeros_like(real)], dim=1)
+        return mask, ends

@@ -3,18 +3,19 @@
 Knows: tensors. Source: MoAI (arXiv 2403.07508) section 3.2; Flamingo (arXiv 2204.14198) appendix A.1.1. The published
 form has neither positions nor a padding mask, which makes it a bag of words whose result depends on its neighbours in
 the batch; ours has both, and starts each latent from one of the auxiliary tokens. ``positions``, ``masked`` and
-``slots`` switch each of the three.
+``init_from_tokens`` switch each of the three.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moai.model.mixer.gather import take
+from moai.model.mixer.gather import gather_tokens
 from moai.model.weight_cache import KeptLinear
 
 
@@ -66,7 +67,7 @@ class Compressor(nn.Module):
         depth, heads, head_width, feedforward: of the resampler; the published form is 4, 4, 64, 1.
         positions: add sinusoidal positions to the auxiliary tokens, so that order counts.
         masked: keep padding out of the attention.
-        slots: latent ``i`` starts from the auxiliary token at ``i * length / C`` plus a small learned part, instead of
+        init_from_tokens: latent ``i`` starts from the auxiliary token at ``i * length / C`` plus a small learned part, instead of
             from a learned vector alone; an untrained compressor then hands on what it was given.
     """
 
@@ -81,51 +82,57 @@ class Compressor(nn.Module):
         feedforward: int = 1,
         positions: bool = True,
         masked: bool = True,
-        slots: bool = True,
+        init_from_tokens: bool = True,
     ) -> None:
         super().__init__()
-        self.positions, self.masked, self.slots = positions, masked, slots
-        self.latents = nn.Parameter(torch.randn(latents, width) * (0.02 if slots else 1.0))
+        self.positions, self.masked, self.init_from_tokens = positions, masked, init_from_tokens
+        self.latents = nn.Parameter(torch.randn(latents, width) * (0.02 if init_from_tokens else 1.0))
         self.layers = nn.ModuleList(
-            PerceiverLayer(width, heads, head_width, feedforward, identity_init=slots) for _ in range(depth)
+            PerceiverLayer(width, heads, head_width, feedforward, identity_init=init_from_tokens) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, mask: Tensor, marks: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, ends: Tensor | None = None, trace: Any = None) -> Tensor:
         """Condense ``x (B, A, D)`` with its bool ``mask (B, A)`` to ``(B, C, D)``.
 
-        ``marks (B, A)`` are tokens that are read but that no latent starts from, such as the commas between facts. A
+        ``ends (B, A)`` are tokens that are read but that no latent starts from, such as the commas between facts. A
         row without auxiliary tokens gets latents too; whoever reads them must mask that row.
         """
-        order, length = self.order(mask, marks)
+        given = mask
+        order, length = self.order(mask, ends)
         if self.masked:
-            x = take(x, order)
+            x = gather_tokens(x, order)
             mask = mask.gather(1, order)
         if self.positions:
             x = x + 0.5 * sinusoids(x.shape[1], x.shape[2], x.device, x.dtype)
         latents = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
-        if self.slots and x.shape[1]:
-            latents = latents + self._slots(x, length)
+        if self.init_from_tokens and x.shape[1]:
+            latents = latents + self._starts(x, length)
+        attended = mask if self.masked else None
+        if trace is not None:
+            trace.compressing(self, given, ends)
         for layer in self.layers:
-            latents = layer(latents, x, mask if self.masked else None)
+            if trace is not None:
+                trace.step(layer, latents, x, attended)
+            latents = layer(latents, x, attended)
         return self.norm(latents)
 
-    def order(self, mask: Tensor, marks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def order(self, mask: Tensor, ends: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The order ``(B, A)`` in which the tokens are read, and how many latents may start from, ``(B, 1)``.
 
-        Padding may stand on either side: it comes last, so that positions do not depend on it, and before it ``marks``.
+        Padding may stand on either side: it comes last, so that positions do not depend on it, and before it ``ends``.
         """
         if not self.masked:
             order = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
             return order, torch.full_like(order[:, :1], mask.shape[1])
-        words = mask if marks is None else mask & ~marks
+        words = mask if ends is None else mask & ~ends
         order = (mask.long() + words.long()).argsort(dim=1, descending=True, stable=True)
         return order, words.sum(dim=1, keepdim=True)
 
-    def _slots(self, x: Tensor, length: Tensor) -> Tensor:
-        return take(x, self.slot_index(length)) * (length > 0)[..., None].to(x.dtype)
+    def _starts(self, x: Tensor, length: Tensor) -> Tensor:
+        return gather_tokens(x, self.start_index(length)) * (length > 0)[..., None].to(x.dtype)
 
-    def slot_index(self, length: Tensor) -> Tensor:
+    def start_index(self, length: Tensor) -> Tensor:
         """Which auxiliary token, in `order`, each latent starts from: ``(B, C)`` of rows of ``length (B, 1)`` words."""
         return torch.arange(len(self.latents), device=length.device) * length // len(self.latents)
 

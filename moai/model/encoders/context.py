@@ -1,24 +1,31 @@
 """Auxiliary words in context: what the host's own first layers make of the verbalized perception.
 
 Knows: the host's layers. A word embedding says "circle"; the host's state at that word, a few layers up, says which
-circle: it has read the words before it. The host is frozen, so this trains nothing and costs a share of one forward.
+circle: it depends on the words before it. The host is frozen, so this trains nothing and costs a share of one forward.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import torch
 from torch import Tensor, nn
 
+from moai.compat import is_compiled
 from moai.errors import HostError
-from moai.model.mixer.graft import Holder, decoder_layers, states_entering
+from moai.model.host.layers import decoder_layers
+from moai.model.mixer.forward_context import ForwardContext, Reached
+from moai.model.mixer.graft import Graft
 from moai.model.norms import centered, unit
 
 
-def context_states(host: nn.Module, holder: Holder, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor:
-    """Hidden states that enter decoder layer ``layer`` while the host reads ``input_ids``, without any mixer.
+@torch.no_grad()
+def context_states(host: nn.Module, graft: Graft, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor:
+    """Run the host on ``input_ids``, without mixers, up to decoder layer ``layer``, and return the states that enter it.
 
     Args:
         host: the frozen language model.
-        holder: of the graft; its conditioning is put aside meanwhile.
+        graft: of the model; it has a hook that stops at ``layer``.
         input_ids, mask: ``(B, A)``, padded on the right.
         layer: from 1 to the number of layers less one.
 
@@ -39,12 +46,17 @@ def context_states(host: nn.Module, holder: Holder, input_ids: Tensor, mask: Ten
         attended = nn.functional.pad(mask, (1, 0), value=1)
     else:
         attended = mask
-    conditioning, holder.conditioning = holder.conditioning, None
-    try:
-        states = states_entering(
-            layers[layer], lambda: host(input_ids=input_ids, attention_mask=attended.long(), use_cache=False)
-        )
-    finally:
-        holder.conditioning = conditioning
+    states = _states_entering(host, graft, input_ids, attended, layer)
     kept = mask.bool()
     return centered(unit(states[:, added:].float()), kept) * kept[..., None]
+
+
+def _states_entering(host: nn.Module, graft: Graft, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor:
+    # A graph cannot be left in its middle.
+    eager = torch.compiler.set_stance("force_eager") if is_compiled(host) else nullcontext()
+    with eager, ForwardContext(graft, stop_at=layer).running():
+        try:
+            host(input_ids=input_ids, attention_mask=mask.long(), use_cache=False)
+        except Reached as reached:
+            return reached.states
+    raise HostError(f"{type(host).__name__} did not run layer {layer}, so it cannot give words in context")

@@ -27,8 +27,8 @@ def fact_ends(tokenizer) -> list[int]:
     return found
 
 
-def fact_means(words: Tensor, ids: Tensor, mask: Tensor, ends: Iterable[int], ordered: bool = False) -> Tensor:
-    """What each word's fact says, at unit scale: see :func:`said_together`.
+def fact_embeddings(words: Tensor, ids: Tensor, mask: Tensor, ends: Iterable[int], ordered: bool = False) -> Tensor:
+    """What each word's fact says, at unit scale: see :func:`pooled_embedding`.
 
     Args:
         words: ``(B, A, D)``.
@@ -41,11 +41,11 @@ def fact_means(words: Tensor, ids: Tensor, mask: Tensor, ends: Iterable[int], or
         ``(B, A, D)``; zero at padding and at the ends.
     """
     inside, number = fact_numbers(ids, mask, ends)
-    together = said_together(words, inside, number, ordered)
+    together = pooled_embedding(words, inside, number, ordered)
     return together.gather(1, number[..., None].expand_as(words)) * inside[..., None].to(words.dtype)
 
 
-def said_together(words: Tensor, inside: Tensor, number: Tensor, ordered: bool) -> Tensor:
+def pooled_embedding(words: Tensor, inside: Tensor, number: Tensor, ordered: bool) -> Tensor:
     """What the words of each group say together, at unit scale.
 
     That is their mean. It is the same for "star above square" and for "square above star". ``ordered`` adds, with its

@@ -1,10 +1,11 @@
 """The frozen vision encoder: a timm backbone, or the vision half of a transformers model.
 
-Knows: the asset resolver, timm, transformers. An encoder maps pixels ``(N, 3, h, w)`` to tokens ``(N, n, V)``.
+Knows: the asset resolver, timm, transformers. An encoder maps pixels ``(N, 3, h, w)`` to a :class:`VisionOutput`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers.initialization import no_init_weights
 
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, nearest
+from moai.model.encoders.connectors import VisionOutput
 
 
 class VisionEncoder(nn.Module):
@@ -31,14 +33,22 @@ class VisionEncoder(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, pixels: Tensor) -> Tensor:
-        """``(N, 3, h, w) -> (N, n, V)``."""
+    def forward(self, pixels: Tensor) -> VisionOutput:
+        """Encode ``(N, 3, h, w)``; patches are ``(N, n, V)``."""
         pixels = pixels.to(next(self.body.parameters()).dtype)
         if hasattr(self.body, "forward_features"):
             features = self.body.forward_features(pixels)
-            return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features[:, self.drop_first :]
+            if features.ndim == 4:
+                return VisionOutput(features.flatten(2).transpose(1, 2), None, tuple(features.shape[2:]))
+            return self._split(features)
         states = self.body(pixels, output_hidden_states=True).hidden_states
-        return states[self.layer if self.layer is not None else -1][:, self.drop_first :]
+        return self._split(states[self.layer if self.layer is not None else -1])
+
+    def _split(self, tokens: Tensor) -> VisionOutput:
+        """Leading tokens apart from patches; the first of them is the class token."""
+        patches, side = tokens[:, self.drop_first :], math.isqrt(tokens.shape[1] - self.drop_first)
+        grid = (side, side) if side * side == patches.shape[1] else None
+        return VisionOutput(patches, tokens[:, 0] if self.drop_first else None, grid)
 
 
 def build_vision(
@@ -84,7 +94,7 @@ def without_memory() -> Iterator[None]:
 
 def vision_arguments(config) -> dict:
     """The keyword arguments of :func:`build_vision` in a :class:`MoaiConfig`."""
-    return {name: value for name, value in config.vision.items() if name not in ("sha256", "image_size")}
+    return {name: value for name, value in config.vision.items() if name not in ("kind", "sha256", "image_size")}
 
 
 def _from_transformers(

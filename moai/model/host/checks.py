@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 from moai.compat import cache_names, cache_of, has_model
 from moai.errors import HostError
 from moai.model.arguments import takes
-from moai.model.mixer.graft import attention_of, decoder_layers
+from moai.model.host.layers import attention_of, decoder_layers
 
 ADVICE = "use a decoder-only language model with attention layers"
 # These multiply words behind their embedding, and only words: handed embeddings in their place, they leave them as is.
@@ -32,23 +32,23 @@ def check_configuration(config: PreTrainedConfig, name: str) -> None:
         raise HostError(f"{name} ({config.model_type}) is an encoder-decoder and cannot be a host; {ADVICE}")
 
 
-def check_eyes(config: PreTrainedConfig, name: str, seeing: bool) -> None:
-    """Refuse, by its configuration alone, a host that was to see for itself and cannot, or that cannot but see.
+def check_vision(config: PreTrainedConfig, name: str, own_vision: bool) -> None:
+    """Refuse, by its configuration alone, a host without vision where its own is wanted, or the other way round.
 
     Raises:
-        HostError: names ``host.sees``.
+        HostError: names ``vision.kind``.
     """
     # Imported here: this import runs our own registration, which needs this module whole.
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     known = has_model(AutoModelForImageTextToText, config)
-    if seeing and not known:
+    if own_vision and not known:
         raise HostError(
-            f"{name} ({config.model_type}) is no vision-language model; name an encoder in vision, without host.sees"
+            f"{name} ({config.model_type}) is no vision-language model; set vision.kind to encoder, and name one"
         )
-    if known and not seeing and not has_model(AutoModelForCausalLM, config):
+    if known and not own_vision and not has_model(AutoModelForCausalLM, config):
         raise HostError(
-            f"{name} ({config.model_type}) is a vision-language model; set host.sees: true, and leave vision out"
+            f"{name} ({config.model_type}) is a vision-language model; set vision: {{kind: host}} to use its own vision"
         )
 
 

@@ -15,8 +15,7 @@ from moai.assets.host import resolve_host
 from moai.assets.known_hashes import known_sha256
 from moai.assets.resolver import resolve
 from moai.errors import CheckpointError, HostError, nearest
-from moai.model.host.checks import check_configuration, check_eyes
-from moai.model.host.native_vision import HOST
+from moai.model.host.checks import check_configuration, check_vision
 
 QUANTIZATIONS = ("nf4", "int8")
 
@@ -27,7 +26,7 @@ def load_host(
     dtype: torch.dtype,
     *,
     quantization: str | None = None,
-    seeing: bool = False,
+    own_vision: bool = False,
     **kwargs,
 ):
     """Load the frozen host; see :func:`moai.assets.host.resolve_host` for what ``reference`` may be.
@@ -35,11 +34,11 @@ def load_host(
     Args:
         dtype: of its weights; with ``quantization``, what it computes in.
         quantization: ``"nf4"`` or ``"int8"``, by bitsandbytes while loading; what is on disk stays as it is.
-        seeing: a vision-language model whose own vision half is used.
+        own_vision: it is a vision-language model whose own vision is used.
         kwargs: of transformers' ``from_pretrained``.
 
     Raises:
-        HostError: an encoder-decoder, a model with eyes where none are wanted or the other way round, an unknown
+        HostError: an encoder-decoder, a vision-language model where none is wanted or the other way round, an unknown
             quantisation, or bitsandbytes missing.
     """
     # Imported here: the import runs our own registration, which needs this module whole.
@@ -48,10 +47,10 @@ def load_host(
     folder = resolve_host(reference, revision)
     config = AutoConfig.from_pretrained(folder)
     check_configuration(config, str(reference))
-    check_eyes(config, str(reference), seeing)
+    check_vision(config, str(reference), own_vision)
     if quantization is not None:
         kwargs["quantization_config"] = quantization_config(quantization, dtype)
-    auto = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+    auto = AutoModelForImageTextToText if own_vision else AutoModelForCausalLM
     host = auto.from_pretrained(folder, config=config, dtype=dtype, **kwargs)
     if getattr(host, "is_quantized", False):
         _keep_differentiable(host)
@@ -100,7 +99,7 @@ def check_frozen(config) -> None:
     expected = config.host.get("sha256") or {}
     verify(resolve_host(config.host["reference"], config.host.get("revision")), expected, known_sha256)
     vision = config.vision
-    if vision.get("sha256") and vision.get("reference") != HOST:
+    if vision.get("sha256"):
         path = resolve(vision["reference"], vision.get("revision"))
         if known_sha256(path) != vision["sha256"]:
             raise CheckpointError(

@@ -1,42 +1,56 @@
-"""The processor: images, prompts and perceptions in; tensors out.
+"""The processor: conversations, images and perceptions in; tensors out.
 
-Knows: tokenizers, image processors, and, unlike most of this folder, perceptions: here the two halves meet. How prompts
-become tokens is in ``prompts``, how perceptions do in ``spoken_perceptions``.
+Knows: its three encoders, one each of prompts, images and perceptions, and how it is saved and loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
+from moai.assets.resolver import resolve
 from moai.errors import PromptError
 from moai.images import read_image
-from moai.model.processor.prompts import Prompts
-from moai.model.processor.verbalized import SpokenPerceptions
-from moai.model.run_folder import write_manifest
-from moai.types import Perception
+from moai.model.config import MoaiConfig
+from moai.model.processor.batch import Row, build_batch, check_length
+from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlaces, ImagePlaces
+from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
+from moai.model.processor.prompts import Encoded, PromptEncoder
+from moai.model.run_folder import HOST_PROCESSOR, write_manifest
+from moai.types import Conversation, Perception
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
     from moai.perception.running.perceiver import Perceiver
+    from moai.perception.words.token_budget import Spoken
+
+SETTINGS = (
+    "image_token", "image_tokens", "placeholder", "experts", "expert_options", "expert_versions", "language", "style",
+    "inject", "panoptic_map", "max_aux_tokens", "max_length",
+)  # fmt: skip
+HOST_CLASS = "host_processor_class"  # in processor_config.json, only of a run with the host's own vision
 
 
-class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
-    """Tokenizer and image processor of one run, with the experts that look at its images.
+class MoaiProcessor(ProcessorMixin):
+    """Tokenizer and image processor of one run, with the experts that perceive its images.
 
     Args:
         image_processor, tokenizer: of transformers.
+        host_processor: instead of both, the processor of a vision-language model whose own vision is used.
+        chat_template: Jinja text; left out, the host processor's.
         image_token: the placeholder's text; ``image_tokens`` of them stand for one image.
-        experts, expert_options: names and options of the experts that ``__call__`` runs when no perceptions are given.
+        placeholder: what a template writes for an image, where that is more than the host processor's image token.
+        experts, expert_options: names and options of the experts that run when no perceptions are given.
+        expert_versions: expert -> ``version`` and ``distribution`` that the run was trained with.
         language, style: of the verbalization.
-        through: how words reach the model: ``"mixers"`` as auxiliary tokens, or ``"prompt"`` as plain text behind the
+        inject: how words reach the model: ``"mixers"`` as auxiliary tokens, or ``"prompt"`` as plain text after the
             image, uncompressed: the baseline that the mixers have to beat, at many times the tokens.
-        panoptic_map: hand over the panoptic map when a panoptic expert answered.
+        panoptic_map: hand over the panoptic map when a panoptic expert answered; needs an encoder of ours.
         max_aux_tokens: of the verbalized perception; a longer one loses its least important facts.
         max_length: the host's context; a longer prompt is a :class:`PromptError`.
     """
@@ -46,24 +60,33 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
         image_processor: BaseImageProcessor | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         chat_template: str | None = None,
+        host_processor: ProcessorMixin | None = None,
         image_token: str = "<image>",
         image_tokens: int = 9,
+        placeholder: str | None = None,
         experts: Sequence[str] = (),
         expert_options: dict[str, dict[str, Any]] | None = None,
+        expert_versions: dict[str, dict[str, str]] | None = None,
         language: str = "en",
         style: str = "paper",
-        through: str = "mixers",
+        inject: str = "mixers",
         panoptic_map: bool = True,
         max_aux_tokens: int = 512,
         max_length: int | None = None,
         **kwargs: Any,
     ) -> None:
+        if host_processor is not None:
+            image_processor, tokenizer = host_processor.image_processor, host_processor.tokenizer
+            image_token, image_tokens, panoptic_map = host_processor.image_token, 1, False
+            host_processor.chat_template = chat_template = chat_template or host_processor.chat_template
+        self.host_processor, self.placeholder = host_processor, placeholder
         self.image_token, self.image_tokens = image_token, image_tokens
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.experts = list(experts)
         # A recipe that leaves an expert out may inherit its options.
         self.expert_options = {name: value for name, value in (expert_options or {}).items() if name in self.experts}
-        self.language, self.style, self.through, self.panoptic_map = language, style, through, panoptic_map
+        self.expert_versions = {name: value for name, value in (expert_versions or {}).items() if name in self.experts}
+        self.language, self.style, self.inject, self.panoptic_map = language, style, inject, panoptic_map
         self.max_aux_tokens, self.max_length = max_aux_tokens, max_length
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
@@ -73,9 +96,39 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
         # transformers spells a processor out on every load, for a log; its own way copies the tokenizer.
         return f"{type(self).__name__}({type(self.tokenizer).__name__}, experts={self.experts})"
 
+    # The encoders ------------------------------------------------------------------------------------------------
+
+    @property
+    def images(self) -> ImagePlaces:
+        """The encoder of images: one size for an encoder of ours, or the host's own processor."""
+        return self._running.get("images", (self.image_tokens, self.placeholder), self._make_images)
+
+    @property
+    def prompts(self) -> PromptEncoder:
+        """The encoder of conversations, by the tokenizer and the chat template that are set."""
+        return self._running.get("prompts", (id(self.tokenizer), self.chat_template), self._make_prompts)
+
+    @property
+    def perceptions(self) -> PerceptionEncoder:
+        """The encoder of perceptions, by the settings that are set."""
+        settings = (self.language, self.style, self.inject, self.panoptic_map, self.max_aux_tokens)
+        return self._running.get("perceptions", settings, self._make_perceptions)
+
+    def _make_images(self) -> ImagePlaces:
+        if self.host_processor is not None:
+            return HostImagePlaces(self.host_processor, self.placeholder)
+        return EncoderImagePlaces(self.image_processor, self.image_token_id, self.image_tokens)
+
+    def _make_prompts(self) -> PromptEncoder:
+        return PromptEncoder(self.tokenizer, self.chat_template, self.image_token_id, self.images.begins)
+
+    def _make_perceptions(self) -> PerceptionEncoder:
+        settings = (self.language, self.style, self.inject, self.panoptic_map, self.max_aux_tokens)
+        return PerceptionEncoder(self.plain_ids, self.images, *settings)
+
     @property
     def perceiver(self) -> Perceiver:
-        """The experts that look at images; built on first use, set it to share a cache or other experts."""
+        """The experts that perceive images; built on first use, set it to share a cache or other experts."""
         if self._running.perceiver is None:
             from moai.perception.running.perceiver import Perceiver
 
@@ -86,21 +139,115 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
     def perceiver(self, perceiver: Perceiver) -> None:
         self._running.perceiver = perceiver
 
-    def pixels(self, images: Sequence[Any]) -> torch.Tensor:
-        """Read images (paths, bytes, arrays, pictures) into ``(N, 3, h, w)``."""
-        return self.image_processor([read_image(image) for image in images], return_tensors="pt")["pixel_values"]
+    # Batches -----------------------------------------------------------------------------------------------------
 
-    def place(
-        self, rows: list[list[int]], images: Sequence[Sequence[Any]]
-    ) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
-        """Rows of token ids with room for their images, and the images as the model takes them.
+    def batch(
+        self,
+        conversations: Sequence[Conversation],
+        perceptions: Sequence[Perceptions] | None = None,
+        *,
+        labels: bool = False,
+    ) -> BatchFeature:
+        """Build model inputs of conversations.
 
         Args:
-            rows: of ``prompt_ids`` or ``conversation_ids``.
-            images: each row's own, in the order of their placeholders.
+            conversations: without ``labels`` up to where the next answer begins; with, including their answers.
+            perceptions: for each conversation one per image, ``None`` entries switch perception off; left out, the
+                experts run.
+            labels: add the labels that training learns, and pad on the right instead of the left.
+
+        Returns:
+            ``input_ids``, ``attention_mask``, ``prompt_mask`` and perhaps ``labels``, ``(B, S)``; the image tensors, of
+            an encoder of ours ``pixel_values (N, 3, h, w)``; ``aux_input_ids`` and ``aux_attention_mask`` ``(B, A)``;
+            with a panoptic expert ``aux_pixel_values (B, M, 3, h, w)`` and ``aux_pixel_mask (B, M)``.
+
+        Raises:
+            PromptError: a conversation longer than the host's context, or perceptions that do not match the images.
+            ImageError: an image that cannot be read.
         """
-        shown = _flatten(images)
-        return rows, {"pixel_values": self.pixels(shown)} if shown else {}
+        encoded = [self.encode(conversation, labels=labels) for conversation in conversations]
+        images = [conversation.images for conversation in conversations]
+        if perceptions is None:
+            images = [[read_image(image) for image in row] for row in images]
+            perceptions = self.perceive(images)
+        rows = [Row(*parts) for parts in zip(encoded, images, perceptions, strict=True)]
+        return self._built(rows, labels)
+
+    def encode(self, conversation: Conversation, *, labels: bool = False) -> Encoded:
+        """Encode one conversation with one token per image; encodings are cached.
+
+        Raises:
+            PromptError: longer than the host's context.
+        """
+        if labels:
+            found = self.prompts.answered(conversation.turns, conversation.loss)
+        else:
+            found = self.prompts.prompt(conversation.turns)
+        self._check_length(len(found.ids) + (self.image_tokens - 1) * len(conversation.images))
+        return found
+
+    def lengths(self, conversations: Sequence[Conversation], *, labels: bool = True) -> list[int]:
+        """Count the tokens of each conversation; with the host's own vision an image counts as one."""
+        more = self.image_tokens - 1
+        return [len(self.encode(c, labels=labels).ids) + more * len(c.images) for c in conversations]
+
+    def perceive(self, images: Sequence[Sequence[Any]]) -> list[list[Perception]]:
+        """Run the experts on each row's images; without experts every row is empty."""
+        flat = [image for row in images for image in row]
+        found = iter(self.perceiver.perceive(flat) if flat and self.experts else ())
+        return [[next(found) for _ in row] if self.experts else [] for row in images]
+
+    def _built(self, rows: Sequence[Row], labels: bool = False) -> BatchFeature:
+        made = build_batch(
+            rows,
+            self.images,
+            self.perceptions,
+            image_token_id=self.image_token_id,
+            pad_token_id=self.tokenizer.pad_token_id or 0,
+            max_length=self.max_length,
+            labels=labels,
+        )
+        return BatchFeature(made)
+
+    def _check_length(self, length: int) -> None:
+        check_length(length, self.max_length)
+
+    # Text --------------------------------------------------------------------------------------------------------
+
+    def plain_ids(self, text: str) -> list[int]:
+        """Encode untrusted text: control tokens and the placeholder become the characters they are written with."""
+        return self.prompts.plain_ids(text)
+
+    def prompt_ids(self, question: str, images: int = 1) -> list[int]:
+        """Encode one question with ``images`` images before it, up to where the answer begins.
+
+        Raises:
+            PromptError: longer than the host's context.
+        """
+        encoded = self.encode(Conversation.ask(question, (None,) * images))
+        places = {True: [self.image_token_id] * self.image_tokens}
+        return [token for one in encoded.ids for token in places.get(one == self.image_token_id, [one])]
+
+    def plain_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of ``plain_ids(text)`` begins and ends in ``text``, in characters.
+
+        Raises:
+            PromptError: the tokenizer does not say.
+        """
+        plain = self.prompts.plain
+        if not plain.is_fast:
+            raise PromptError(f"{type(plain).__name__} does not say which characters a token is; nothing to show")
+        return plain(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+
+    def verbalize(self, perception: Perception) -> Spoken:
+        """Verbalize a perception as the model gets it: the text, and the facts that do not fit."""
+        return self.perceptions.verbalize(perception)
+
+    def decode_answers(self, ids: torch.Tensor) -> list[str]:
+        """Decode generated tokens ``(B, T)``, control tokens left out."""
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    # As transformers calls a processor ---------------------------------------------------------------------------
 
     def __call__(
         self,
@@ -109,90 +256,141 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
         perceptions: Sequence[Perception | None] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Turn prompts into model inputs.
+        """Turn prompts that a chat template has written into model inputs, as transformers' pipelines ask.
+
+        Control tokens in ``text`` are control tokens, as in transformers: use :meth:`batch`, or
+        ``apply_chat_template(.., tokenize=True)``, for what users write.
 
         Args:
             images: all images, in the order of their placeholders (nested lists are flattened).
             text: one prompt or several, with one placeholder per image.
-            perceptions: one per image; ``None`` entries switch perception off. Left out, the experts look.
-
-        Returns:
-            ``input_ids``, ``attention_mask``, ``prompt_mask`` ``(B, S)``, padded on the left; ``pixel_values``
-            ``(N, 3, h, w)``; ``aux_input_ids`` and ``aux_attention_mask`` ``(B, A)``; with a panoptic expert
-            ``aux_pixel_values (B, M, 3, h, w)`` and ``aux_pixel_mask (B, M)``.
+            perceptions: one per image; ``None`` entries switch perception off. Left out, the experts run.
+            kwargs: ``add_special_tokens`` and ``sanitize_control_tokens`` of the tokenizer.
 
         Raises:
-            PromptError: a prompt longer than the host's context, or perceptions that do not match the images.
+            PromptError: a prompt longer than the host's context, truncation, or perceptions that do not match the images.
             ImageError: an image that cannot be read.
         """
-        images = None if images is None else _read(images if isinstance(images, (list, tuple)) else [images])
-        kwargs.setdefault("padding", not isinstance(text, str))
-        kwargs["return_tensors"] = "pt" if kwargs.get("return_tensors") is None else kwargs["return_tensors"]
-        data, counts = self._encoded(images, text, kwargs)
-        if "input_ids" not in data:
-            return data
-        self._check_length(data["input_ids"].shape[1])
-        if images:
-            if perceptions is None and self.experts:
-                perceptions = self.perceiver.perceive(_flatten(images))
-            rows = _per_row(perceptions, counts)
-            data.update(self.aux_inputs(rows))
-            if self.through == "prompt":
-                data.update(self._reworded(data, rows))
-        data["prompt_mask"] = data["attention_mask"].bool()
-        return data
+        self._refuse(kwargs)
+        flat = [] if images is None else [read_image(image) for image in _flatten(images)]
+        if text is None:
+            return BatchFeature(self.images.encode([flat])[1])
+        ids = self._tokenized([text] if isinstance(text, str) else list(text), kwargs)
+        counts = [row.count(self.image_token_id) for row in ids]
+        if sum(counts) != len(flat):
+            raise PromptError(f"{sum(counts)} image placeholders for {len(flat)} images; write one for each image")
+        if perceptions is not None and len(perceptions) != len(flat):
+            raise PromptError(f"{len(perceptions)} perceptions for {len(flat)} images; give one per image, or None")
+        shown = _dealt(flat, counts)
+        found = self.perceive(shown) if perceptions is None else _dealt(perceptions, counts)
+        encoded = [Encoded(tuple(row), (-100,) * len(row), (True,) * len(row)) for row in ids]
+        return self._built([Row(*parts) for parts in zip(encoded, shown, found, strict=True)])
 
-    def _encoded(
-        self, images: list[Any] | None, text: str | list[str] | None, kwargs: dict[str, Any]
-    ) -> tuple[BatchFeature, list[int]]:
-        """Text and images as tensors, and how many images each row has."""
-        images = None if images is None else _flatten(images)
-        data = super().__call__(images=images, text=text, **kwargs)
-        is_image = data["input_ids"] == self.image_token_id if "input_ids" in data else torch.zeros(0, 1)
-        return data, (is_image.sum(dim=1) // self.image_tokens).tolist()
+    def _refuse(self, kwargs: Mapping[str, Any]) -> None:
+        if kwargs.get("truncation"):
+            raise PromptError("truncation would cut images and answers; shorten the text instead")
+        if kwargs.get("return_tensors", "pt") not in ("pt", None):
+            raise PromptError("moai makes torch tensors; leave return_tensors out, or pass 'pt'")
 
-    def _reworded(self, data: BatchFeature, perceptions: list[list[Perception]]) -> dict[str, torch.Tensor]:
-        """``input_ids`` and ``attention_mask`` with the words in them, padded on the left."""
-        ids = [row[kept.bool()].tolist() for row, kept in zip(data["input_ids"], data["attention_mask"], strict=True)]
-        ids = [self.with_words(row, seen) for row, seen in zip(ids, perceptions, strict=True)]
-        return self.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
+    def _tokenized(self, texts: list[str], kwargs: Mapping[str, Any]) -> list[list[int]]:
+        sanitized = bool(kwargs.get("sanitize_control_tokens"))
+        added = kwargs.get("add_special_tokens", True)
+        # A tokenizer that splits what users wrote adds nothing to it, not even what every text begins with.
+        options = {"sanitize_control_tokens": True, "add_special_tokens": False} if sanitized else {}
+        ids = self.tokenizer(texts, **{"add_special_tokens": added, **options})["input_ids"]
+        return [self.prompts.begun(row) for row in ids] if sanitized and added else ids
+
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
+        """One placeholder in a prompt becomes ``image_tokens`` of them."""
+        return self.image_token * self.image_tokens
+
+    def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
+        """As in transformers, but text of users never becomes a control token.
+
+        Raises:
+            PromptError: without ``tokenize``, a text that holds a control token: in a string nothing would tell it from
+                those of the template.
+        """
+        if tokenize:
+            kwargs.setdefault("sanitize_control_tokens", not kwargs.get("return_assistant_tokens_mask"))
+        else:
+            self._refuse_control_tokens(conversation)
+        return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
+
+    def _refuse_control_tokens(self, conversation: Any) -> None:
+        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        for text in _texts(conversation):
+            found = next((token for token in special if token in text), None)
+            if found is not None:
+                raise PromptError(
+                    f"the conversation holds '{found}', which would become a control token in a string; "
+                    "pass tokenize=True, or use processor.batch"
+                )
 
     @property
     def model_input_names(self) -> list[str]:
-        """Everything that ``__call__`` may return."""
-        return ["input_ids", "attention_mask", "prompt_mask", "pixel_values", "aux_input_ids", "aux_attention_mask",
-                "aux_pixel_values", "aux_pixel_mask"]  # fmt: skip
+        """Everything that a batch may hold."""
+        own = self.host_processor.model_input_names if self.host_processor is not None else ["pixel_values"]
+        about = ["input_ids", "attention_mask", "prompt_mask", "aux_input_ids", "aux_attention_mask"]
+        return list(dict.fromkeys([*about, *own, "aux_pixel_values", "aux_pixel_mask"]))
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> MoaiProcessor:
-        """As in transformers; of a run whose host sees for itself, its :class:`SeeingProcessor`."""
-        from moai.model.processor.native_vision import SeeingProcessor, of_a_seeing_host  # it builds on this class
+    # Saving and loading ------------------------------------------------------------------------------------------
 
-        where = pretrained_model_name_or_path
-        if cls is MoaiProcessor and of_a_seeing_host(where, **kwargs):
-            return SeeingProcessor.from_pretrained(where, **kwargs)
-        return super().from_pretrained(where, **kwargs)
+    def to_dict(self) -> dict[str, Any]:
+        """Our settings, and the image processor's where it is not the host's."""
+        saved = {"processor_class": type(self).__name__, **{name: getattr(self, name) for name in SETTINGS}}
+        if self.host_processor is not None:
+            return {**saved, HOST_CLASS: type(self.host_processor).__name__}
+        return {**saved, "image_processor": self.image_processor.to_dict()}
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
         """Save beside the model, and bring the folder's manifest up to date."""
-        files = super().save_pretrained(save_directory, **kwargs)
-        write_manifest(save_directory)
+        folder = Path(save_directory)
+        if isinstance(self.images, HostImagePlaces):
+            self.images.save(folder)
+            self.to_json_file(folder / "processor_config.json")
+            files = [str(folder / "processor_config.json")]
+        else:
+            files = super().save_pretrained(save_directory, **kwargs)
+        write_manifest(folder)
         return files
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> MoaiProcessor:
+        """Load from a run folder, or a hub id of one."""
+        where = pretrained_model_name_or_path
+        saved, _ = cls.get_processor_dict(where, **kwargs)
+        if HOST_CLASS not in saved:
+            return super().from_pretrained(where, **kwargs)
+        folder = resolve(str(where), kwargs.get("revision"))
+        settings = {name: saved[name] for name in SETTINGS if name in saved}
+        return cls(host_processor=AutoProcessor.from_pretrained(folder / HOST_PROCESSOR), **settings)
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The parts that transformers loads; a host's processor is ours to load."""
+        return ["image_processor", "tokenizer"]
 
 
 class _Running:
-    """The loaded experts. A copied or pickled processor loads its own: engines and threads cannot be copied."""
+    """What belongs to this object in this process: encoders with their caches, and loaded experts.
+
+    A copied or pickled processor makes its own: engines, threads and caches cannot be copied.
+    """
 
     def __init__(self) -> None:
         self.perceiver: Perceiver | None = None
+        self._made: dict[str, tuple[Any, Any]] = {}
+
+    def get(self, name: str, key: Any, make: Any) -> Any:
+        """The object of this name, made anew when ``key`` has changed."""
+        known = self._made.get(name)
+        if known is None or known[0] != key:
+            known = self._made[name] = (key, make())
+        return known[1]
 
     def __reduce__(self) -> tuple[type[_Running], tuple[()]]:
         return _Running, ()
-
-
-def _read(images: Sequence[Any]) -> list[Any]:
-    """Pictures in the lists in which they were given."""
-    return [_read(item) if isinstance(item, (list, tuple)) else read_image(item) for item in images]
 
 
 def _flatten(images: Any) -> list[Any]:
@@ -200,19 +398,20 @@ def _flatten(images: Any) -> list[Any]:
     return [image for item in images for image in _flatten(item)] if nested else [images]
 
 
-def _per_row(perceptions: Sequence[Perception | None] | None, counts: list[int]) -> list[list[Perception]]:
-    """Deal out one perception per image to the rows, by their number of images."""
-    if perceptions is None:
-        return [[] for _ in counts]
-    if len(perceptions) != sum(counts):
-        raise PromptError(f"{len(perceptions)} perceptions for {sum(counts)} images; give one per image, or None")
-    rows, start = [], 0
-    for count in counts:
-        rows.append([p for p in perceptions[start : start + count] if p is not None])
-        start += count
-    return rows
+def _dealt(items: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
+    """Deal items out to rows, by the number that each row has."""
+    following = iter(items)
+    return [[next(following) for _ in range(count)] for count in counts]
 
 
-from moai.model.config import MoaiConfig  # noqa: E402  (registration needs the configuration class)
+def _texts(conversation: Any) -> list[str]:
+    """All texts that users wrote in messages, at any depth."""
+    if isinstance(conversation, Mapping):
+        content = conversation.get("content", conversation.get("text", ""))
+        return [content] if isinstance(content, str) else _texts(content)
+    if isinstance(conversation, (list, tuple)):
+        return [text for item in conversation for text in _texts(item)]
+    return []
+
 
 AutoProcessor.register(MoaiConfig, MoaiProcessor, exist_ok=True)

@@ -1,103 +1,205 @@
-"""Prompts and answers as token ids.
+"""Encode conversations as token ids, with the labels that training learns.
 
-Knows: tokenizers and chat templates. Text from images, questions and answers is never read as control tokens; it is
-tokenised by a tokenizer of its own that splits them.
+Knows: tokenizers and chat templates. Text from images, questions and answers never becomes a control token. In the ids
+an image is one token, the placeholder; a batch makes room for as many as the image has.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moai.errors import PromptError
 from moai.model.processor.untrusted_text import plain_tokenizer
+from moai.types import IMAGE, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+IGNORED = -100  # label of a position without a loss
+PROBES = ("Zebra quartz", "7 & vexing")  # two answers that begin and end with different tokens
 
-class Prompts:
-    """What a processor does with text; it needs its ``tokenizer``, ``max_length`` and the image placeholder."""
+
+class Encoded(NamedTuple):
+    """One conversation as tokens, all three of one length."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]  # ids where training takes a loss, IGNORED elsewhere
+    prompt: tuple[bool, ...]  # true where mixers mix: neither answers nor what a loss is taken of
+
+
+class PromptEncoder:
+    """Encodes conversations by one tokenizer and one chat template; encodings are cached.
+
+    Args:
+        tokenizer: of the host.
+        chat_template: Jinja text; ``None`` only for documents.
+        image_token_id: the placeholder's id.
+        begins: put what the tokenizer puts before any text before a prompt whose template does not (LLaVA-1.5).
+        cached: how many encodings are kept.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        chat_template: str | None,
+        image_token_id: int,
+        begins: bool = False,
+        cached: int = 65536,
+    ) -> None:
+        self.tokenizer, self.chat_template, self.image_token_id = tokenizer, chat_template, image_token_id
+        self.begins = begins
+        self.prompt = lru_cache(cached)(self._prompt)
+        self.answered = lru_cache(cached)(self._answered)
+
+    # Untrusted text ----------------------------------------------------------------------------------------------
 
     @cached_property
-    def _plain(self) -> PreTrainedTokenizerBase:
-        return plain_tokenizer(self.tokenizer)  # on first use: to copy a tokenizer takes longer than to load a host
+    def plain(self) -> PreTrainedTokenizerBase:
+        """The tokenizer for untrusted text, copied on first use."""
+        return plain_tokenizer(self.tokenizer)
 
     def plain_ids(self, text: str) -> list[int]:
-        """Token ids of untrusted text: control tokens and the placeholder come out as the characters they are."""
-        return self._plain(text, add_special_tokens=False)["input_ids"]
+        """Encode untrusted text: control tokens and the placeholder become the characters they are written with."""
+        return self.plain(text, add_special_tokens=False)["input_ids"]
 
-    def prompt_ids(self, question: str, images: int = 1) -> list[int]:
-        """Token ids of one question about ``images`` images, up to where the answer begins.
+    # Conversations -----------------------------------------------------------------------------------------------
+
+    def _prompt(self, turns: tuple[Turn, ...]) -> Encoded:
+        """Encode ``turns`` up to where the next answer begins; assistant turns in it are not mixed."""
+        asks = turns[-1].role != "assistant"
+        ids = self._ids(turns, asks)
+        return _encoded(ids, self._replies(ids, turns, asks), [])
+
+    def _answered(self, turns: tuple[Turn, ...], loss: str) -> Encoded:
+        """Encode ``turns`` with labels: of each assistant turn up to the token that closes it, or of all tokens.
+
+        What follows the last label is left out. The last answer follows the very prompt that it would be asked by.
 
         Raises:
-            PromptError: longer than the host's context.
+            PromptError: there is no assistant turn to learn.
         """
-        ids = self.conversation_ids(self._user_turn(question, images), add_generation_prompt=True)
-        self._check_length(len(ids))
-        return ids
+        ids, answers = self._ids(turns, False), _answers(turns)
+        if loss == "all":
+            document = turns[0].role == "text" and self._eos is not None
+            whole = (*ids, self._eos) if document else tuple(ids)
+            labels = tuple(IGNORED if token == self.image_token_id else token for token in whole)
+            return Encoded(whole, labels, tuple(token == self.image_token_id for token in whole))
+        if not answers:
+            raise PromptError("the conversation has no assistant turn to learn; add one, or set loss='all'")
+        asked = turns[: answers[-1]]
+        prompt = self._ids(asked, True) if asked else []
+        begin, end = self._reply(ids, turns, answers[-1], False)
+        reply = ids[begin:end]
+        if self._closing is None and self._eos is not None:  # nothing in the template says that the answer is over
+            reply = [*reply, self._eos]
+        last = (len(prompt), len(prompt) + len(reply))
+        spans = [*self._replies(prompt, asked, True), last] if asked else [last]
+        return _encoded([*prompt, *reply], spans, spans)
 
-    def answer_ids(self, question: str, answer: str, images: int = 1) -> list[int]:
-        """Token ids of the answer to ``prompt_ids(question)``, with the token that ends it."""
-        return self.reply_ids(self._user_turn(question, images), self.prompt_ids(question, images), answer)
-
-    def reply_ids(self, turns: list[dict[str, Any]], prompt: list[int], answer: str) -> list[int]:
-        """Token ids of the assistant's ``answer`` behind ``turns``, as the template writes it, with the end of turn.
-
-        ``prompt`` is ``conversation_ids(turns, add_generation_prompt=True)``.
-        """
-        turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        whole, eos = self.conversation_ids([*turns, turn]), self.tokenizer.eos_token_id
-        if whole[: len(prompt)] != prompt or eos not in whole[len(prompt) :]:
-            return [*self.plain_ids(answer), eos]  # the template does not continue its own prompt
-        return whole[len(prompt) : whole.index(eos, len(prompt)) + 1]
-
-    def _user_turn(self, question: str, images: int) -> list[dict[str, Any]]:
-        return [{"role": "user", "content": [{"type": "image"}] * images + [{"type": "text", "text": question}]}]
-
-    def conversation_ids(self, turns: list[dict[str, Any]], **kwargs: Any) -> list[int]:
-        """Token ids of a conversation, images as their placeholders; what users wrote never becomes control tokens.
-
-        Args:
-            turns: as transformers' chat templates take them.
-            kwargs: of ``apply_chat_template``, such as ``add_generation_prompt``.
-        """
+    def _ids(self, turns: Sequence[Turn], generation: bool) -> list[int]:
+        if turns[0].role == "text":
+            start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+            pieces = [piece for turn in turns for piece in turn.content]
+            return start + [
+                token
+                for piece in pieces
+                for token in ([self.image_token_id] if piece is IMAGE else self.plain_ids(piece))
+            ]
+        if self.chat_template is None:
+            raise PromptError(
+                "this host's processor has no chat template; pass chat_template= to MoaiProcessor, "
+                "or set host.chat_template in the recipe"
+            )
         ids = self.tokenizer.apply_chat_template(
-            turns,
+            [_message(turn) for turn in turns],
             chat_template=self.chat_template,
             tokenize=True,
             return_dict=False,
             sanitize_control_tokens=True,
-            **kwargs,
+            add_generation_prompt=generation,
         )
-        expanded: list[int] = []
-        for token in ids:
-            expanded += [token] * (self.image_tokens if token == self.image_token_id else 1)
-        return expanded
+        return self.begun(ids)
 
-    def plain_spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each token of ``plain_ids(text)`` begins and ends in ``text``, in characters.
+    def begun(self, ids: list[int]) -> list[int]:
+        """Put the tokenizer's beginning before ``ids``, where it is wanted and missing."""
+        start = self._start if self.begins else []
+        return ids if ids[: len(start)] == start else [*start, *ids]
 
-        Raises:
-            PromptError: the tokenizer does not know.
+    @cached_property
+    def _start(self) -> list[int]:
+        """Ids that the tokenizer puts before any text."""
+        whole, text = (self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False))
+        return whole[: whole.index(text[0])]
+
+    # Where answers stand -----------------------------------------------------------------------------------------
+
+    def _replies(self, ids: list[int], turns: tuple[Turn, ...], generation: bool) -> list[tuple[int, int]]:
+        return [self._reply(ids, turns, at, generation) for at in _answers(turns)]
+
+    def _reply(self, ids: list[int], turns: tuple[Turn, ...], at: int, generation: bool) -> tuple[int, int]:
+        """Where the answer of turn ``at`` begins and ends in ``ids``, the token that closes it included.
+
+        It begins where a prompt of the turns before it ends. A template that writes a prompt otherwise than the same
+        turns within a conversation is compared with itself, with other answers in the place of this one.
         """
-        if not self._plain.is_fast:
-            raise PromptError(f"{type(self._plain).__name__} does not say which characters a token is; nothing to show")
-        return self._plain(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        before = self._ids(turns[:at], True) if at else []
+        prefix = bool(before) and ids[: len(before)] == before
+        begin = len(before) if prefix else self._changed(ids, turns, at, generation)[0]
+        if self._closing is not None and self._closing in ids[begin:]:
+            return begin, ids.index(self._closing, begin) + 1
+        return begin, max(begin, self._changed(ids, turns, at, generation)[1])
 
-    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """One placeholder in a prompt becomes ``image_tokens`` of them."""
-        return self.image_token * self.image_tokens
+    def _changed(self, ids: list[int], turns: tuple[Turn, ...], at: int, generation: bool) -> tuple[int, int]:
+        """The first and one past the last token of ``ids`` that depend on the answer of turn ``at``."""
+        first, last = len(ids), 0
+        for probe in PROBES:
+            other = self._ids((*turns[:at], Turn("assistant", probe), *turns[at + 1 :]), generation)
+            first = min(first, _common(ids, other))
+            last = max(last, len(ids) - _common(ids[::-1], other[::-1]))
+        return first, last
 
-    def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
-        """As in transformers, but user text never becomes control tokens (``sanitize_control_tokens``)."""
-        if tokenize:
-            kwargs.setdefault("sanitize_control_tokens", not kwargs.get("return_assistant_tokens_mask"))
-        return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
+    @cached_property
+    def _closing(self) -> int | None:
+        """The control token by which the template closes an assistant's turn; ``None`` where there is none."""
+        turns = (Turn("user", "a"), Turn("assistant", PROBES[0]))
+        ids = self._ids(turns, False)
+        _, end = self._changed(ids, turns, 1, False)
+        special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return next((token for token in ids[end:] if token in special), None)
 
-    def _check_length(self, length: int) -> None:
-        if self.max_length is not None and length >= self.max_length:
-            raise PromptError(
-                f"the prompt has {length} tokens and the host's context holds {self.max_length}; "
-                "shorten the question or use fewer images"
-            )
+    @property
+    def _eos(self) -> int | None:
+        return self.tokenizer.eos_token_id
+
+    @property
+    def stops(self) -> list[int]:
+        """Ids at which an answer ends: the tokenizer's end, and what the template closes a turn with."""
+        closing = None if self.chat_template is None else self._closing
+        return [token for token in dict.fromkeys((self._eos, closing)) if token is not None]
+
+
+def _answers(turns: Sequence[Turn]) -> list[int]:
+    return [number for number, turn in enumerate(turns) if turn.role == "assistant"]
+
+
+def _encoded(ids: Sequence[int], spans: Sequence[tuple[int, int]], labelled: Sequence[tuple[int, int]]) -> Encoded:
+    prompt, labels = [True] * len(ids), [IGNORED] * len(ids)
+    for begin, end in spans:
+        prompt[begin:end] = [False] * (end - begin)
+    for begin, end in labelled:
+        labels[begin:end] = ids[begin:end]
+    return Encoded(tuple(ids), tuple(labels), tuple(prompt))
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """One turn as transformers' chat templates take it."""
+    parts = [{"type": "image"} if part is IMAGE else {"type": "text", "text": part} for part in turn.content]
+    return {"role": turn.role, "content": parts}
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """The length of what both begin with."""
+    shortest = min(len(one), len(other))
+    return next((n for n in range(shortest) if one[n] != other[n]), shortest)

@@ -1,0 +1,140 @@
+"""Images as tensors, and how many tokens each takes in a prompt: for an encoder of ours, or for the host's own vision.
+
+Knows: image processors of transformers. Which of the two a run has is chosen once, when its processor is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from moai.errors import HostError
+from moai.images import read_image
+from moai.model.run_folder import HOST_PROCESSOR
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, ProcessorMixin
+
+TYPES = "mm_token_type_ids"  # which tokens are images; the model makes them itself
+
+
+class EncoderImagePlaces:
+    """Every image is resized to one size and takes the same number of tokens.
+
+    Args:
+        image_processor: of transformers.
+        image_token_id: the placeholder's id.
+        tokens: per image.
+    """
+
+    begins = False  # a prompt begins as its template begins it
+    kind = "encoder"
+
+    def __init__(self, image_processor: BaseImageProcessor, image_token_id: int, tokens: int) -> None:
+        self.image_processor, self.tokens = image_processor, tokens
+        self._place = [image_token_id] * tokens
+
+    def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:
+        """Encode each row's images.
+
+        Returns:
+            the tokens that take the place of each image, in order; and ``pixel_values (N, 3, h, w)``.
+        """
+        flat = [read_image(image) for row in images for image in row]
+        if not flat:
+            return [], {}
+        pixels = self.image_processor(flat, return_tensors="pt")["pixel_values"]
+        return [self._place] * len(flat), {"pixel_values": pixels}
+
+    def closing(self, following: Sequence[int]) -> int:
+        """How many of the tokens after an image belong to it: none."""
+        return 0
+
+    def pictures(self, pictures: Sequence[Any]) -> Tensor:
+        """Encode drawn pictures of the encoder's own size, ``(N, 3, h, w)``."""
+        return self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image_processor.size["height"], self.image_processor.size["width"]
+
+
+class HostImagePlaces:
+    """The host's own processor makes the tensors and says how many tokens an image takes.
+
+    Args:
+        processor: of transformers, as ``AutoProcessor.from_pretrained`` gives it for the host.
+        placeholder: what a template writes for an image, where that is more than the processor's ``image_token``
+            (Qwen2.5-VL: ``<|vision_start|><|image_pad|><|vision_end|>``).
+    """
+
+    begins = True
+    kind = "host"
+    size = None
+
+    def __init__(self, processor: ProcessorMixin, placeholder: str | None = None) -> None:
+        self.processor, self.image_token = processor, processor.image_token
+        self.placeholder = placeholder or self.image_token
+        self.tokens = 1
+
+    def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:
+        """Encode each row's images.
+
+        Returns:
+            the tokens that take the place of each image, in order; and the host's image tensors (``pixel_values``,
+            ``image_sizes``, ``image_grid_thw``, ..).
+
+        Raises:
+            HostError: the host's processor does not say what it puts in a placeholder's place.
+        """
+        shown = [[read_image(image) for image in row] for row in images if len(row)]
+        if not shown:
+            return [], {}
+        data = self.processor(
+            images=shown,
+            text=[self.image_token * len(row) for row in shown],
+            padding=True,
+            return_tensors="pt",
+            return_text_replacement_offsets=True,
+        )
+        found = data.pop("text_replacement_offsets", [])
+        pieces = [piece["replacement"] for row in found for piece in row]
+        if len(pieces) != sum(map(len, shown)):
+            raise HostError(
+                f"{type(self.processor).__name__} does not say how many tokens an image takes, so prompts cannot be "
+                "built for it; use a host such as LLaVA, LLaVA-OneVision or Qwen2.5-VL"
+            )
+        tokenizer = self.processor.tokenizer
+        places = {piece: tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in set(pieces)}
+        about_text = {*tokenizer.model_input_names, TYPES}  # of the row that stood in for the prompt
+        tensors = {name: value for name, value in data.items() if name not in about_text}
+        return [places[piece] for piece in pieces], tensors
+
+    def closing(self, following: Sequence[int]) -> int:
+        """How many of the tokens after an image belong to it: those that close it, where the host has any."""
+        return len(self._closing) if list(following[: len(self._closing)]) == self._closing else 0
+
+    @cached_property
+    def _closing(self) -> list[int]:
+        text = self.placeholder.split(self.image_token)[-1]
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def pictures(self, pictures: Sequence[Any]) -> Tensor:
+        """Always an error: there is no encoder of ours.
+
+        Raises:
+            HostError: always; it names the recipe key.
+        """
+        raise HostError("panoptic maps need an encoder of ours; set vision.kind to encoder, or leave the maps out")
+
+    def save(self, folder: Path) -> None:
+        """Save the host's processor in a folder of its own."""
+        self.processor.save_pretrained(folder / HOST_PROCESSOR)
+
+
+ImagePlaces = EncoderImagePlaces | HostImagePlaces

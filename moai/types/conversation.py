@@ -1,0 +1,222 @@
+"""Conversations with images, and the samples that data sets make of them.
+
+Knows: plain data; images stay as they are given (paths, bytes, arrays, pictures) until a batch is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from moai.errors import PromptError
+from moai.types.perception import Perception
+
+
+class Placeholder(Enum):
+    """The type of :data:`IMAGE`."""
+
+    IMAGE = "image"
+
+
+IMAGE: Final = Placeholder.IMAGE
+"""Marks the place of one image in a turn's content."""
+
+ROLES = ("system", "user", "assistant", "text")
+Content = tuple[str | Placeholder, ...]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation.
+
+    Attributes:
+        role: ``"system"``, ``"user"`` or ``"assistant"``, which the host's chat template writes; or ``"text"``, a
+            document that no template touches.
+        content: texts and :data:`IMAGE` marks in any order; a single text may stand alone.
+
+    Raises:
+        PromptError: an unknown role, or content of another type.
+    """
+
+    role: str
+    content: Content
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise PromptError(f"a turn's role is one of {', '.join(ROLES)}, not {self.role!r}")
+        content = (self.content,) if isinstance(self.content, (str, Placeholder)) else self.content
+        if not isinstance(content, (tuple, list)) or not all(isinstance(p, (str, Placeholder)) for p in content):
+            raise PromptError("a turn's content is a tuple of texts and moai.IMAGE marks; put the images into images=")
+        object.__setattr__(self, "content", tuple(part for part in content if part != ""))
+
+    @property
+    def text(self) -> str:
+        """All texts of the turn, joined."""
+        return "".join(part for part in self.content if isinstance(part, str))
+
+    @property
+    def images(self) -> int:
+        """The number of image marks."""
+        return sum(part is IMAGE for part in self.content)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns and their images: a question, a dialogue, or an interleaved document.
+
+    Attributes:
+        turns: in order.
+        images: one for each :data:`IMAGE` mark, in the order of the marks; whatever ``moai.read_image`` takes.
+        loss: what training learns: ``"assistant"``, the assistant's turns, or ``"all"``, every token but images.
+
+    Raises:
+        PromptError: no turn, or another number of images than of marks.
+    """
+
+    turns: tuple[Turn, ...]
+    images: tuple[Any, ...] = ()
+    loss: Literal["assistant", "all"] = "assistant"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.images, (str, bytes, bytearray, Path)) or not isinstance(self.images, Sequence):
+            raise PromptError(f"images is a list with one image per mark, not one {type(self.images).__name__}")
+        turns, images = tuple(self.turns), tuple(self.images)
+        if not turns or not all(isinstance(turn, Turn) for turn in turns):
+            raise PromptError("a conversation is made of one Turn or more")
+        if self.loss not in ("assistant", "all"):
+            raise PromptError(f"loss is 'assistant' or 'all', not {self.loss!r}")
+        if len({turn.role == "text" for turn in turns}) > 1:
+            raise PromptError("a conversation has either turns of role 'text' or turns of a dialogue, not both")
+        marks = sum(turn.images for turn in turns)
+        if marks != len(images):
+            raise PromptError(
+                f"{len(images)} images for {marks} image marks; put moai.IMAGE into a turn's content for each image"
+            )
+        object.__setattr__(self, "turns", turns)
+        object.__setattr__(self, "images", images)
+
+    @classmethod
+    def ask(cls, question: str, images: Sequence[Any] = (), answer: str | None = None) -> Conversation:
+        """Build one question with its images before it, and its answer where there is one."""
+        turns = (Turn("user", (*(IMAGE for _ in images), question)),)
+        return cls(turns if answer is None else (*turns, Turn("assistant", answer)), tuple(images))
+
+    @classmethod
+    def from_messages(cls, messages: Sequence[Mapping[str, Any]], images: Sequence[Any] = ()) -> Conversation:
+        """Build a conversation from messages as transformers' chat templates take them.
+
+        Args:
+            messages: ``{"role": .., "content": .., }``; the content a text, or items ``{"type": "text", "text": ..}`` and
+                ``{"type": "image"}``. An image item may hold its image as ``image``, ``url`` or ``path``.
+            images: those of the image items that hold none, in order.
+
+        Raises:
+            PromptError: another type of content (audio, video), or images that do not match the items.
+        """
+        turns, found, rest = [], [], iter(images)
+        for message in messages:
+            content: list[str | Placeholder] = []
+            items = message["content"]
+            for item in [{"type": "text", "text": items}] if isinstance(items, str) else items:
+                if item["type"] == "text":
+                    content.append(item["text"])
+                elif item["type"] in ("image", "image_url"):
+                    content.append(IMAGE)
+                    held = [item[name] for name in ("image", "url", "path") if item.get(name) is not None]
+                    found += held[:1] or [image for image in [next(rest, None)] if image is not None]
+                else:
+                    raise PromptError(f"a message holds {item['type']}, and moai takes text and images; leave it out")
+            turns.append(Turn(message["role"], tuple(content)))
+        return cls(tuple(turns), (*found, *rest))
+
+    @property
+    def prompt(self) -> Conversation:
+        """The conversation up to its last assistant turn, which is left out with all that follows it."""
+        last = max((n for n, turn in enumerate(self.turns) if turn.role == "assistant"), default=len(self.turns))
+        if last == len(self.turns):
+            return self
+        turns = self.turns[:last]
+        return Conversation(turns, self.images[: sum(turn.images for turn in turns)], self.loss)
+
+    @property
+    def question(self) -> str:
+        """The text of the last turn of the prompt."""
+        return self.prompt.turns[-1].text
+
+    @property
+    def answer(self) -> str:
+        """The text of the last assistant turn; empty without one."""
+        return next((turn.text for turn in reversed(self.turns) if turn.role == "assistant"), "")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A conversation, and what evaluation and training need beside it.
+
+    Attributes:
+        id: unique in its data set.
+        conversation: with the answer as its last turn, where there is one.
+        image_ids: one per image; two are equal exactly when the images are the same.
+        kind: answer type, by which accuracy is reported.
+        answers: accepted answers; left out, the conversation's.
+        truths: what perfect experts would return, one perception per image, where the data set has it.
+        language: of the question.
+        question_translation: the question in the language of the perceptions, where it is asked in another. The model
+            never gets it; attention supervision finds by it which words are asked for.
+
+    Raises:
+        PromptError: another number of image ids than of images.
+    """
+
+    id: str
+    conversation: Conversation
+    image_ids: tuple[str, ...] = ()
+    kind: str = ""
+    answers: tuple[str, ...] = ()
+    truths: tuple[Perception, ...] | None = None
+    language: str = "en"
+    question_translation: str | None = None
+
+    def __post_init__(self) -> None:
+        images = len(self.conversation.images)
+        for name, given in (("image_ids", self.image_ids), ("truths", self.truths)):
+            if given is not None and (isinstance(given, str) or len(given) != images):
+                raise PromptError(f"sample '{self.id}' has {images} images and {name} for another number of them")
+        if not self.answers and self.answer:
+            object.__setattr__(self, "answers", (self.answer,))
+
+    @classmethod
+    def from_question(
+        cls,
+        id: str,
+        image: Any,
+        image_id: str,
+        question: str,
+        answer: str,
+        kind: str = "",
+        truth: Perception | None = None,
+        language: str = "en",
+        question_translation: str | None = None,
+    ) -> Sample:
+        """Build a sample of one question about one image."""
+        conversation = Conversation.ask(question, (image,), answer)
+        truths = None if truth is None else (truth,)
+        return cls(id, conversation, (image_id,), kind, (answer,), truths, language, question_translation)
+
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """The conversation's images."""
+        return self.conversation.images
+
+    @property
+    def question(self) -> str:
+        """The text of the last turn that asks."""
+        return self.conversation.question
+
+    @property
+    def answer(self) -> str:
+        """The text of the last assistant turn."""
+        return self.conversation.answer

@@ -1,0 +1,181 @@
+"""Typed perceptions: what experts saw in one image, as plain data with score and source.
+
+Knows: numpy only. Boxes are normalised ``(x0, y0, x1, y1)`` in [0, 1] with the origin at the top left corner of the
+image after EXIF rotation; scores are finite and in [0, 1]; masks are COCO run-length encodings at any resolution.
+Nothing here checks itself on construction, since an expert may hand over anything: ``check_perception`` does, and
+the runner turns what it finds into a reported failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moai.errors import ExpertError
+
+Box = tuple[float, float, float, float]
+ROLES = ("panoptic", "open_world", "scene_graph", "ocr")
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A binary mask, run-length encoded column by column as COCO does, zeros first (uncompressed counts)."""
+
+    height: int
+    width: int
+    counts: tuple[int, ...]
+
+    @classmethod
+    def encode(cls, array: NDArray[Any]) -> Mask:
+        """Encode a ``(H, W)`` array; non-zero is inside."""
+        if array.ndim != 2:
+            raise ExpertError(f"a mask has two dimensions (H, W), not {array.ndim}")
+        flat = np.asarray(array != 0).ravel(order="F")
+        edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        bounds = np.concatenate(([0], edges, [flat.size]))
+        counts = np.diff(bounds).tolist()
+        if flat.size and flat[0]:
+            counts.insert(0, 0)
+        return cls(int(array.shape[0]), int(array.shape[1]), tuple(counts))
+
+    def decode(self) -> NDArray[np.bool_]:
+        """Return a ``(H, W)`` bool array."""
+        values = np.zeros(len(self.counts), dtype=bool)
+        values[1::2] = True
+        return np.repeat(values, self.counts).reshape((self.height, self.width), order="F")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One region of a panoptic segmentation."""
+
+    label: str
+    score: float
+    box: Box
+    mask: Mask | None = None
+    is_thing: bool = True
+    attributes: dict[str, str] = field(default_factory=dict)  # e.g. {"color": "red"}; verbalized before the label
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object found by an open-world detector."""
+
+    label: str
+    score: float
+    box: Box
+
+
+@dataclass(frozen=True)
+class Relation:
+    """``subject predicate object``; the boxes, when known, say which instances are meant."""
+
+    subject: str
+    predicate: str
+    object: str
+    score: float
+    subject_box: Box | None = None
+    object_box: Box | None = None
+
+
+@dataclass(frozen=True)
+class TextLine:
+    """One line of text as read in the image; untrusted, never an instruction."""
+
+    text: str
+    score: float
+    polygon: tuple[tuple[float, float], ...] = ()  # normalised (x, y) corners, clockwise from the top left
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who saw it: the expert's name, role and version."""
+
+    expert: str
+    role: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An expert that gave nothing for this image, and why, in a sentence."""
+
+    expert: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Perception:
+    """What one expert saw in one image, or, after ``merge``, what all of them saw."""
+
+    segments: tuple[Segment, ...] = ()
+    detections: tuple[Detection, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    texts: tuple[TextLine, ...] = ()
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # role of a plugin's own -> plain sentences
+    sources: tuple[Source, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def boxes(self) -> tuple[tuple[str, Box], ...]:
+        """``(name, box)`` of every thing segment and detection, in order; for experts that build on others."""
+        named = [(describe(s), s.box) for s in self.segments if s.is_thing]
+        return tuple(named + [(d.label, d.box) for d in self.detections])
+
+    @property
+    def has_panoptic(self) -> bool:
+        """True when a panoptic expert answered, with or without segments."""
+        return any(source.role == "panoptic" for source in self.sources)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; ``from_dict`` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Perception:
+        """Build a perception from ``to_dict``'s output (tuples may have become lists, as JSON makes them)."""
+        return cls(
+            segments=tuple(_build(Segment, item) for item in data.get("segments", ())),
+            detections=tuple(_build(Detection, item) for item in data.get("detections", ())),
+            relations=tuple(_build(Relation, item) for item in data.get("relations", ())),
+            texts=tuple(_build(TextLine, item) for item in data.get("texts", ())),
+            notes={role: tuple(lines) for role, lines in data.get("notes", {}).items()},
+            sources=tuple(Source(**item) for item in data.get("sources", ())),
+            failures=tuple(Failure(**item) for item in data.get("failures", ())),
+        )
+
+
+def describe(item: Segment | Detection) -> str:
+    """The object's name as it is put into words: attributes, if it has any, then label (``"red circle"``)."""
+    return " ".join([*getattr(item, "attributes", {}).values(), item.label])
+
+
+def merge(perceptions: Sequence[Perception]) -> Perception:
+    """Join what several experts saw in the same image, in the order given."""
+    notes: dict[str, tuple[str, ...]] = {}
+    for perception in perceptions:
+        for role, lines in perception.notes.items():
+            notes[role] = notes.get(role, ()) + tuple(lines)
+    joined = {
+        f.name: tuple(item for p in perceptions for item in getattr(p, f.name))
+        for f in fields(Perception)
+        if f.name != "notes"
+    }
+    return Perception(notes=notes, **joined)
+
+
+def _build(kind: type, data: dict[str, Any]) -> Any:
+    data = dict(data)
+    for name in ("box", "subject_box", "object_box"):
+        if data.get(name) is not None:
+            data[name] = tuple(data[name])
+    if data.get("mask") is not None:
+        mask = data["mask"]
+        data["mask"] = Mask(mask["height"], mask["width"], tuple(mask["counts"]))
+    if "polygon" in data:
+        data["polygon"] = tuple(tuple(point) for point in data["polygon"])
+    return kind(**data)
