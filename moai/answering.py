@@ -1,12 +1,12 @@
-"""The finished thing: a trained model with its experts, ready to be asked.
+"""Answer questions and conversations with a trained model and its experts.
 
-Knows: both halves. ``load`` opens a run folder; ``Augmented.ask`` answers one question about one image.
+Knows: both halves. ``load`` opens a run folder; ``Augmented.ask`` answers one question about one image, ``chat`` any
+conversation, ``ask_many`` many questions in batches.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,48 +15,51 @@ import torch
 
 from moai.errors import ExpertError, PromptError, nearest
 from moai.images import read_image
-from moai.model.analysis.rerouting import Rerouting, load_record, question_states
-from moai.model.host.native_vision import sees
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.processor import MoaiProcessor
 from moai.perception.cache.store import default_store
 from moai.perception.running.perceiver import Perceiver
-from moai.types import Failure, Perception
+from moai.types import Conversation, Failure, Perception, Turn, merge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image
+    from transformers.generation.streamers import BaseStreamer
 
     from moai.model.analysis.attribution import Attribution
     from moai.perception.explaining.explanation import Explanation
 
+Given = Sequence[Sequence[Perception | None]]  # for each conversation one perception per image, or none at all
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said, and what it rests on."""
+    """An answer, and the perception that it rests on.
+
+    Attributes:
+        text: the answer.
+        perception: of all images of the conversation together.
+        verbalized: the perception in the words that the model got.
+        failures: experts that returned nothing, and why.
+        explanation: which words and findings the mixers attended to, where it was asked for.
+    """
 
     text: str
     perception: Perception
     verbalized: str
     failures: tuple[Failure, ...]
     explanation: Explanation | None = None
-    """Which words and findings were read, when ``ask`` was given ``explain=True``."""
 
     def __str__(self) -> str:
         return self.text
 
 
 class Augmented:
-    """A model, its processor and its experts. One thread at a time is in the model; others wait.
-
-    ``rerouting`` moves the gates of every prompt that is answered; ``None``, as after ``load``, leaves them alone.
-    """
-
-    rerouting: Rerouting | None = None
+    """A model, its processor and its experts. Any number of threads may use one object."""
 
     def __init__(self, model: MoaiForConditionalGeneration, processor: MoaiProcessor, perceiver: Perceiver) -> None:
         self.model, self.processor, self.perceiver = model, processor, perceiver
-        self._lock = threading.Lock()
+
+    # Answering ---------------------------------------------------------------------------------------------------
 
     def ask(
         self,
@@ -71,89 +74,213 @@ class Augmented:
         """Answer one question about one image.
 
         Args:
-            image: a path, a PIL image, an array, or the bytes of an image file.
+            image: a path, a PIL image, an array, or the bytes of an image file; ``None`` asks without an image.
             question: plain text; control tokens in it stay text.
             max_new_tokens: the longest answer.
-            experts: names of those of the run's experts that look; left out, all of them. ``()``: none.
-            without: names of those that do not look.
-            explain: also look at what the mixers read; the prompt is then read twice.
+            experts: names of those of the run's experts that run; left out, all of them. ``()``: none.
+            without: names of those that do not run.
+            explain: also find out what the mixers attend to; the prompt is then run twice.
 
         Raises:
             ImageError: the image cannot be read.
             PromptError: the question is empty or does not fit into the host's context, or there is nothing to explain.
             ExpertError: the run has no expert of this name.
         """
-        if not question.strip():
-            raise PromptError("the question is empty; ask something about the image")
-        perceiver = self._chosen(experts, without)
-        picture = read_image(image)
-        self.processor.prompt_ids(question)  # before the experts look: a prompt that is too long should cost nothing
-        if explain:
-            self._check_explainable()
-        [perception] = perceiver.perceive([picture])
-        [text] = self.answer_batch([picture], [question], [perception], max_new_tokens)
-        explanation = self.explain([picture], [question], [perception])[0] if explain else None
-        return Answer(text, perception, self.words(perception), perception.failures, explanation)
+        conversation = Conversation.ask(question, () if image is None else (image,))
+        options = {"max_new_tokens": max_new_tokens, "experts": experts, "without": without, "explain": explain}
+        return self.chat(conversation, **options)
 
-    def answer_batch(
+    def chat(
         self,
-        images: Sequence[Image],
-        questions: Sequence[str],
-        perceptions: Sequence[Perception | None],
-        max_new_tokens: int = 8,
-    ) -> list[str]:
-        """Answer one question about each image, greedily; ``None`` in ``perceptions`` switches perception off."""
-        inputs = self._inputs(images, questions, perceptions)
-        with self._lock:
-            inputs = self._rerouted(inputs)
-            output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        answers = output[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        turns: Conversation | Sequence[Turn],
+        images: Sequence[Any] = (),
+        *,
+        max_new_tokens: int = 16,
+        experts: Sequence[str] | None = None,
+        without: Sequence[str] = (),
+        explain: bool = False,
+        streamer: BaseStreamer | None = None,
+    ) -> Answer:
+        """Answer the last turn of a conversation of any number of turns and images.
 
-    def words(self, perception: Perception) -> str:
-        """A perception as the model is given it: in the run's language and style, without what does not fit."""
-        return self.processor.spoken(perception).text
-
-    def explain(
-        self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
-    ) -> list[Explanation]:
-        """What the mixers weigh and read while each prompt is read; the same for every answer to it.
+        Args:
+            turns: a :class:`~moai.types.Conversation`, or its turns.
+            images: of the turns, one per ``moai.IMAGE`` mark; not beside a conversation, which has its own.
+            max_new_tokens, experts, without, explain: as for :meth:`ask`.
+            streamer: of transformers; it gets the tokens of the prompt, then those of the answer as they are generated.
 
         Raises:
-            PromptError: the model has no mixers, or is given its words in the prompt.
+            PromptError: the last turn is empty or the assistant's, or as for :meth:`ask`.
+            ImageError, ExpertError: as for :meth:`ask`.
+        """
+        conversation = self._conversation(turns, images)
+        perceiver = self._chosen(experts, without)
+        if explain:
+            self._check_explainable()
+        self.processor.encode(conversation)  # before the experts run: a prompt that is too long should cost nothing
+        conversation = _with_pictures(conversation)
+        perceptions = perceiver.perceive(conversation.images) if conversation.images else []
+        [text] = self.answer([conversation], [perceptions], max_new_tokens, streamer=streamer)
+        explanation = self.explain([conversation], [perceptions])[0] if explain else None
+        return self._answered(text, perceptions, explanation)
+
+    def ask_many(
+        self,
+        questions: Sequence[Conversation | tuple[Any, str]],
+        *,
+        max_new_tokens: int = 16,
+        batch_size: int = 8,
+        experts: Sequence[str] | None = None,
+        without: Sequence[str] = (),
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Answer]:
+        """Answer many questions or conversations; experts run once over all images.
+
+        Args:
+            questions: conversations, or pairs of an image and a question.
+            max_new_tokens, experts, without: as for :meth:`ask`.
+            batch_size: conversations that the model answers together.
+            progress: called with the number of conversations that were answered since.
+
+        Raises:
+            PromptError, ImageError, ExpertError: as for :meth:`chat`, before any expert runs where that is possible.
+        """
+        asked = [q if isinstance(q, Conversation) else Conversation.ask(q[1], (q[0],)) for q in questions]
+        asked = [self._conversation(conversation, ()) for conversation in asked]
+        perceiver = self._chosen(experts, without)
+        for conversation in asked:
+            self.processor.encode(conversation)
+        flat = [image for conversation in asked for image in conversation.images]
+        found = iter(perceiver.perceive(flat) if flat else [])
+        given = [[next(found) for _ in conversation.images] for conversation in asked]
+        answers = []
+        for start in range(0, len(asked), batch_size):
+            part = slice(start, start + batch_size)
+            texts = self.answer(asked[part], given[part], max_new_tokens)
+            answers += [self._answered(text, own, None) for text, own in zip(texts, given[part], strict=True)]
+            if progress is not None:
+                progress(len(texts))
+        return answers
+
+    def answer(
+        self,
+        conversations: Sequence[Conversation],
+        perceptions: Given,
+        max_new_tokens: int = 8,
+        *,
+        streamer: BaseStreamer | None = None,
+    ) -> list[str]:
+        """Answer conversations greedily in one batch.
+
+        Args:
+            conversations: up to where the answer begins.
+            perceptions: for each one per image; ``None``, or an empty list, switches perception off.
+            max_new_tokens: the longest answer.
+            streamer: as for :meth:`chat`; for one conversation.
+        """
+        inputs = self._inputs(conversations, perceptions)
+        output = self.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self._stops(),
+            **({} if streamer is None else {"streamer": streamer}),
+        )
+        return self.processor.decode_answers(output[:, inputs["input_ids"].shape[1] :])
+
+    def words(self, perception: Perception) -> str:
+        """Verbalize a perception as the model gets it: in the run's language and style, without what does not fit."""
+        return self.processor.verbalize(perception).text
+
+    # Analysing ---------------------------------------------------------------------------------------------------
+
+    def explain(self, conversations: Sequence[Conversation], perceptions: Given) -> list[Explanation]:
+        """Find out what the mixers weigh and attend to in each prompt; the same for every answer to it.
+
+        Raises:
+            PromptError: the model has no mixers, gets its words in the prompt, or the prompt holds answers.
         """
         self._check_explainable()
-        inputs = self._inputs(images, questions, perceptions)
-        read = self._attribution(inputs)
+        if any(turn.role == "assistant" for conversation in conversations for turn in conversation.turns):
+            raise PromptError("explain one question at a time: turns that were answered are mixed apart from it")
+        inputs = self._inputs(conversations, perceptions)
+        found = self._attribution(inputs)
         rows = zip(inputs["input_ids"], perceptions, strict=True)
-        return [self._explained(read, row, ids, seen) for row, (ids, seen) in enumerate(rows)]
+        return [self._explained(found, row, ids, _merged(own)) for row, (ids, own) in enumerate(rows)]
 
     def _attribution(self, inputs: dict[str, torch.Tensor]) -> Attribution:
-        with self._lock, torch.no_grad():
-            given = self._rerouted(inputs)
-            return self.model(**given, use_cache=False, logits_to_keep=1, return_attribution=True).attribution
+        with torch.no_grad():
+            return self.model(**inputs, use_cache=False, logits_to_keep=1, return_attribution=True).attribution
 
-    def _explained(self, read: Attribution, row: int, ids: torch.Tensor, seen: Perception | None) -> Explanation:
+    def _explained(self, found: Attribution, row: int, ids: torch.Tensor, perception: Perception | None) -> Explanation:
         from moai.model.analysis.attribution import patches
         from moai.perception.explaining.explanation import put_to_words
         from moai.perception.explaining.facts import find_facts
         from moai.perception.words.token_budget import Spoken
 
         processor = self.processor
-        spoken = Spoken("") if seen is None else processor.spoken(seen)
-        said = find_facts(seen, spoken, processor.language, processor.style) if seen is not None and spoken.text else []
-        spans = processor.plain_spans(spoken.text) if spoken.text else []
-        tokens = ids[read.language_index[row][read.language_mask[row]]]
+        words = Spoken("") if perception is None else processor.verbalize(perception)
+        spans = [] if perception is None or not words.text else find_facts(
+            perception, words, processor.language, processor.style
+        )  # fmt: skip
+        tokens = ids[found.language_index[row][found.language_mask[row]]]
         question = processor.tokenizer.batch_decode(tokens[:, None])
-        grid = patches(self.model, int(read.image_mask[row].sum()))
-        return put_to_words(spoken.text, said, spans, question, *read.row(row), grid)
+        places = processor.plain_spans(words.text) if words.text else []
+        grid = patches(self.model, int(found.image_mask[row].sum()))
+        return put_to_words(words.text, spans, places, question, *found.row(row), grid)
 
-    def _check_explainable(self) -> None:
-        if self.processor.through == "prompt":
-            raise PromptError("this model is given its words in the prompt (perception.through), not through mixers; "
-                              "there is nothing to explain")  # fmt: skip
-        if not len(self.model.mixers) or not self.model.mixed:
-            raise PromptError("this model has no mixers to look into; explain one that was trained with them")
+    def token_counts(self, conversations: Sequence[Conversation], perceptions: Given) -> list[dict[str, int]]:
+        """Count what each conversation costs.
+
+        ``prompt``: tokens in the host's sequence, the images' among them; ``auxiliary``: compressed tokens that the
+        mixers attend to beside it; ``words``: tokens of the verbalized perception that the compressor condensed.
+        """
+        latents = len(self.model.auxiliary.compressor.latents) if len(self.model.mixers) else 0
+        lengths = self._inputs(conversations, perceptions, auxiliary=False)["attention_mask"].sum(dim=1).tolist()
+        counts, encoder = [], self.processor.perceptions
+        for length, own in zip(lengths, perceptions, strict=True):
+            found = [p for p in own if p is not None]
+            words = len(encoder.words(found)) if found and encoder.inject == "mixers" else 0
+            mapped = any(encoder.has_map(p) for p in found)
+            counts.append({"prompt": length, "auxiliary": latents if words or mapped else 0, "words": words})
+        return counts
+
+    def gate_weights(
+        self, conversations: Sequence[Conversation], perceptions: Given
+    ) -> dict[int, tuple[NDArray[Any], NDArray[Any]]]:
+        """Compute what the gates give each module in the prompts.
+
+        Returns:
+            Layer -> weights ``(image tokens, 3)`` and ``(question tokens, 3)`` of all prompts together, in the order of
+            ``IMAGE_MODULES`` and ``LANGUAGE_MODULES`` in ``moai.model.mixer.mixer``; each row sums to one. Nothing
+            for a model without mixers.
+        """
+        if not len(self.model.mixers):
+            return {}
+        found = self._attribution(self._inputs(conversations, perceptions))
+        return {
+            mixer.layer: (
+                mixer.image.gates[found.image_mask].cpu().numpy(),
+                mixer.language.gates[found.language_mask].cpu().numpy(),
+            )
+            for mixer in found.mixers
+        }
+
+    # Inside ------------------------------------------------------------------------------------------------------
+
+    def _conversation(self, turns: Conversation | Sequence[Turn], images: Sequence[Any]) -> Conversation:
+        if isinstance(turns, Conversation):
+            if len(images):
+                raise PromptError("a conversation has its own images; leave images out")
+            conversation = turns
+        else:
+            conversation = Conversation(tuple(turns), tuple(images))
+        last = conversation.turns[-1]
+        if last.role == "assistant":
+            raise PromptError("the conversation ends with an answer; add the turn that asks for the next one")
+        if not last.text.strip():
+            raise PromptError("the question is empty; ask something about the image")
+        return conversation
 
     def _chosen(self, experts: Sequence[str] | None, without: Sequence[str]) -> Perceiver:
         """A view of the perceiver with some of its experts; it shares their engines and the cache."""
@@ -165,81 +292,51 @@ class Augmented:
                 raise ExpertError(f"this model has no expert '{name}'{nearest(name, names)}")
         return self.perceiver.only(n for n in names if (wanted is None or n in wanted) and n not in unwanted)
 
-    def token_counts(
-        self, questions: Sequence[str], perceptions: Sequence[Perception | None], images: Sequence[Image]
-    ) -> list[dict[str, int]]:
-        """What each question about its image costs, per question.
+    def _answered(self, text: str, perceptions: Sequence[Perception], explanation: Explanation | None) -> Answer:
+        perception = merge(perceptions)
+        return Answer(text, perception, self.words(perception), perception.failures, explanation)
 
-        ``prompt``: tokens in the host's sequence, the image's among them; ``auxiliary``: compressed tokens that the
-        mixers read beside it; ``words``: tokens of the verbalized perception that the compressor condensed.
-        """
-        latents = len(self.model.compressor.latents) if len(self.model.mixers) else 0
-        counts = []
-        # Only a host that sees for itself gives images of different sizes different numbers of tokens.
-        shown = images if sees(self.model.config) else None
-        rows, _ = self._prompts(shown, questions, perceptions)
-        for row, perception in zip(rows, perceptions, strict=True):
-            words, mapped = (0, False) if perception is None else self.processor.aux_size(perception)
-            counts.append({"prompt": len(row), "auxiliary": latents if words or mapped else 0, "words": words})
-        return counts
+    def _check_explainable(self) -> None:
+        if self.processor.inject == "prompt":
+            raise PromptError("this model gets its words in the prompt (perception.inject), not through mixers; "
+                              "there is nothing to explain")  # fmt: skip
+        if not len(self.model.mixers) or not self.model.mixed:
+            raise PromptError("this model has no mixers to analyse; explain one that was trained with them")
 
-    def gate_weights(
-        self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
-    ) -> dict[int, tuple[NDArray[Any], NDArray[Any]]]:
-        """What the gates give each module while the prompts are read.
-
-        Returns:
-            Layer -> weights ``(image tokens, 3)`` and ``(question tokens, 3)`` of all prompts together, in the order of
-            ``IMAGE_MODULES`` and ``LANGUAGE_MODULES`` in ``moai.model.mixer.mixer``; each row sums to one. Nothing
-            for a model without mixers.
-        """
-        if not len(self.model.mixers):
-            return {}
-        read = self._attribution(self._inputs(images, questions, perceptions))
-        return {
-            mixer.layer: (
-                mixer.image.gates[read.image_mask].cpu().numpy(),
-                mixer.language.gates[read.language_mask].cpu().numpy(),
-            )
-            for mixer in read.mixers
-        }
-
-    def _rerouted(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        shift = None if self.rerouting is None else self.rerouting.shift(question_states(self.model, inputs))
-        return inputs if shift is None else {**inputs, "gate_shift": shift.to(self.model.device)}
-
-    def _prompts(
-        self, images: Sequence[Image] | None, questions: Sequence[str], perceptions: Sequence[Perception | None]
-    ) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
-        """Token ids of each question, and its image as the model takes it, where there are ``images``."""
-        rows = [self.processor.prompt_ids(question) for question in questions]
-        rows, pictures = (rows, {}) if images is None else self.processor.place(rows, [[image] for image in images])
-        seen = [[] if perception is None else [perception] for perception in perceptions]
-        return [self.processor.with_words(row, own) for row, own in zip(rows, seen, strict=True)], pictures
+    def _stops(self) -> list[int]:
+        """Tokens that end an answer: the host's, and the one by which the chat template closes a turn."""
+        own = self.model.generation_config.eos_token_id
+        own = [own] if isinstance(own, int) else list(own or ())
+        return list(dict.fromkeys([*own, *self.processor.prompts.stops]))
 
     def _inputs(
-        self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
+        self, conversations: Sequence[Conversation], perceptions: Given, auxiliary: bool = True
     ) -> dict[str, torch.Tensor]:
-        processor = self.processor
-        rows, pictures = self._prompts(images, questions, perceptions)
-        batch = processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-        inputs = {**batch, **pictures}
-        inputs.update(processor.aux_inputs([[] if p is None else [p] for p in perceptions]))
-        return {name: value.to(self.model.device) for name, value in inputs.items()}
+        batch = self.processor.batch(conversations, perceptions)
+        wanted = {name: value for name, value in batch.items() if auxiliary or not name.startswith("aux_")}
+        return {name: value.to(self.model.device) for name, value in wanted.items()}
 
 
-def load(
-    run_dir: str | Path, *, device: str | None = None, dtype: str | None = None, reroute: int = 0, strength: float = 1.0
-) -> Augmented:
+def _with_pictures(conversation: Conversation) -> Conversation:
+    """The conversation with its images read, so that experts and model get the same."""
+    return Conversation(conversation.turns, tuple(read_image(i) for i in conversation.images), conversation.loss)
+
+
+def _merged(perceptions: Sequence[Perception | None]) -> Perception | None:
+    found = [p for p in perceptions if p is not None]
+    return merge(found) if found else None
+
+
+def load(run_dir: str | Path, *, device: str | None = None, dtype: str | None = None) -> Augmented:
     """Open a run folder.
+
+    An expert whose package is missing is left out with a warning that says what to install, and one that has another
+    version than the run was trained with is warned about.
 
     Args:
         run_dir: what ``moai train`` made, or a hub id of such a folder.
         device: ``"cpu"``, ``"cuda"``, ..; left out, a GPU when there is one.
         dtype: of the host; left out, the one it was trained with.
-        reroute: move the gates of each prompt by this many solved samples that resemble it
-            (``moai.model.analysis.rerouting``); ``moai eval RUN --reroute K`` records them.
-        strength: of that, in logits.
 
     Raises:
         CheckpointError: a file is missing or altered; the message names it.
@@ -247,8 +344,5 @@ def load(
     model = MoaiForConditionalGeneration.from_pretrained(run_dir, dtype=dtype)
     processor = MoaiProcessor.from_pretrained(model.name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    perceiver = Perceiver(processor.experts, options=processor.expert_options, store=default_store())
-    augmented = Augmented(model.to(device).fix_adapters(), processor, perceiver)
-    if reroute:
-        augmented.rerouting = Rerouting(load_record(model.name_or_path), reroute, strength)
-    return augmented
+    perceiver = Perceiver(processor.installed_experts(), options=processor.expert_options, store=default_store())
+    return Augmented(model.to(device).fix_adapters(), processor, perceiver)
