@@ -154,7 +154,6 @@ class Training(Section):
     clip: float = Field(1.0, gt=0)
     guide: float = Field(0.0, ge=0)  # weight of the loss that guides attention to the words which say the answer
     perception_dropout: float = Field(0.1, ge=0, le=1)  # share of samples without any perception: makes "off" fair
-    expert_dropout: float = Field(0.0, ge=0, le=1)  # share of samples that lose one expert: makes leave-one-out fair
     checkpoint_every: int = Field(50, ge=1)
     monitor_every: int = Field(40, ge=1)
     threads: int | None = Field(None, ge=1)  # CPU threads; part of what makes a run repeatable
