@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,11 @@ import click
 
 from moai.cli import show
 from moai.cli.main import RESUME, options_given
-from moai.cli.reroute import describe, rerouting_of, unrecorded
 from moai.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from moai.answering import Augmented
-    from moai.evaluation.journal import Journal
-    from moai.evaluation.paired import Metric, Record
-    from moai.model.analysis.rerouting import Rerouting
+    from moai.evaluation.paired import Metric
     from moai.recipe.schema import Recipe
     from moai.types import Perception, Sample
 
@@ -41,16 +37,6 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Questions at a time [evaluation.batch_size].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw, the shuffling and the intervals.")
-@click.option(
-    "--reroute",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="K",
-    help="Move the gates by the K nearest solved validation samples, beside plain answers.",
-)
-@click.option(
-    "--strength", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Of --reroute, in logits."
-)
 def evaluate(
     run: Path,
     data: str | None,
@@ -60,8 +46,6 @@ def evaluate(
     conditions: str | None,
     batch_size: int | None,
     seed: int,
-    reroute: int,
-    strength: float,
 ) -> None:
     """Measure a run with perception on, off and shuffled.
 
@@ -70,8 +54,8 @@ def evaluate(
     (oracle), one expert missing at a time (leave-one-out), a share of the words replaced (noisy:0.3).
 
     Table on the terminal; report.html, report.md, report.json, report.png and predictions.jsonl in RUN/eval, of a
-    whole split in RUN/eval-full; another data set or split has its own folder, and so has --reroute. The same command
-    goes on with an evaluation that was interrupted.
+    whole split in RUN/eval-full; another data set or split has its own folder. The same command goes on with an
+    evaluation that was interrupted.
     """
     if full and limit:
         raise click.UsageError("give --limit or --full, not both")
@@ -84,7 +68,7 @@ def evaluate(
     chosen = None if full else limit or recipe.evaluation.limit
     names = None if conditions is None else [name.strip() for name in conditions.split(",") if name.strip()]
     settings = {"limit": chosen, "split": split, "conditions": names, "batch_size": batch_size, "seed": seed}
-    evaluate_run(load(run), recipe, run, data=data, **settings, reroute=reroute, strength=strength)
+    evaluate_run(load(run), recipe, run, data=data, **settings)
 
 
 def recipe_of(run: Path) -> Recipe:
@@ -108,15 +92,15 @@ def evaluate_run(
     conditions: Sequence[str] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    reroute: int = 0,
-    strength: float = 1.0,
 ) -> dict[str, Any]:
     """Perceive, answer under each condition, print the table, write the report; returns the summary.
 
-    What is left out is the recipe's. With ``reroute`` all conditions are answered with re-routed gates, and the
-    condition ``plain`` is ``on`` without.
+    What is left out is the recipe's.
     """
     from moai.evaluation.conditions import expand_conditions
+    from moai.evaluation.gates import sample_gates
+    from moai.evaluation.journal import Journal
+    from moai.evaluation.paired import run_conditions
     from moai.evaluation.report.save import save_report
     from moai.evaluation.report.table import render_table
     from moai.evaluation.summary import summarize
@@ -126,15 +110,28 @@ def evaluate_run(
     experts = [expert.name for expert in augmented.perceiver.experts]
     names = expand_conditions(conditions or wanted.conditions, experts)
     whole = dataset_of(recipe, split, data)
-    whole = unrecorded(whole, recipe, split, data) if reroute else whole
     samples = draw(whole, limit, seed)
-    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole), reroute=reroute)
-    perceptions, reduced = perceive_views(augmented, samples, [*names, "on"] if reroute else names)
+    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole))
+    perceptions, reduced = perceive_views(augmented, samples, names)
     metric = metric_of(recipe, data)
     answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
-    asked = _Asked(augmented, run, folder, samples, perceptions, reduced, metric, answering)
-    rerouting = rerouting_of(augmented, recipe, run, size, reroute, strength) if reroute else None
-    records, gates = asked.answer(names, rerouting)
+    given = fingerprint(run, samples, perceptions, reduced)
+    journal = Journal(folder, {"conditions": names, **answering, "given": given})
+    if journal.rows:
+        count = len(journal.rows)
+        click.echo(f"going on with an interrupted evaluation: {count:,} questions are answered", err=True)
+    with show.progress(f"answering ({', '.join(names)})", len(samples) * len(names)) as advance:
+        records = run_conditions(
+            augmented,
+            samples,
+            perceptions,
+            conditions=names,
+            **answering,
+            progress=advance,
+            reduced=reduced,
+            metric=metric,
+            journal=journal,
+        )
     summary = summarize(
         records,
         split=split,
@@ -144,76 +141,13 @@ def evaluate_run(
         data=data or recipe.data.name,
         metric=getattr(metric, "__name__", ""),
     )
-    summary["gates"] = gates
-    if rerouting is not None:
-        summary["rerouting"] = describe(rerouting)
+    summary["gates"] = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
     images = {sample.image_id: sample.image for sample in samples}
     written = save_report(summary, records, folder, images=images, words=words_of(augmented, perceptions))
-    asked.close()
+    journal.close()  # all is written: forget the answers
     show.console().print(render_table(summary))
     click.echo("written:  " + ", ".join(str(path) for path in written))
     return summary
-
-
-@dataclass
-class _Asked:
-    """Questions and what the experts saw, to be answered with and without re-routing."""
-
-    augmented: Augmented
-    run: Path
-    folder: Path
-    samples: Sequence[Sample]
-    perceptions: dict[str, Perception]
-    reduced: dict[str, dict[str, Perception]]
-    metric: Metric | None
-    answering: dict[str, Any]
-    journals: list[Journal] = field(default_factory=list)
-
-    def answer(self, names: list[str], rerouting: Rerouting | None) -> tuple[list[Record], dict[str, Any] | None]:
-        """The records, with plain answers among them where there is re-routing, and the gates' histograms."""
-        if rerouting is None:
-            return self._answer(names), self._gates(names)
-        from moai.evaluation.report.save import with_baseline
-        from moai.evaluation.rerouting import PLAIN, rerouted
-
-        with rerouted(self.augmented, rerouting):
-            records, gates = self._answer(names, rerouting), self._gates(names)
-        return with_baseline(records, self._answer(["on"]), "on", PLAIN), gates
-
-    def close(self) -> None:
-        """All is written: forget the answers."""
-        for journal in self.journals:
-            journal.close()
-
-    def _answer(self, names: list[str], rerouting: Rerouting | None = None) -> list[Record]:
-        from moai.evaluation.journal import Journal
-        from moai.evaluation.paired import run_conditions
-
-        moved = [] if rerouting is None else [describe(rerouting), rerouting.record.about]
-        given = fingerprint(self.run, self.samples, self.perceptions, self.reduced, *moved)
-        answering = {"conditions": names, **self.answering}
-        journal = Journal(self.folder, {**answering, "given": given})
-        self.journals.append(journal)
-        if journal.rows:
-            count = len(journal.rows)
-            click.echo(f"going on with an interrupted evaluation: {count:,} questions are answered", err=True)
-        with show.progress(f"answering ({', '.join(names)})", len(self.samples) * len(names)) as advance:
-            return run_conditions(
-                self.augmented,
-                self.samples,
-                self.perceptions,
-                **answering,
-                progress=advance,
-                reduced=self.reduced,
-                metric=self.metric,
-                journal=journal,
-            )
-
-    def _gates(self, names: list[str]) -> dict[str, Any] | None:
-        from moai.evaluation.gates import sample_gates
-
-        size = self.answering["batch_size"]
-        return sample_gates(self.augmented, self.samples, self.perceptions, size) if "on" in names else None
 
 
 def perceive_views(
@@ -252,9 +186,9 @@ def words_of(augmented: Augmented, perceptions: dict[str, Perception]) -> dict[s
     return {image: speak(perception) for image, perception in perceptions.items()}
 
 
-def folder_of(recipe: Recipe, data: str | None, split: str | None, *, full: bool, reroute: int = 0) -> str:
+def folder_of(recipe: Recipe, data: str | None, split: str | None, *, full: bool) -> str:
     """``eval``, with the data set and the split where they are not the recipe's, and ``-full`` for a whole split."""
-    parts = ["eval", *([f"rerouted-{reroute}"] if reroute else [])]
+    parts = ["eval"]
     parts += [data] if data and data != recipe.data.name else []
     parts += [split] if split and split != recipe.evaluation.split else []
     return "-".join([*parts, *(["full"] if full else [])])

@@ -92,12 +92,10 @@ class MixerSection(Section):
     identity_init: bool = True
     sharpness: float | None = Field(4.0, gt=0)
     normalize: bool = True
-    center: bool = False
     match_init: bool = False
     none_token: bool = False
     question_context: float = Field(0.0, ge=0)  # weight of the question's words beside a token's own; true is 1
     copy_words: bool = False
-    gates: Literal["learned", "uniform", "random"] = "learned"
 
 
 class Data(Section):
@@ -154,7 +152,6 @@ class Training(Section):
     clip: float = Field(1.0, gt=0)
     guide: float = Field(0.0, ge=0)  # weight of the loss that guides attention to the words which say the answer
     perception_dropout: float = Field(0.1, ge=0, le=1)  # share of samples without any perception: makes "off" fair
-    expert_dropout: float = Field(0.0, ge=0, le=1)  # share of samples that lose one expert: makes leave-one-out fair
     checkpoint_every: int = Field(50, ge=1)
     monitor_every: int = Field(40, ge=1)
     threads: int | None = Field(None, ge=1)  # CPU threads; part of what makes a run repeatable
@@ -251,8 +248,8 @@ class Recipe(Section):
 OFFICIAL: dict[str, dict[str, Any]] = {
     "mixer": {
         "every": 8, "rank": 64, "heads": 4, "placement": "attention_input", "activation": "gelu",
-        "identity_init": False, "sharpness": None, "normalize": False, "center": False, "match_init": False,
-        "none_token": False, "question_context": False, "copy_words": False, "gates": "learned",
+        "identity_init": False, "sharpness": None, "normalize": False, "match_init": False,
+        "none_token": False, "question_context": False, "copy_words": False,
     },
     "compressor": {
         "latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1,

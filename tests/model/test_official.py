@@ -133,7 +133,7 @@ def test_what_was_written(imported, weights):
     everything = imported.host + imported.plora + imported.vision + imported.connector
     assert everything + imported.compressor + imported.mixers + published.WIDTH == sum(sizes.values())
     config = json.loads((imported.folder / "config.json").read_text())
-    ours = ("center", "match_init", "none_token", "question_context", "copy_words", "gates")
+    ours = ("match_init", "none_token", "question_context", "copy_words")
     defaults = {"every": 8, **{key: getattr(MixerSection(), key) for key in ours}}
     for name, value in OFFICIAL["mixer"].items():
         assert config["mixer"].get(name, defaults.get(name)) == (published.RANK if name == "rank" else value)

@@ -11,7 +11,7 @@ from moai.model.mixer.mixer import Mixer, Streams
 from moai.model.weight_cache import KeptLinear
 
 WIDTH = 128
-FORMS = [{"sharpness": 4.0}, {"sharpness": None}, {"sharpness": 4.0, "none_token": True, "center": True}]
+FORMS = [{"sharpness": 4.0}, {"sharpness": None}, {"sharpness": 4.0, "none_token": True}]
 
 
 def made(**options):

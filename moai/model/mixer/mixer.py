@@ -17,7 +17,7 @@ from moai.model.mixer.copying import Copying
 from moai.model.mixer.gather import add, take
 from moai.model.mixer.stacked import CONTEXTS, Side, blended, changing, sides
 from moai.model.mixer.supervision import guide_loss
-from moai.model.norms import centered, unit
+from moai.model.norms import unit
 from moai.model.weight_cache import Keeper, computing, keep
 
 IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
@@ -45,8 +45,6 @@ class Mixer(Keeper):
         normalize: bring each token to unit root mean square before it is read, and write the update in units of the
             token's own, since a residual stream is a hundred times larger in its last layers than in its first (ours);
             ``False`` is the published arithmetic.
-        center: also take each row's mean over its tokens away before they are read: tokens in the middle of a host
-            share a few huge directions, beside which what tells them apart is small (ours; needs ``normalize``).
         match_init: start the modules that read auxiliary tokens with equal query and key projections, so that a token
             attends to its own word among them from the first step (ours; ``False`` is the published form).
         none_token: put one learned token behind the auxiliary ones, to be read where none of them fits (ours); what an
@@ -57,7 +55,6 @@ class Mixer(Keeper):
             units hardly notices what mixers below have written into it. ``True`` is 1.
         copy_words: the last language token also takes the words that it reads as they are (ours): see
             :class:`~moai.model.mixer.copying.Copying`.
-        gates: ``"learned"``; or, for comparison, frozen: ``"uniform"`` (a third each) or ``"random"``.
         others: passed to each :class:`AttentionModule`.
     """
 
@@ -66,16 +63,14 @@ class Mixer(Keeper):
         width: int,
         *,
         normalize: bool = True,
-        center: bool = False,
         match_init: bool = False,
         none_token: bool = False,
         question_context: float = 0.0,
         copy_words: bool = False,
-        gates: str = "learned",
         **others,
     ) -> None:
         super().__init__()
-        self.normalize, self.center = normalize, center and normalize
+        self.normalize = normalize
         self.question_context = float(question_context) if normalize else 0.0
         names = IMAGE_MODULES + LANGUAGE_MODULES
         self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
@@ -87,16 +82,11 @@ class Mixer(Keeper):
         for gate in (self.gate_image, self.gate_language):  # equal weights until step 2 learns better ones
             nn.init.zeros_(gate.weight)
             nn.init.zeros_(gate.bias)
-            if gates == "random":
-                nn.init.normal_(gate.weight, std=2 * width**-0.5)  # logits of about 2 for tokens at unit scale
-            gate.requires_grad_(gates == "learned")
         if match_init:
             for module in (self.attention["image_aux"], self.attention["language_aux"]):
                 module.key.load_state_dict(module.query.state_dict())
 
-    def forward(
-        self, s: Streams, choice: tuple[int, int] | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, s: Streams, choice: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Return the updates ``(B, I, D)`` and ``(B, P, D)`` to add to the image and language tokens.
 
         The gates' weights sum to one, so adding the weighted updates to the tokens equals the paper's weighted sum of
@@ -106,7 +96,6 @@ class Mixer(Keeper):
             s: the streams.
             choice: step 1's draw: the index of the one module to run per modality, in the order of
                 ``IMAGE_MODULES`` and ``LANGUAGE_MODULES``. ``None`` blends all three by the gates.
-            shift: ``(B, 2, 3)`` added to the gates' logits of each row, per modality; ``None`` adds nothing.
         """
         scales: tuple[Tensor | float, Tensor | float] = (1.0, 1.0)
         if self.normalize:
@@ -115,7 +104,7 @@ class Mixer(Keeper):
             s = s._replace(image=image, language=language)
         aux = self.readable(s)
         streams = {"image": (s.image, s.image_mask), "language": (s.language, s.language_mask), "aux": aux}
-        weights = (None, None) if choice else self._weights(s.image, s.language, shift)
+        weights = (None, None) if choice else self._weights(s.image, s.language)
         if choice is None and self.joined and all(tokens.shape[1] for tokens, _ in streams.values()):
             one, made = self.attention["image_self"], self._sides(computing(s.image))
             gates = dict(zip(("image", "language"), weights, strict=True))
@@ -151,11 +140,9 @@ class Mixer(Keeper):
             return self.kept[1]
         return sides(self.attention, dtype)
 
-    def _weights(self, image: Tensor, language: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
-        logits = (self.gate_image(image), self.gate_language(language))
-        if shift is not None:
-            logits = tuple(own + shift[:, None, i].to(own.dtype) for i, own in enumerate(logits))
-        return logits[0].softmax(dim=-1), logits[1].softmax(dim=-1)  # (B, I, 3), (B, P, 3)
+    def _weights(self, image: Tensor, language: Tensor) -> tuple[Tensor, Tensor]:
+        # (B, I, 3), (B, P, 3)
+        return self.gate_image(image).softmax(dim=-1), self.gate_language(language).softmax(dim=-1)
 
     def _blend(self, x, names, weights, contexts, pick: int | None) -> Tensor:
         if pick is not None:
@@ -176,8 +163,6 @@ class Mixer(Keeper):
         if not self.normalize:
             return s.image, s.language
         image, language = unit(s.image), unit(s.language)
-        if self.center:
-            image, language = centered(image, s.image_mask), centered(language, s.language_mask)
         if self.question_context and s.question is not None:
             language = unit(language + self.question_context * s.question[:, None].to(language.dtype))
         return image, language
@@ -202,10 +187,9 @@ class Mixer(Keeper):
         asking = s.language_mask.any(dim=1)
         return guide_loss(logits, mask, targets[..., : logits.shape[2]] & asking[:, None, None])
 
-    def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def gate_weights(self, s: Streams) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""
-        image, language = self.inputs(s)
-        return self._weights(image, language, shift)
+        return self._weights(*self.inputs(s))
 
 
 def _last(mask: Tensor) -> Tensor:

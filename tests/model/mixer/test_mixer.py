@@ -114,16 +114,6 @@ def test_matching_tokens_attend_to_each_other_from_the_start():
     assert found[True] == 1.0 and found[False] < 0.5
 
 
-@pytest.mark.parametrize("gates", ["uniform", "random"])
-def test_gates_that_do_not_learn(streams, gates):
-    torch.manual_seed(0)
-    mixer = Mixer(WIDTH, rank=8, heads=2, gates=gates)
-    frozen = {name for name, p in mixer.named_parameters() if not p.requires_grad}
-    assert frozen == {f"gate_{stream}.{part}" for stream in ("image", "language") for part in ("weight", "bias")}
-    for weights in mixer.gate_weights(streams):
-        assert (weights.std() > 0.1) == (gates == "random")
-
-
 def test_the_question_is_asked_by_every_language_token_and_by_no_image_token(streams):
     torch.manual_seed(0)
     mixer = Mixer(WIDTH, rank=8, heads=2, question_context=True, identity_init=False)
