@@ -40,7 +40,7 @@ def perceive_samples(
 
     An expert that gave nothing for some images is logged as a warning with its reason and count.
     """
-    pictures = Pictures({sample.image_id: sample.image for sample in samples})
+    pictures = Pictures(_images(samples))
     found = perceiver.perceive(pictures, progress=progress)
     failed = Counter((failure.expert, failure.reason) for perception in found for failure in perception.failures)
     for (expert, reason), count in failed.items():
@@ -58,5 +58,10 @@ def perceive_without(
     leave, say, relations between objects that nobody found any more.
     """
     reduced = perceiver.only(other.name for other in perceiver.experts if other.name != expert)
-    pictures = Pictures({sample.image_id: sample.image for sample in samples})
+    pictures = Pictures(_images(samples))
     return dict(zip(pictures.sources, reduced.perceive(pictures, progress=progress), strict=True))
+
+
+def _images(samples: Iterable[Sample]) -> dict[str, Any]:
+    """Image id -> image, of all samples."""
+    return {id: image for sample in samples for id, image in zip(sample.image_ids, sample.images, strict=True)}

@@ -332,6 +332,29 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel):
             **{CACHE: cache_of(output)},
         )
 
+    @torch.no_grad()
+    def mixer_states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        image_keep: Tensor | None = None,
+        **kwargs: Any,
+    ) -> list[Tensor]:
+        """Run the host without mixing, and return the hidden states ``(B, S, D)`` that come to each mixer.
+
+        Args:
+            input_ids, attention_mask, pixel_values, image_keep, kwargs: as for :meth:`forward`.
+        """
+        given = self.images.host_inputs(self._prompt(input_ids, None, None), pixel_values, None, image_keep)
+        given.update(self.images.position_inputs(input_ids, attention_mask, input_ids.shape[1], 0, kwargs))
+        given.update({"logits_to_keep": 1, "use_cache": False})
+        known = {name: value for name, value in given.items() if name in self.host_takes or name not in OPTIONAL}
+        context = ForwardContext(self.graft, states=[])
+        with context.running():
+            self.host(**known, attention_mask=attention_mask, **kwargs)
+        return context.states
+
     def _prompt(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, prompt_mask: Tensor | None) -> Prompt:
         is_image = None if input_ids is None else input_ids == self.config.image_token_id
         words = None if prompt_mask is None or is_image is None else prompt_mask & ~is_image

@@ -1,33 +1,38 @@
-"""From a recipe to a fresh model and its processor.
+"""Build a fresh model and its processor from a recipe.
 
-Knows: both halves' builders. No module below this file ever sees a recipe.
+Knows: both halves' builders. No module below this file ever gets a recipe.
 """
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoTokenizer, ViTImageProcessor
+from torch import nn
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedConfig, ProcessorMixin, ViTImageProcessor
 
 from moai.assets.hashes import sha256_file
 from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
-from moai.errors import RecipeError
+from moai.errors import HostError, RecipeError
 from moai.model.config import MoaiConfig
 from moai.model.encoders.facts import fact_ends
 from moai.model.encoders.vision import VisionEncoder, build_vision
-from moai.model.mixer.graft import decoder_layers
+from moai.model.host.layers import decoder_layers
+from moai.model.host.native_vision import host_image_token, host_placeholder
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.chat_templates import chat_template, find_image_token
 from moai.model.processor.processor import MoaiProcessor
 from moai.model.run_folder import host_hashes, load_host
 from moai.plugins import registry
-from moai.recipe.schema import Recipe
-from moai.training.native_vision_build import build_seeing
+from moai.recipe.schema import EncoderVision, Recipe
+
+Built = tuple[MoaiForConditionalGeneration, MoaiProcessor]
 
 
-def build(recipe: Recipe) -> tuple[MoaiForConditionalGeneration, MoaiProcessor]:
+def build(recipe: Recipe) -> Built:
     """Load the frozen parts and initialise the adapters from ``recipe.seed``.
 
     Raises:
@@ -36,113 +41,204 @@ def build(recipe: Recipe) -> tuple[MoaiForConditionalGeneration, MoaiProcessor]:
     for name in (*recipe.perception.experts, *recipe.perception.options):
         registry().get_expert(name)
     registry().get_dataset(recipe.data.name)
+    encoder = recipe.vision if isinstance(recipe.vision, EncoderVision) else None
     host = load_host(
         recipe.host.reference,
         recipe.host.revision,
         getattr(torch, recipe.host.dtype),
         quantization=recipe.host.quantization,
-        seeing=recipe.host.sees,
+        own_vision=encoder is None,
         attn_implementation=recipe.host.attention,
     )
     _check_layers(recipe, host)
-    vision = None if recipe.host.sees else build_vision(**vision_arguments(recipe))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        if recipe.host.sees:
-            model, processor = build_seeing(recipe, host, trained_parts(recipe), word_settings(recipe, host))
-        else:
-            tokens = image_tokens(recipe, vision)
-            processor = build_processor(recipe, host, tokens)
-            config = build_config(recipe, host, processor, tokens)
-            model = MoaiForConditionalGeneration(config, host=host, vision=vision)
+    model, processor = _with_host_vision(recipe, host) if encoder is None else _with_encoder(recipe, encoder, host)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor
 
 
-def _check_layers(recipe: Recipe, host) -> None:
+def _check_layers(recipe: Recipe, host: nn.Module) -> None:
     if recipe.mixer.layers is None and recipe.mixer.every is None and len(decoder_layers(host)) < 8:
         raise RecipeError("the host has fewer than 8 layers; name mixer.layers or mixer.every")
 
 
-def vision_arguments(recipe: Recipe) -> dict:
+# With an encoder of ours ---------------------------------------------------------------------------------------------
+
+
+def _with_encoder(recipe: Recipe, encoder: EncoderVision, host: nn.Module) -> Built:
+    vision = build_vision(**vision_arguments(encoder))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        tokens = image_tokens(encoder, vision)
+        processor = _encoder_processor(recipe, encoder, host, tokens)
+        config = _encoder_config(recipe, encoder, host, processor)
+        return MoaiForConditionalGeneration(config, host=host, vision=vision), processor
+
+
+def vision_arguments(encoder: EncoderVision) -> dict[str, Any]:
     """Keyword arguments of ``build_vision``."""
-    v = recipe.vision
-    return {"architecture": v.architecture, "reference": v.reference, "revision": v.revision, "layer": v.layer,
-            "drop_first": v.drop_first}  # fmt: skip
+    return encoder.model_dump(include={"architecture", "reference", "revision", "layer", "drop_first"})
 
 
-def image_tokens(recipe: Recipe, vision: VisionEncoder) -> int:
-    """How many tokens the connector makes of one image, found by running one blank image."""
-    options = recipe.connector.options
+def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
+    """Count the tokens that the connector makes of one image.
+
+    Raises:
+        RecipeError: the connector does not take its options.
+    """
+    kind, options = encoder.connector.kind, encoder.connector.options
     try:
-        connector = registry().get_connector(recipe.connector.kind)(vision.width, 8, **options)
+        connector = registry().get_connector(kind)(vision.width, 8, **options)
     except TypeError as error:
-        raise RecipeError(f"connector.options does not fit connector '{recipe.connector.kind}': {error}") from None
-    size = recipe.vision.image_size
+        raise RecipeError(f"vision.connector.options does not fit connector '{kind}': {error}") from None
+    size = encoder.image_size
     with torch.no_grad():
-        return connector(vision(torch.zeros(1, 3, size, size)).float()).shape[1]
+        return connector.tokens(vision(torch.zeros(1, 3, size, size)).patches.shape[1])
 
 
-def build_processor(recipe: Recipe, host, tokens: int) -> MoaiProcessor:
-    """Tokenizer, image processor, chat template and experts of the recipe."""
+def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, tokens: int) -> MoaiProcessor:
     tokenizer = AutoTokenizer.from_pretrained(resolve_host(recipe.host.reference, recipe.host.revision))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    token = find_image_token(recipe.host.image_token, tokenizer)
-    size = {"height": recipe.vision.image_size, "width": recipe.vision.image_size}
+    token = find_image_token(encoder.image_token, tokenizer)
+    size = {"height": encoder.image_size, "width": encoder.image_size}
     return MoaiProcessor(
-        image_processor=ViTImageProcessor(size=size, image_mean=recipe.vision.mean, image_std=recipe.vision.std),
+        image_processor=ViTImageProcessor(size=size, image_mean=encoder.mean, image_std=encoder.std),
         tokenizer=tokenizer,
         chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, token),
         image_token=token,
         image_tokens=tokens,
-        panoptic_map=recipe.perception.panoptic_map,
-        **word_settings(recipe, host),
+        panoptic_map=encoder.panoptic_map,
+        **word_settings(recipe, host.config),
     )
 
 
-def word_settings(recipe: Recipe, host) -> dict:
-    """Keyword arguments of a processor: the experts, and how what they see is put to words."""
-    p = recipe.perception
-    return {
-        "experts": list(p.experts),
-        "expert_options": copy.deepcopy(p.options),
-        "language": p.language,
-        "style": p.style,
-        "through": p.through,
-        "max_aux_tokens": p.max_tokens,
-        "max_length": getattr(host.config.get_text_config(), "max_position_embeddings", None),
-    }
-
-
-def build_config(recipe: Recipe, host, processor: MoaiProcessor, tokens: int) -> MoaiConfig:
+def _encoder_config(
+    recipe: Recipe, encoder: EncoderVision, host: nn.Module, processor: MoaiProcessor
+) -> MoaiConfig:
     """Everything that ``from_pretrained`` will need, with the hashes of the frozen parts."""
-    h, vision = recipe.host, vision_arguments(recipe)
-    if recipe.vision.reference is not None:
-        path = resolve(recipe.vision.reference, recipe.vision.revision)
+    h, vision = recipe.host, {"kind": encoder.kind, **vision_arguments(encoder)}
+    if encoder.reference is not None:
+        path = resolve(encoder.reference, encoder.revision)
         vision["sha256"] = sha256_file(path) if path.is_file() else None
     return MoaiConfig(
         text_config=copy.deepcopy(host.config),
         host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype, "quantization": h.quantization,
               "sha256": host_hashes(h.reference, h.revision)},
         vision=vision,
+        connector=encoder.connector.model_dump(),
         image_token_id=processor.image_token_id,
-        image_tokens=tokens,
-        fact_ends=fact_ends(processor.tokenizer) if recipe.perception.fact_context else None,
-        word_order=recipe.perception.word_order,
+        image_tokens=processor.image_tokens,
+        **_facts(recipe, processor),
         **trained_parts(recipe),
     )  # fmt: skip
 
 
-def trained_parts(recipe: Recipe) -> dict:
-    """What of ``MoaiConfig`` says how our parts are built and fed; the frozen ones aside."""
+# With the host's own vision ------------------------------------------------------------------------------------------
+
+
+def _with_host_vision(recipe: Recipe, host: nn.Module) -> Built:
+    h = recipe.host
+    own = host_processor(h.reference, resolve_host(h.reference, h.revision))
+    processor = _host_vision_processor(recipe, host.config, own)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = MoaiForConditionalGeneration.around(
+            host,
+            reference=h.reference,
+            revision=h.revision,
+            quantization=h.quantization,
+            **_facts(recipe, processor),
+            **trained_parts(recipe),
+        )
+    model.config.host["dtype"] = h.dtype  # a quantised host's own is that of a few of its weights
+    if model.generation_config.eos_token_id is None:
+        model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    return model, processor
+
+
+def host_processor(reference: str, where: str | Path, revision: str | None = None) -> ProcessorMixin:
+    """Load the host's own processor.
+
+    Args:
+        reference: as the recipe names the host.
+        where: its folder, or a hub id, of which there may be a ``revision``.
+
+    Raises:
+        HostError: there is none with an image processor and a tokenizer.
+    """
+    try:
+        found = AutoProcessor.from_pretrained(where, revision=revision)
+    except (OSError, ValueError) as error:
+        raise HostError(f"'{reference}' has no processor ({error}); {_FIX}") from None
+    if not isinstance(found, ProcessorMixin) or getattr(found, "image_token", None) is None:
+        raise HostError(f"the processor of '{reference}' ({type(found).__name__}) takes no images; {_FIX}")
+    return found
+
+
+def _host_vision_processor(recipe: Recipe, config: PreTrainedConfig, own: ProcessorMixin) -> MoaiProcessor:
+    """Build the processor around the host's own.
+
+    Raises:
+        RecipeError: ``host.chat_template: host``, and the host has none.
+        HostError: the processor marks images by another token than the model.
+    """
+    tokenizer = own.tokenizer
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    placeholder = host_placeholder(config, tokenizer, own.image_token)
+    template = own.chat_template["default"] if isinstance(own.chat_template, dict) else own.chat_template
+    if recipe.host.chat_template != "host" or not template:
+        template = chat_template(recipe.host.chat_template, tokenizer.chat_template, placeholder)
+    # The processor's own template takes images as they are given, and needs no prelude.
+    settings = word_settings(recipe, config)
+    made = MoaiProcessor(host_processor=own, chat_template=template, placeholder=placeholder, **settings)
+    if made.image_token_id != host_image_token(config):
+        raise HostError(
+            f"the processor marks images by '{made.image_token}' (id {made.image_token_id}), and "
+            f"{type(config).__name__} by id {host_image_token(config)}; give a folder in which both fit"
+        )
+    return made
+
+
+_FIX = (
+    "vision: {kind: host} needs a vision-language model with its processor files; "
+    "for another host set vision.kind to encoder, and name one"
+)
+
+
+# With both -----------------------------------------------------------------------------------------------------------
+
+
+def word_settings(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
+    """Keyword arguments of a processor: the experts, and how their perceptions are verbalized."""
+    p, known = recipe.perception, registry()
+    return {
+        "experts": list(p.experts),
+        "expert_options": copy.deepcopy(p.options),
+        "expert_versions": {
+            name: {"version": known.get_expert(name).version, "distribution": known.origins.get(name, "")}
+            for name in p.experts
+        },
+        "language": p.language,
+        "style": p.style,
+        "inject": p.inject,
+        "max_aux_tokens": p.max_tokens,
+        "max_length": getattr(config.get_text_config(), "max_position_embeddings", None),
+    }
+
+
+def trained_parts(recipe: Recipe) -> dict[str, Any]:
+    """The fields of ``MoaiConfig`` that say how our parts are built; the frozen ones aside."""
     mixer = recipe.mixer.model_dump()
     mixer["layers"] = list(mixer["layers"]) if mixer["layers"] is not None else None
-    made = recipe.connector
     return {
-        "connector": None if made is None else {"kind": made.kind, "options": dict(made.options)},
         "compressor": recipe.compressor.model_dump(),
         "mixer": mixer,
-        "center_aux": recipe.preset != "official",
+        "arithmetic": recipe.arithmetic,
         "context_layer": recipe.perception.context_layer,
     }
+
+
+def _facts(recipe: Recipe, processor: MoaiProcessor) -> dict[str, Any]:
+    ends = fact_ends(processor.tokenizer) if recipe.perception.fact_context else None
+    return {"fact_ends": ends, "word_order": recipe.perception.word_order}

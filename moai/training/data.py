@@ -41,11 +41,11 @@ def check_kinds(samples: Sequence[Sample], training: Training) -> None:
     """
     known = {sample.kind for sample in samples}
     for part in (training.step1, training.step2):
-        for kind in part.kinds:
+        for kind in part.sampling_rate_by_type:
             if kind not in known:
-                raise RecipeError(f"training.step1/2.kinds: no sample is of kind '{kind}'{nearest(kind, known)}")
-        if part.steps and all(part.kinds.get(kind, 1.0) <= 0 for kind in known):
-            raise RecipeError("training.step1/2.kinds leaves no samples; give at least one kind a share above 0")
+                raise RecipeError(f"training.step1/2.sampling_rate_by_type: no sample is of kind '{kind}'{nearest(kind, known)}")
+        if part.steps and all(part.sampling_rate_by_type.get(kind, 1.0) <= 0 for kind in known):
+            raise RecipeError("training.step1/2.sampling_rate_by_type leaves no samples; give at least one kind a share above 0")
 
 
 def perceive(processor, samples: Sequence[Sample], progress: Progress) -> Seen:
@@ -60,5 +60,5 @@ def perceive(processor, samples: Sequence[Sample], progress: Progress) -> Seen:
     from moai.perception.running.perceiver import Perceiver
 
     perceiver = Perceiver(processor.experts, options=processor.expert_options, store=default_store())
-    with progress.bar("perceiving", len({sample.image_id for sample in samples})) as advance:
+    with progress.bar("perceiving", len({image for sample in samples for image in sample.image_ids})) as advance:
         return perceive_samples(perceiver, samples, advance)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from moai.data.collate import Collator
+from moai.model.processor.processor import MoaiProcessor
 from moai.types import Perception, Sample
 
 CONDITIONS = ("on", "off", "shuffled")
@@ -20,11 +20,11 @@ class Monitor:
     """Fixed validation samples with their own and with shuffled perceptions."""
 
     def __init__(
-        self, samples: Sequence[Sample], perceptions: dict[str, Perception], collator: Collator, batch: int
+        self, samples: Sequence[Sample], perceptions: dict[str, Perception], processor: MoaiProcessor, batch: int
     ) -> None:
         self.samples = sorted(samples, key=lambda sample: len(sample.question))
-        self.perceptions, self.collator, self.batch = perceptions, collator, batch
-        images = sorted({sample.image_id for sample in samples})
+        self.perceptions, self.processor, self.batch = perceptions, processor, batch
+        images = sorted({image for sample in samples for image in sample.image_ids})
         self.other = dict(zip(images, images[len(images) // 2 :] + images[: len(images) // 2], strict=True))
 
     @torch.no_grad()
@@ -40,23 +40,25 @@ class Monitor:
         for start in range(0, len(self.samples), self.batch):
             samples = self.samples[start : start + self.batch]
             for name in sums:
-                batch = self.collator(samples, [self._perception(name, sample) for sample in samples])
+                seen = [self._perceptions(name, sample) for sample in samples]
+                batch = self.processor.batch([sample.conversation for sample in samples], seen, labels=True)
                 batch = {key: value.to(device) for key, value in batch.items()}
                 count = int((batch["labels"] != -100).sum())
                 sums[name] += float(model(**batch).loss) * count
                 if name == "on" and "aux_input_ids" in batch:
-                    aux = {key: value for key, value in batch.items() if key.startswith("aux_")}
-                    states.append(model.encode_aux(**aux)[0].float())
+                    aux = {key[4:]: value for key, value in batch.items() if key.startswith("aux_")}
+                    states.append(model.auxiliary(**aux)[0].float())
             tokens += count
         model.train(was)
         # Without experts all conditions are the same.
         losses = {f"loss_{name}": sums.get(name, sums["on"]) / tokens for name in CONDITIONS}
         return {**losses, "spread": _spread(states)}
 
-    def _perception(self, condition: str, sample: Sample) -> Perception | None:
+    def _perceptions(self, condition: str, sample: Sample) -> list[Perception | None]:
         if condition == "off":
-            return None
-        return self.perceptions.get(sample.image_id if condition == "on" else self.other[sample.image_id])
+            return [None for _ in sample.image_ids]
+        images = sample.image_ids if condition == "on" else [self.other[image] for image in sample.image_ids]
+        return [self.perceptions.get(image) for image in images]
 
 
 def _spread(states: list[torch.Tensor]) -> float:

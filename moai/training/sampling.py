@@ -45,7 +45,7 @@ def draw_batches(
     """Indices of the samples of each optimisation step.
 
     Both training steps walk through epochs of fresh shuffles, grouped by length within pools, or, with
-    ``mixed_lengths``, only kept apart by a factor of two. ``Step.kinds`` says which share of a kind's samples an epoch
+    ``mixed_lengths``, only kept apart by a factor of two. ``Step.sampling_rate_by_type`` says which share of a kind's samples an epoch
     uses. A different share each epoch, so that all are seen in time.
 
     Args:
@@ -53,7 +53,7 @@ def draw_batches(
         lengths: number of tokens of each sample.
         kinds: answer type of each sample.
         training: the plan.
-        pairs: ``(question, answer)`` of each sample; needed where a step asks for ``balance``.
+        pairs: ``(question, answer)`` of each sample; needed where a step asks for ``balance_yes_no``.
     """
     batches: list[list[int]] = []
     for number, part in enumerate((training.step1, training.step2), 1):
@@ -61,8 +61,8 @@ def draw_batches(
         epoch = 0
         while len(drawn) < part.steps:
             rng = random.Random(_mix(seed, epoch, f"order {number}"))
-            used = [i for i, kind in enumerate(kinds) if rng.random() < part.kinds.get(kind, 1.0)]
-            if part.balance:
+            used = [i for i, kind in enumerate(kinds) if rng.random() < part.sampling_rate_by_type.get(kind, 1.0)]
+            if part.balance_yes_no:
                 used = balanced(rng, used, pairs)
             cut = _mixed_epoch if training.mixed_lengths else _epoch
             drawn += cut(rng, used, lengths, training.batch_size)

@@ -13,21 +13,20 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from moai.assets.replacing import replacing
-from moai.data.collate import Collator
 from moai.dependencies import warn_of_newer_versions
 from moai.errors import CheckpointError, RecipeError
 from moai.model.run_folder import MANIFEST
 from moai.recipe.schema import Recipe
-from moai.training import sampling as steps
+from moai.training import sampling
 from moai.training.build import build
 from moai.training.data import check_kinds, perceive, samples_of
 from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
 from moai.training.objectives.alignment import align
-from moai.training.objectives.supervision import guide_for
+from moai.training.objectives.supervision import TargetFinder, target_masks
 from moai.training.progress import Progress
 from moai.training.resume import load_checkpoint, save_checkpoint
-from moai.training.word_cache import KeptWords
+from moai.training.word_cache import WordCache
 
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
 
@@ -85,15 +84,15 @@ class _Run:
         if self.accelerator.is_main_process:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
         self.model, self.processor = build(recipe)
-        self.collator = self.guided = Collator(self.processor)
         self.samples = samples_of(recipe.data, recipe.data.train_split)
         check_kinds(self.samples, self.training)
         kinds = [sample.kind for sample in self.samples]
-        lengths = self.collator.lengths(self.samples)
+        lengths = self.processor.lengths([sample.conversation for sample in self.samples])
         pairs = [(sample.question, sample.answer) for sample in self.samples]
-        self.batches = steps.draw_batches(recipe.seed, lengths, kinds, self.training, pairs)
-        self.kept_words = KeptWords(self.model)
+        self.batches = sampling.draw_batches(recipe.seed, lengths, kinds, self.training, pairs)
+        self.word_cache = WordCache(self.model)
         self.perceptions: dict = {}
+        self.finder: TargetFinder | None = None  # of attention supervision
 
     def train(self) -> Path:
         data = self.recipe.data
@@ -102,10 +101,10 @@ class _Run:
         wanted = [self.samples[index] for index in sorted(used)] + validation
         if self.recipe.perception.experts:
             self.perceptions = perceive(self.processor, wanted, self.progress)
-        monitor = Monitor(validation, self.perceptions, self.collator, self.training.batch_size)
+        monitor = Monitor(validation, self.perceptions, self.processor, self.training.batch_size)
         self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
-            steps.parameter_groups(self.model, self.training),
+            sampling.parameter_groups(self.model, self.training),
             weight_decay=self.training.weight_decay,
             fused=True,
             **ADAM,
@@ -114,7 +113,7 @@ class _Run:
         frozen = sum(p.numel() for p in self.model.parameters()) - count
         self.progress.note(f"training {count / 1e6:.1f} M parameters around {frozen / 1e6:.1f} M frozen ones")
         done = load_checkpoint(self.run_dir, self.model.adapter_parameters(), optimizer)
-        self._guide(fresh=done == 0)
+        self._align(fresh=done == 0)
         self._loop(optimizer, monitor, done)
         return self._finish()
 
@@ -137,21 +136,22 @@ class _Run:
                         save_checkpoint(self.run_dir, step + 1, parameters, getattr(optimizer, "optimizer", optimizer))
                 advance(1, _headline(values))
 
-    def _guide(self, fresh: bool) -> None:
-        """Find what questions should read, where the recipe asks for it, and align a ``fresh`` model with it."""
+    def _align(self, fresh: bool) -> None:
+        """Find what questions should attend to, where the recipe asks for it, and align a ``fresh`` model with it."""
         plan = self.training.align
-        if not self.perceptions or not (self.training.guide or plan.steps):
+        if not self.perceptions or not (self.training.attention_supervision or plan.steps):
             return
-        guide = guide_for(self.processor, self.perceptions.values(), self.recipe.mixer.none_token)
-        guided = Collator(self.processor, guide=guide)
-        if self.training.guide:
-            self.guided = guided
+        null_token = self.recipe.mixer.null_token
+        finder = TargetFinder.from_perceptions(self.processor, self.perceptions.values(), null_token)
+        if self.training.attention_supervision:
+            self.finder = finder
         if fresh and plan.steps:
             used = sorted({index for batch in self.batches for index in batch})
             with self.progress.bar("aligning", plan.steps) as advance:
                 align(
                     self.model,
-                    guided,
+                    self.processor,
+                    finder,
                     [self.samples[index] for index in used],
                     self.perceptions,
                     steps=plan.steps,
@@ -159,20 +159,21 @@ class _Run:
                     learning_rate=plan.learning_rate,
                     seed=self.recipe.seed,
                     advance=advance,
-                    with_words=self.kept_words.add,
+                    word_cache=self.word_cache,
                 )
 
     def _step(self, step: int, model, optimizer, parameters) -> dict[str, float]:
-        self.model.connector.requires_grad_(steps.step_at(self.training, step).train_connector)
+        for connector in self.model.images.adapters().values():
+            connector.requires_grad_(sampling.step_at(self.training, step).train_connector)
         batch = self._batch(step)
-        factor = steps.rate_at(self.training, step)
+        factor = sampling.rate_at(self.training, step)
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * factor
         output = model(**batch)
         loss, values = output.loss, {"loss": float(output.loss.detach())}
-        if "guide" in batch:
-            loss = loss + self.training.guide * output.guide_loss
-            values["guide"] = float(output.guide_loss.detach())
+        if output.attention_loss is not None:
+            loss = loss + self.training.attention_supervision * output.attention_loss
+            values["attention"] = float(output.attention_loss.detach())
         self.accelerator.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), self.training.clip, error_if_nonfinite=True)
         optimizer.step()
@@ -183,18 +184,24 @@ class _Run:
         """This process's share of the step's batch, with the step's draws."""
         seed, training = self.recipe.seed, self.training
         indices = self.batches[step]
-        part = steps.step_at(training, step)
-        keep = ~steps.draw_rows(seed, step, len(indices), part.image_dropout, "image")
-        blind = steps.draw_rows(seed, step, len(indices), training.perception_dropout, "perception")
+        part = sampling.step_at(training, step)
+        keep = ~sampling.draw_rows(seed, step, len(indices), part.image_dropout, "image")
+        blind = sampling.draw_rows(seed, step, len(indices), training.perception_dropout, "perception")
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = list(range(len(indices)))[rank::world] or [0]  # a last short batch still gives every process a row
         samples = [self.samples[indices[i]] for i in mine]
-        seen = [None if blind[i] else self.perceptions.get(s.image_id) for i, s in zip(mine, samples, strict=True)]
-        batch = self.guided(samples, seen)
-        batch = self.kept_words.add(batch)
+        seen = [
+            [None if blind[i] else self.perceptions.get(image) for image in sample.image_ids]
+            for i, sample in zip(mine, samples, strict=True)
+        ]
+        batch = self.processor.batch([sample.conversation for sample in samples], seen, labels=True)
+        if self.finder is not None and "aux_input_ids" in batch:
+            words = (batch["aux_input_ids"], batch["aux_attention_mask"])
+            batch["attention_targets"] = target_masks(self.finder, self.processor, samples, *words)
+        batch = self.word_cache.add(batch)
         batch["image_keep"] = keep[mine]
         if part.routing == "random_module":
-            batch["module_choices"] = steps.draw_modules(seed, step, len(self.model.mixers))
+            batch["module_choices"] = sampling.draw_modules(seed, step, len(self.model.mixers))
         return {key: value.to(self.accelerator.device) for key, value in batch.items()}
 
     def _finish(self) -> Path:

@@ -1,7 +1,7 @@
-"""Auxiliary words in context, computed once per perception instead of once per question and epoch.
+"""Cache auxiliary words in context, computed once per perception instead of once per question and epoch.
 
-Knows: tensors. The host's lower layers, which put the words in context, are frozen: what they make of a perception is
-the same in every step. It is kept in half precision, the most recently used first to stay.
+Knows: tensors. The host's lower layers, which put the words in context, are frozen, so that a perception has the same
+states in every step. They are cached in half precision; the least recently used are dropped first.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 
-class KeptWords:
+class WordCache:
     """Adds ``aux_words`` to batches.
 
     Args:
         model: an augmented model.
-        most: how many perceptions are kept; one of a hundred tokens and a width of 576 takes 115 kB.
+        size: how many perceptions are cached; one of a hundred tokens and a width of 576 takes 115 kB.
     """
 
-    def __init__(self, model: nn.Module, most: int = 4096) -> None:
-        self.model, self.most = model, most
+    def __init__(self, model: nn.Module, size: int = 4096) -> None:
+        self.model, self.size = model, size
         self.rows: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
     def add(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class KeptWords:
         if fresh:
             device = next(self.model.parameters()).device
             with torch.no_grad():
-                words = self.model.aux_words(ids[fresh].to(device), mask[fresh].to(device))
+                words = self.model.auxiliary.words(ids[fresh].to(device), mask[fresh].to(device))
             for number, found in zip(fresh, words.bfloat16().cpu(), strict=True):
                 self.rows[rows[number]] = found[mask[number].bool()].clone()
         width = self.model.get_input_embeddings().embedding_dim
@@ -43,6 +43,6 @@ class KeptWords:
         for number, row in enumerate(rows):
             padded[number][mask[number].bool()] = self.rows[row].float()
             self.rows.move_to_end(row)
-        while len(self.rows) > self.most:
+        while len(self.rows) > self.size:
             self.rows.popitem(last=False)
         return {**batch, "aux_words": padded}

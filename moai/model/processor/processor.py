@@ -5,6 +5,7 @@ Knows: its three encoders, one each of prompts, images and perceptions, and how 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlace
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
 from moai.model.processor.prompts import Encoded, PromptEncoder
 from moai.model.run_folder import HOST_PROCESSOR, write_manifest
+from moai.plugins import registry
 from moai.types import Conversation, Perception
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from moai.perception.running.perceiver import Perceiver
     from moai.perception.words.token_budget import Spoken
 
+log = logging.getLogger("moai")
 SETTINGS = (
     "image_token", "image_tokens", "placeholder", "experts", "expert_options", "expert_versions", "language", "style",
     "inject", "panoptic_map", "max_aux_tokens", "max_length",
@@ -132,12 +135,25 @@ class MoaiProcessor(ProcessorMixin):
         if self._running.perceiver is None:
             from moai.perception.running.perceiver import Perceiver
 
-            self._running.perceiver = Perceiver(self.experts, options=self.expert_options)
+            self._running.perceiver = Perceiver(self.installed_experts(), options=self.expert_options)
         return self._running.perceiver
 
     @perceiver.setter
     def perceiver(self, perceiver: Perceiver) -> None:
         self._running.perceiver = perceiver
+
+    def installed_experts(self) -> list[str]:
+        """Name those of the run's experts that are installed; warn of missing ones, and of other versions."""
+        known = registry().experts
+        for name in self.experts:
+            trained = self.expert_versions.get(name, {})
+            version, package = trained.get("version"), trained.get("distribution") or "its plugin"
+            if name not in known:
+                log.warning("expert '%s' is not installed, so answers do without it; pip install %s", name, package)
+            elif version is not None and known[name].version != version:
+                now = known[name].version
+                log.warning("expert '%s' has version %s, and the run was trained with %s (%s)", name, now, version, package)
+        return [name for name in self.experts if name in known]
 
     # Batches -----------------------------------------------------------------------------------------------------
 
@@ -194,8 +210,10 @@ class MoaiProcessor(ProcessorMixin):
     def perceive(self, images: Sequence[Sequence[Any]]) -> list[list[Perception]]:
         """Run the experts on each row's images; without experts every row is empty."""
         flat = [image for row in images for image in row]
-        found = iter(self.perceiver.perceive(flat) if flat and self.experts else ())
-        return [[next(found) for _ in row] if self.experts else [] for row in images]
+        if not flat or not self.experts:
+            return [[] for _ in images]
+        found = iter(self.perceiver.perceive(flat))
+        return [[next(found) for _ in row] for row in images]
 
     def _built(self, rows: Sequence[Row], labels: bool = False) -> BatchFeature:
         made = build_batch(

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moai.model.host.native_vision import sees
-from moai.model.mixer.graft import Conditioning
+from moai.model.encoders.connectors import TextInput, VisionOutput
+from moai.model.mixer.forward_context import ForwardContext, MixerInputs
+from moai.model.mixer.graft import half_precision
 from moai.model.modeling import MoaiForConditionalGeneration
 
 ANSWER = 8  # tokens whose logits a training step computes, per sample
@@ -43,17 +44,21 @@ def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int]) -> Ten
     """One sample as in training. Not ``model.forward``: that asks masks for their values, and there are none."""
     table = model.get_input_embeddings().weight
     width, image, prompt = table.shape[1], tokens["image"], tokens["prompt"]
-    with model._precision():
-        if sees(model.config):  # its vision tower is frozen and reads pixels: autograd keeps nothing of it
+    with half_precision(table):
+        connector = model.images.adapters().get("connector")
+        if connector is None:  # the host's vision tower is frozen and takes pixels: autograd keeps nothing of it
             images = torch.empty(1, image, width)
-        else:
-            images = model.connector(torch.empty(1, image, model.vision.width))  # by width: pooling comes before
-        aux = model.compressor(torch.empty(1, tokens["aux"], width), torch.ones(1, tokens["aux"], dtype=torch.bool))
+        else:  # by width: pooling comes before
+            wide = model.images.vision.width
+            output = VisionOutput(torch.empty(1, image, wide), torch.empty(1, wide), (1, image))
+            text = TextInput(torch.empty(1, prompt, width), torch.ones(1, prompt, dtype=torch.bool))
+            images = connector(output, text) if getattr(connector, "reads_text", False) else connector(output)
+        words = torch.empty(1, tokens["aux"], width)
+        aux = model.auxiliary.compressor(words, torch.ones(1, tokens["aux"], dtype=torch.bool))
     embeds = torch.cat([images.to(table.dtype), torch.empty(1, prompt, width, dtype=table.dtype)], dim=1)
     places = [torch.zeros(1, n, dtype=torch.long) for n in (images.shape[1], prompt)]
     masks = [torch.ones_like(place, dtype=torch.bool) for place in places]
-    model.holder.conditioning = Conditioning(
-        places[0], masks[0], places[1], masks[1], aux, torch.ones(1, aux.shape[1], dtype=torch.bool)
-    )
-    logits = model.host(inputs_embeds=embeds, use_cache=False, logits_to_keep=ANSWER).logits
+    inputs = MixerInputs(places[0], masks[0], places[1], masks[1], aux, torch.ones(1, aux.shape[1], dtype=torch.bool))
+    with ForwardContext(model.graft, inputs).running():
+        logits = model.host(inputs_embeds=embeds, use_cache=False, logits_to_keep=ANSWER).logits
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), torch.zeros(ANSWER, dtype=torch.long))

@@ -1,4 +1,4 @@
-"""What ``plan`` has to know of a host that sees for itself: how many tokens its processor makes of a picture.
+"""Count the tokens of a picture for a host with its own vision.
 
 Knows: the host's configuration and processor files; its weights are not needed, and those of a hub id not downloaded.
 """
@@ -6,16 +6,17 @@ Knows: the host's configuration and processor files; its weights are not needed,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from transformers import PreTrainedConfig
 
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, HostError, RecipeError
-from moai.model.host.native_vision import HOST, host_image_token
-from moai.model.processor.native_vision import SeeingProcessor
+from moai.model.host.native_vision import host_image_token
+from moai.model.processor.image_places import HostImagePlaces
 from moai.recipe.schema import Recipe
-from moai.training.native_vision_build import host_processor
+from moai.training.build import host_processor
 
 PICTURE = (640, 480)  # pixels: width, height
 
@@ -30,16 +31,16 @@ def refuse_shapes(**shapes: str | None) -> None:
         if given:
             option = f"--{name.replace('_', '-')}"
             raise RecipeError(
-                f"{option} cannot describe a host that sees for itself (host.sees: true); leave it out, "
+                f"{option} cannot describe a host with its own vision (vision.kind: host); leave it out, "
                 "and give in host.reference a folder with the host's config.json and processor files"
             )
 
 
-def seeing_tokens(recipe: Recipe, config: PreTrainedConfig, picture: tuple[int, int]) -> int:
+def host_image_tokens(recipe: Recipe, config: PreTrainedConfig, picture: tuple[int, int]) -> int:
     """How many tokens the host's processor makes of a blank picture.
 
     Args:
-        recipe: with ``host.sees: true``.
+        recipe: with ``vision.kind: host``.
         config: the host's.
         picture: width and height in pixels.
 
@@ -52,11 +53,10 @@ def seeing_tokens(recipe: Recipe, config: PreTrainedConfig, picture: tuple[int, 
         own = host_processor(reference, resolve(reference) if here else reference, revision)
     except HostError as error:
         raise AssetError(f"{error}; a plan needs these files to know how many tokens a picture is") from None
-    processor = SeeingProcessor(own)
-    [row], _ = processor.place([[host_image_token(config)]], [[Image.new("RGB", picture)]])
-    return len(row)
+    [place], _ = HostImagePlaces(own).encode([[Image.new("RGB", picture)]])
+    return len(place)
 
 
-def seeing_arguments(config: PreTrainedConfig) -> dict:
-    """What of ``MoaiConfig`` says that the host sees for itself."""
-    return {"vision": {"reference": HOST}, "image_token_id": host_image_token(config)}
+def host_vision(config: PreTrainedConfig) -> dict[str, Any]:
+    """The fields of ``MoaiConfig`` for a host with its own vision."""
+    return {"vision": {"kind": "host"}, "image_token_id": host_image_token(config)}

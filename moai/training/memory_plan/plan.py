@@ -19,14 +19,14 @@ from transformers.pytorch_utils import Conv1D
 
 from moai.compat import FakeTensorMode
 from moai.model.config import MoaiConfig
-from moai.model.host.checks import check_eyes
-from moai.model.host.native_vision import sees
-from moai.model.mixer.graft import decoder_layers
+from moai.model.encoders.image_input import EncoderImages
+from moai.model.host.checks import check_vision
+from moai.model.host.layers import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.recipe.schema import Recipe
+from moai.recipe.schema import EncoderVision, Recipe
 from moai.training.build import image_tokens, trained_parts
 from moai.training.memory_plan.activations import kept_by_autograd
-from moai.training.memory_plan.native_vision import PICTURE, refuse_shapes, seeing_arguments, seeing_tokens
+from moai.training.memory_plan.native_vision import PICTURE, host_image_tokens, host_vision, refuse_shapes
 from moai.training.memory_plan.shapes import encoder_of, host_config_of, llama
 
 CARDS = (24, 48, 80)  # GiB
@@ -109,28 +109,32 @@ def plan(
         recipe: the recipe; neither its data nor its weights are touched.
         host_shape: ``"layers=32,width=4096,.."`` in place of ``host.reference``: a Llama.
         vision_shape: ``"width=1024,layers=24,.."`` in place of the vision encoder: a CLIP.
-        picture: width and height, for a host that sees for itself: it may make more tokens of larger pictures.
+        picture: width and height, for a host with its own vision: it may make more tokens of larger pictures.
         prompt, aux: question tokens and words of perception per sample.
 
     Raises:
         MoaiError: a part that cannot be found; the message names the shape option that would do instead.
     """
-    seeing = recipe.host.sees
-    if seeing:
+    encoder = recipe.vision if isinstance(recipe.vision, EncoderVision) else None
+    if encoder is None:
         refuse_shapes(host_shape=host_shape, vision_shape=vision_shape)
     host_config = llama(host_shape) if host_shape else host_config_of(recipe)
-    check_eyes(host_config, recipe.host.reference, seeing)
-    image = seeing_tokens(recipe, host_config, picture) if seeing else None
+    check_vision(host_config, recipe.host.reference, encoder is None)
     with _quiet(), FakeTensorMode():
         dtype = getattr(torch, recipe.host.dtype)
-        auto = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+        auto = AutoModelForImageTextToText if encoder is None else AutoModelForCausalLM
         with no_init_weights():  # what SigLIP draws its first weights from asks tensors for their values
             host = auto.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
         host.tie_weights()  # which comes with the first weights otherwise
-        vision = None if seeing else encoder_of(recipe, vision_shape)
-        tokens = {"image": image or image_tokens(recipe, vision), "prompt": prompt, "aux": aux}
-        given = {"host": {}, "vision": {}, "image_tokens": tokens["image"], **trained_parts(recipe)}
-        given |= seeing_arguments(host_config) if seeing else {}
+        vision = None if encoder is None else encoder_of(encoder, vision_shape)
+    image = host_image_tokens(recipe, host_config, picture) if encoder is None else None
+    with _quiet(), FakeTensorMode():
+        tokens = {"image": image or image_tokens(encoder, vision), "prompt": prompt, "aux": aux}
+        given = {"host": {}, "image_tokens": tokens["image"], **trained_parts(recipe)}
+        if encoder is None:
+            given |= host_vision(host_config)
+        else:
+            given |= {"vision": {"kind": encoder.kind}, "connector": encoder.connector.model_dump()}
         config = MoaiConfig(text_config=host_config, **given)
         model = MoaiForConditionalGeneration(config, host=host, vision=vision)
         outside, kept = kept_by_autograd(model, tokens, True), kept_by_autograd(model, tokens, False)
@@ -145,8 +149,8 @@ def plan(
 
 def _parts(model: MoaiForConditionalGeneration, quantization: str | None) -> tuple[Part, ...]:
     parts = [_host(model.host, quantization)]
-    if not sees(model.config):  # such a host's vision tower is among its own parameters
-        parts.append(_part("vision", model.vision))
+    if isinstance(model.images, EncoderImages):  # a host's own vision is among its own parameters
+        parts.append(_part("vision", model.images.vision))
     for name, module in model.adapters().items():
         part = _part(name, module)  # adapters are kept in FP32, and AdamW keeps two moments of each parameter
         parts.append(Part(name, part.parameters, part.weights, part.weights, 2 * part.weights))

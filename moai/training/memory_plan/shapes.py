@@ -13,7 +13,7 @@ from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, RecipeError, nearest
 from moai.model.encoders.vision import VisionEncoder, build_vision
-from moai.recipe.schema import Recipe
+from moai.recipe.schema import EncoderVision, Recipe
 
 HOST_SHAPE = {"layers": 32, "width": 4096, "heads": 32, "kv": None, "ffn": 11008, "vocab": 32000, "context": 4096}
 VISION_SHAPE = {"width": 1024, "layers": 24, "heads": 16, "ffn": 4096, "patch": 14}
@@ -54,7 +54,7 @@ def host_config_of(recipe: Recipe) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(_config_file(reference, recipe.host.revision) or resolve_host(reference))
     except AssetError as error:
-        other = "" if recipe.host.sees else "; or describe the host with --host-shape layers=32,width=4096,heads=32"
+        other = "" if recipe.vision.kind == "host" else "; or describe the host with --host-shape layers=32,width=4096,heads=32"
         raise AssetError(f"{error}{other}") from None
 
 
@@ -67,13 +67,13 @@ def _config_file(reference: str, revision: str | None) -> Path | None:
     return resolve(f"{reference}/config.json", revision) if is_hub_id else None
 
 
-def encoder_of(recipe: Recipe, shape: str | None) -> VisionEncoder:
-    """The recipe's vision encoder with random weights, or a CLIP of the shape ``"width=1024,layers=24,.."``.
+def encoder_of(encoder: EncoderVision, shape: str | None) -> VisionEncoder:
+    """Build the vision encoder with random weights, or a CLIP of the shape ``"width=1024,layers=24,.."``.
 
     Raises:
         RecipeError: its shape is not known; AssetError: it cannot be found.
     """
-    v = recipe.vision
+    v = encoder
     if shape:
         s = _shape(shape, VISION_SHAPE, "--vision-shape")
         config = CLIPVisionConfig(
@@ -83,7 +83,7 @@ def encoder_of(recipe: Recipe, shape: str | None) -> VisionEncoder:
         return VisionEncoder(AutoModel.from_config(config), config.hidden_size, drop_first=1)
     if v.architecture is not None:
         return build_vision(architecture=v.architecture, reference=None)
-    if v.reference in (None, "host"):
+    if v.reference is None:
         raise RecipeError("plan cannot tell the shape of this vision encoder; describe it with --vision-shape")
     try:
         body = AutoModel.from_config(AutoConfig.from_pretrained(_config_file(v.reference, v.revision) or v.reference))

@@ -11,30 +11,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from moai.model.encoders.facts import fact_ends
-from moai.types import Perception
+from moai.model.processor.prompts import IGNORED
+from moai.types import Perception, Sample, Turn
+
+if TYPE_CHECKING:
+    from moai.model.processor.processor import MoaiProcessor
 
 COMMON = 0.01  # share of all perceptions in which a word must be said to count as one that perceptions use
 ALWAYS = 0.9  # share of all perceptions from which on a fact is not about an image, but how a perception begins
 
 
-def guide_for(processor, perceptions: Iterable[Perception], none_token: bool) -> Guide:
-    """The guide for what ``processor`` makes of the perceptions of the training data."""
-    tokenizer = processor.tokenizer
-    spoken = [processor.aux_inputs([[seen]])["aux_input_ids"][0].tolist() for seen in perceptions]
-    return Guide(spoken, fact_ends(tokenizer), lambda token: tokenizer.decode([token]), none_token)
-
-
-class Guide:
-    """Finds the words that a question should read.
+class TargetFinder:
+    """Finds the words that a question should attend to.
 
     Args:
         perceptions: token ids of every verbalized perception of the training data; which words they use is learnt here.
         ends: tokens that end a fact.
         text_of: a token's text; tokens are the same word when they differ in case and white space only, as the first
-            word of a text does from the same word further behind.
-        none_token: the model has a token that says "none of these".
+            word of a text does from the same word further on.
+        null_token: the model has a token that stands for "none of these".
     """
 
     def __init__(
@@ -42,16 +43,25 @@ class Guide:
         perceptions: Iterable[Sequence[int]],
         ends: Sequence[int],
         text_of: Callable[[int], str],
-        none_token: bool = False,
+        null_token: bool = False,
     ) -> None:
-        self.ends, self.none_token = frozenset(ends), none_token
+        self.ends, self.null_token = frozenset(ends), null_token
         self._word = lru_cache(None)(lambda token: text_of(token).strip().casefold())
         perceptions = list(perceptions)
         rows = [{self._word(token) for token in row if token not in self.ends} for row in perceptions]
         counts = Counter(word for row in rows for word in row)
         self.used = {word for word, count in counts.items() if word and count >= COMMON * len(rows)}
-        said = Counter(fact for row in perceptions for fact in {self._said(row, f) for f in self._facts(row)})
-        self.always = {fact for fact, count in said.items() if count >= ALWAYS * len(rows)}
+        facts = Counter(fact for row in perceptions for fact in {self._text(row, f) for f in self._facts(row)})
+        self.always = {fact for fact, count in facts.items() if count >= ALWAYS * len(rows)}
+
+    @classmethod
+    def from_perceptions(
+        cls, processor: MoaiProcessor, perceptions: Iterable[Perception], null_token: bool
+    ) -> TargetFinder:
+        """Build the finder for what ``processor`` makes of the perceptions of the training data."""
+        tokenizer = processor.tokenizer
+        words = [processor.perceptions.words([perception]) for perception in perceptions]
+        return cls(words, fact_ends(tokenizer), lambda token: tokenizer.decode([token]), null_token)
 
     def targets(
         self, words: Sequence[int], question: Sequence[int], answer: Sequence[int], said: str
@@ -90,7 +100,7 @@ class Guide:
             found = [found] if found else []
         else:
             found = self._answering(heard, facts, phrases, self._words(answer))
-        none = self.none_token and asked and heard and not found and (yes_no or not full)
+        none = self.null_token and asked and heard and not found and (yes_no or not full)
         return [[len(heard)]] if none else found
 
     def _answering(
@@ -125,7 +135,7 @@ class Guide:
         found = (self._word(token) for token in tokens)
         return [word[:-1] if word[-1:] == "s" and word[:-1] in self.used else word for word in found]
 
-    def _said(self, words: Sequence[int], fact: list[int]) -> tuple[str, ...]:
+    def _text(self, words: Sequence[int], fact: list[int]) -> tuple[str, ...]:
         return tuple(self._words(words[position] for position in fact))
 
     def _facts(self, words: Sequence[int]) -> list[list[int]]:
@@ -152,3 +162,44 @@ def _places(phrases: list[list[str]], row: list[str]) -> list[int]:
             return []
         places += range(start, start + len(phrase))
     return places
+
+
+def target_masks(
+    finder: TargetFinder, processor: MoaiProcessor, samples: Sequence[Sample], ids: Tensor, mask: Tensor
+) -> Tensor:
+    """Mark what each sample's question should attend to among its words: ``(B, G, A + 1)`` bool, one row per group.
+
+    The last column is the null token's. ``G`` is the largest number of groups, at least 1.
+
+    Args:
+        finder: of the training data.
+        processor: for the tokens of questions and answers.
+        samples: in the order of the batch.
+        ids, mask: ``aux_input_ids`` and ``aux_attention_mask`` ``(B, A)``.
+    """
+    found = []
+    for sample, row, real in zip(samples, ids, mask.bool(), strict=True):
+        words = row[real].tolist()
+        found.append((len(words), finder.targets(words, *_tokens(processor, sample), sample.answer)))
+    most = max((len(groups) for _, groups in found), default=1)
+    targets = torch.zeros(len(samples), max(most, 1), ids.shape[1] + 1, dtype=torch.bool)
+    for row, (length, groups) in enumerate(found):
+        for number, group in enumerate(groups):
+            targets[row, number, [position if position < length else -1 for position in group]] = True
+    return targets
+
+
+def _tokens(processor: MoaiProcessor, sample: Sample) -> tuple[Sequence[int], list[int]]:
+    """Token ids of the question, and of the answer without the token that closes it."""
+    conversation = sample.conversation
+    prompt = conversation.prompt
+    if sample.question_translation is not None:
+        asked = (Turn("user", sample.question_translation),)
+    else:
+        asked = prompt.turns
+    if not sample.answer:
+        return processor.prompts.prompt(asked).ids, []
+    encoded, stops = processor.encode(conversation, labels=True), processor.prompts.stops
+    begin = len(processor.encode(prompt).ids)  # of the last answer
+    answer = [token for token in encoded.labels[begin:] if token not in stops and token != IGNORED]
+    return processor.prompts.prompt(asked).ids, answer
