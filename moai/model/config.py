@@ -12,6 +12,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from moai.model.run_format import FORMAT
+
 
 @strict
 class MoaiConfig(PreTrainedConfig):
@@ -32,6 +34,7 @@ class MoaiConfig(PreTrainedConfig):
         fact_ends: tokens that stand between two facts; each auxiliary word then also carries the mean of its fact's
             words. None leaves words alone, as published.
         word_order: what facts and questions say as a whole also says in which order their words stand.
+        format: of the run folder; see ``moai.model.run_format``.
         image_token_id: the placeholder's id; ``image_tokens``: placeholders per image.
     """
 
@@ -48,6 +51,7 @@ class MoaiConfig(PreTrainedConfig):
     context_layer: int | None = None
     fact_ends: list[int] | None = None
     word_order: bool = False
+    format: int = FORMAT
     image_token_id: int = 0
     image_tokens: int = 9
 
