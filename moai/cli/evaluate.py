@@ -73,8 +73,10 @@ def evaluate(
 
 def recipe_of(run: Path) -> Recipe:
     """The resolved recipe that a run folder was trained with."""
+    from moai.model.run_format import check_format
     from moai.recipe.loading import load_recipe
 
+    check_format(run)  # before the recipe, whose keys of before would be refused as unknown
     path = run / "recipe.yaml"
     if not path.is_file():
         raise CheckpointError(f"{run} is no run folder: it has no recipe.yaml; `moai train` makes one")

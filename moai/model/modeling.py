@@ -37,7 +37,7 @@ from moai.model.mixer.forward_context import ForwardContext, MixerInputs, checkp
 from moai.model.mixer.graft import graft, ungraft
 from moai.model.mixer.mixer import Mixer
 from moai.model.run_folder import load_run, save_run
-from moai.model.weight_cache import keep
+from moai.model.weight_cache import cache_weights
 from moai.plugins import registry
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel):
         Numbers are the same bit for bit. It takes half the adapters' memory more on a host in half precision. Training,
         loading and moving the model drop it; after changing weights in another way, call it again.
         """
-        keep(self.adapters().values(), self.get_input_embeddings().weight.dtype)
+        cache_weights(self.adapters().values(), self.get_input_embeddings().weight.dtype)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MoaiForConditionalGeneration:
@@ -271,8 +271,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel):
                 tokens. Left out, it is everything without a label, or all of the prompt. What stands between two
                 answers is mixed by itself, so that no later turn changes an earlier one.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
-            attention_targets: ``(B, G, A + 1)`` bool: groups of auxiliary words that the last prompt token should attend
-                to, then the null token; see :meth:`Mixer.attention_loss`.
+            attention_targets: ``(B, G, A + 1)`` bool: groups of auxiliary words that the last prompt token should
+                attend to, then the null token; see :meth:`Mixer.attention_loss`.
             labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others, zero without any.
             num_items_in_batch: divide the sum of the losses by this instead, as transformers' ``Trainer`` asks for
                 gradient accumulation.
@@ -280,8 +280,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel):
 
         Returns:
             ``loss`` (with labels), ``logits`` (with labels only at the answer positions), and the cache under the name
-            that this version of transformers gives it; with ``attention_targets`` also ``attention_loss``, the mean over
-            the mixers.
+            that this version of transformers gives it; with ``attention_targets`` also ``attention_loss``, the mean
+            over the mixers.
 
         Raises:
             PromptError: placeholders without images; perceptions beside ``inputs_embeds`` alone; nothing to attribute.

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def unit(x: Tensor) -> Tensor:
+def rms_normalize(x: Tensor) -> Tensor:
     """Each vector at unit root mean square; zero stays zero."""
     return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
 
@@ -16,4 +16,4 @@ def centered(x: Tensor, mask: Tensor) -> Tensor:
     kept = mask[..., None].to(x.dtype)
     count = kept.sum(dim=1, keepdim=True)
     mean = (x * kept).sum(dim=1, keepdim=True) / count.clamp(min=1)
-    return unit(x - mean * (count > 1))
+    return rms_normalize(x - mean * (count > 1))

@@ -1,7 +1,7 @@
-"""What follows from weights alone, kept while the weights stay: half-precision copies and products of factors.
+"""Cache what follows from weights alone: half-precision copies, and products of factors.
 
 Knows: modules. Adapters have fp32 weights beside a host in half precision, and every forward would round and multiply
-them anew, which costs as much as a short prompt's own products. Nothing is kept unless it is asked for, by
+them anew, which costs as much as a short prompt's own products. Nothing is cached unless it is asked for, by
 ``fix_adapters`` of the model, and numbers are the same bit for bit.
 """
 
@@ -14,55 +14,55 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Keeper(nn.Module):
-    """A module that may keep what follows from its weights; training, loading and moving them throws it away.
+class WeightCache(nn.Module):
+    """A module that may cache what follows from its weights; training, loading and moving them drops it.
 
-    A weight changed in place behind the module's back (``parameter.data``) is not noticed: call ``keep`` again.
+    A weight that is changed in place (``parameter.data``) is not noticed: call ``cache_weights`` again.
     """
 
-    kept = None
+    cached = None
 
-    def keep(self, dtype: torch.dtype) -> None:
-        """Compute and keep it, for forwards without gradients that compute in ``dtype``."""
+    def cache_weights(self, dtype: torch.dtype) -> None:
+        """Compute and cache it, for forwards without gradients that compute in ``dtype``."""
         raise NotImplementedError
 
     def train(self, mode: bool = True):
-        """As in PyTorch; training forgets."""
+        """As in PyTorch; training drops the cache."""
         if mode:
-            self.kept = None
+            self.cached = None
         return super().train(mode)
 
     def _apply(self, fn, recurse=True):
-        self.kept = None
+        self.cached = None
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args, **kwargs):
-        self.kept = None
+        self.cached = None
         return super()._load_from_state_dict(*args, **kwargs)
 
 
-class KeptLinear(Keeper, nn.Linear):
-    """A linear layer that may keep its weight as autocast rounds it."""
+class CachedLinear(WeightCache, nn.Linear):
+    """A linear layer that may cache its weight as autocast rounds it."""
 
-    def keep(self, dtype: torch.dtype) -> None:
-        """See :class:`Keeper`; without a narrower ``dtype`` there is nothing to keep."""
-        self.kept = self.weight.detach().to(dtype) if dtype.itemsize < self.weight.dtype.itemsize else None
+    def cache_weights(self, dtype: torch.dtype) -> None:
+        """See :class:`WeightCache`; without a narrower ``dtype`` there is nothing to cache."""
+        self.cached = self.weight.detach().to(dtype) if dtype.itemsize < self.weight.dtype.itemsize else None
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., in) -> (..., out)``."""
-        kept = self.kept
-        if kept is not None and not torch.is_grad_enabled() and computing(x) == kept.dtype:
-            return F.linear(x, kept, self.bias)
+        cached = self.cached
+        if cached is not None and not torch.is_grad_enabled() and computing(x) == cached.dtype:
+            return F.linear(x, cached, self.bias)
         return F.linear(x, self.weight, self.bias)
 
 
-def keep(parts: Iterable[nn.Module], dtype: torch.dtype) -> None:
-    """Let everything in ``parts`` keep what it can; a module that keeps speaks for those inside it."""
+def cache_weights(parts: Iterable[nn.Module], dtype: torch.dtype) -> None:
+    """Let everything in ``parts`` cache what it can; a module that caches does so for those inside it."""
     for part in parts:
-        if isinstance(part, Keeper):
-            part.keep(dtype)
+        if isinstance(part, WeightCache):
+            part.cache_weights(dtype)
         else:
-            keep(part.children(), dtype)
+            cache_weights(part.children(), dtype)
 
 
 def computing(x: Tensor) -> torch.dtype:

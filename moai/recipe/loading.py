@@ -53,11 +53,16 @@ def resolve(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep merge: mappings join, anything else (lists too) is replaced by ``over``'s value."""
+    """Deep merge: mappings join, anything else (lists too) is replaced by ``over``'s value.
+
+    A mapping with another ``kind`` than the base's replaces it: keys of one kind mean nothing to another.
+    """
     joined = dict(base)
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(joined.get(key), Mapping)
-        joined[key] = merge(joined[key], value) if both else value
+        old = joined.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        same = both and value.get("kind", old.get("kind")) == old.get("kind")
+        joined[key] = merge(old, value) if same else value
     return joined
 
 

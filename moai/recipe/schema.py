@@ -1,6 +1,6 @@
 """The recipe's schema: every key that a YAML file may hold, with its default; unknown keys are refused.
 
-Knows: pydantic only, so that a recipe can be checked without loading torch. ``recipe_file`` reads the YAML.
+Knows: pydantic and names only, so that a recipe can be checked without loading torch. ``recipe_file`` reads the YAML.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from moai.recipe.native_vision import problem, settle
+from moai.model.arithmetic import OURS
 
 
 class Section(BaseModel):
@@ -23,26 +23,11 @@ class Host(Section):
     """The frozen language model."""
 
     reference: str  # hub id, local path, or wheel:<distribution>
-    sees: StrictBool = False  # a vision-language model with its own eyes; vision and connector are then left out
     revision: str | None = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     quantization: Literal["nf4", "int8"] | None = None  # of the frozen weights, by bitsandbytes
     attention: str = "sdpa"  # of transformers; "eager" is faster for short prompts on CPU
     chat_template: str = "host"  # "host", "question_answer", or a Jinja template
-    image_token: str | None = None  # a special token of the host that its prompts never use; found when left out
-
-
-class Vision(Section):
-    """The frozen vision encoder."""
-
-    reference: str | None = None
-    revision: str | None = None
-    architecture: str | None = None  # a timm model name; left out, reference is loaded through transformers
-    image_size: int = Field(224, ge=8)
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    layer: int | None = None
-    drop_first: int = Field(0, ge=0)
 
 
 class Connector(Section):
@@ -52,6 +37,29 @@ class Connector(Section):
     options: dict[str, Any] = {}
 
 
+class EncoderVision(Section):
+    """A frozen vision encoder and a connector; the host takes their features among its words."""
+
+    kind: Literal["encoder"]
+    reference: str | None = None
+    revision: str | None = None
+    architecture: str | None = None  # a timm model name; left out, reference is loaded through transformers
+    image_size: int = Field(224, ge=8)
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    layer: int | None = None
+    drop_first: int = Field(0, ge=0)
+    connector: Connector = Connector()
+    image_token: str | None = None  # a special token of the host that its prompts never use; found when left out
+    panoptic_map: bool = True  # the map's own tokens, when a panoptic expert answered
+
+
+class HostVision(Section):
+    """The host is a vision-language model, and its own vision gives the image tokens."""
+
+    kind: Literal["host"]
+
+
 class PerceptionSection(Section):
     """Which experts look at every image, and how their words reach the model."""
 
@@ -59,11 +67,10 @@ class PerceptionSection(Section):
     options: dict[str, dict[str, Any]] = {}  # expert name -> its options
     language: str = "en"
     style: str = "paper"  # of the verbalization: "paper", "compact", or a plugin's own
-    through: Literal["mixers", "prompt"] = "mixers"  # "prompt": as plain text in the prompt, the baseline to beat
+    inject: Literal["mixers", "prompt"] = "mixers"  # "prompt": as plain text in the prompt, the baseline to beat
     context_layer: int | None = Field(None, ge=1)  # words as the host's layer knows them, not their embeddings alone
     fact_context: bool = False  # each word also carries the mean of its fact's words; for the style "compact"
     word_order: bool = False  # these means, and those of questions, also say in which order the words stand
-    panoptic_map: bool = True  # the map's own tokens, when a panoptic expert answered
     max_tokens: int = Field(512, ge=1)  # of the verbalized perception; what is beyond is cut
 
 
@@ -75,9 +82,6 @@ class CompressorSection(Section):
     heads: int = Field(4, ge=1)
     head_width: int = Field(64, ge=1)
     feedforward: int = Field(1, ge=1)
-    positions: bool = True
-    masked: bool = True
-    slots: bool = True
 
 
 class MixerSection(Section):
@@ -85,15 +89,11 @@ class MixerSection(Section):
 
     layers: tuple[int, ...] | None = None
     every: int | None = Field(None, ge=1)
-    placement: Literal["block_input", "attention_input"] = "block_input"
     rank: int = Field(64, ge=1)
     heads: int = Field(4, ge=1)
-    activation: Literal["none", "gelu"] = "none"
-    identity_init: bool = True
-    sharpness: float | None = Field(4.0, gt=0)
-    normalize: bool = True
-    match_init: bool = False
-    none_token: bool = False
+    qk_norm_scale: float | None = Field(4.0, gt=0)  # null with the published arithmetic
+    tie_qk_at_init: bool = False
+    null_token: bool = False
     question_context: float = Field(0.0, ge=0)  # weight of the question's words beside a token's own; true is 1
     copy_words: bool = False
 
@@ -122,10 +122,10 @@ class Step(Section):
 
     steps: int = Field(ge=0)
     routing: Literal["random_module", "gates"]
-    image_dropout: float = Field(0.5, ge=0, le=1)  # share of samples whose image features are zeroed
-    train_connector: bool = True  # false: frozen, and no backward pass runs through the host below the first mixer
-    kinds: dict[str, Share] = {}  # answer type -> share of its samples that an epoch uses, in [0, 1]; others use all
-    balance: bool = False  # as many "yes" as "no" for every question text: what the question gives away is gone
+    image_dropout: float | None = Field(None, ge=0, le=1)  # share of samples with zeroed image features
+    train_connector: bool | None = None  # true; false stops the backward pass at the first mixer
+    sampling_rate_by_type: dict[str, Share] = {}  # answer type -> share of its samples that an epoch uses; others all
+    balance_yes_no: bool = False  # as many "yes" as "no" for every question text, so that none gives its answer away
 
 
 class Align(Section):
@@ -150,7 +150,7 @@ class Training(Section):
     final_rate: float = Field(0.05, ge=0)  # times learning_rate, at the end of the cosine
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
-    guide: float = Field(0.0, ge=0)  # weight of the loss that guides attention to the words which say the answer
+    attention_supervision: float = Field(0.0, ge=0)  # weight of the loss on attention to words that hold the answer
     perception_dropout: float = Field(0.1, ge=0, le=1)  # share of samples without any perception: makes "off" fair
     checkpoint_every: int = Field(50, ge=1)
     monitor_every: int = Field(40, ge=1)
@@ -173,10 +173,9 @@ class Recipe(Section):
     version: Literal[1]
     name: str
     seed: int = 0
-    preset: Literal["moai", "official"] = "moai"
+    arithmetic: Literal["moai", "published"] = "moai"  # see ``moai.model.arithmetic``
     host: Host
-    vision: Vision | None
-    connector: Connector | None = Connector()
+    vision: Annotated[EncoderVision | HostVision, Field(discriminator="kind")]
     perception: PerceptionSection = PerceptionSection()
     compressor: CompressorSection = CompressorSection()
     mixer: MixerSection = MixerSection()
@@ -186,73 +185,72 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _apply_preset(cls, data: Any) -> Any:
-        """``preset: official`` fills in the published arithmetic; keys that the recipe names itself win."""
-        if not isinstance(data, dict) or data.get("preset") != "official":
-            return data
-        data = dict(data)
-        for part in ("mixer", "compressor"):
-            given = data.get(part) or {}
-            if isinstance(given, dict):
-                data[part] = {**OFFICIAL[part], **given}
+    def _settle_qk_norm(cls, data: Any) -> Any:
+        """Leave the cosine out of the published arithmetic where the recipe does not name it."""
+        if isinstance(data, dict) and data.get("arithmetic") == "published":
+            mixer = data.get("mixer") or {}
+            if isinstance(mixer, dict):
+                return {**data, "mixer": {"qk_norm_scale": None, **mixer}}
         return data
 
-    @model_validator(mode="before")
-    @classmethod
-    def _settle_who_sees(cls, data: Any) -> Any:
-        """``host.sees: true`` leaves out what only an encoder of ours has."""
-        steps = {name: Training.model_fields[name].default for name in ("step1", "step2")}
-        plain = {name: step.model_dump(exclude_unset=True) for name, step in steps.items()}
-        return settle(data, plain) if isinstance(data, dict) else data
-
     @model_validator(mode="after")
-    def _one_of_them_sees(self) -> Recipe:
-        """Either the host, or an encoder in front of it."""
-        if found := problem(self):
-            raise ValueError(found)
+    def _images_of_steps(self) -> Recipe:
+        """Image dropout and the connector are there with an encoder of ours only."""
+        encoder = isinstance(self.vision, EncoderVision)
+        steps = {}
+        for name in ("step1", "step2"):
+            step = getattr(self.training, name)
+            given = {"image_dropout": step.image_dropout, "train_connector": step.train_connector}
+            if not encoder and (extra := [key for key, value in given.items() if value]):
+                raise ValueError(f"training.{name}.{extra[0]} needs vision.kind: encoder; leave it out")
+            defaults = {"image_dropout": 0.5 if encoder else 0.0, "train_connector": encoder}
+            filled = {key: defaults[key] if value is None else value for key, value in given.items()}
+            steps[name] = step.model_copy(update=filled)
+        object.__setattr__(self, "training", self.training.model_copy(update=steps))
         return self
 
     @model_validator(mode="after")
     def _something_trains(self) -> Recipe:
-        """Without mixers the connector is all that learns."""
+        """Without mixers the connector is all that learns, where there is one."""
         parts = {"step1": self.training.step1, "step2": self.training.step2}
         for name, part in parts.items():
             if self.mixer.layers == () and part.steps and not part.train_connector:
-                raise ValueError(f"without mixers, training.{name}.train_connector: false leaves nothing to train")
+                raise ValueError(
+                    f"without mixers and without a connector that trains, training.{name} has nothing to train; "
+                    "name mixer.layers, or set train_connector: true with vision.kind: encoder"
+                )
         return self
 
     @model_validator(mode="after")
-    def _can_be_guided(self) -> Recipe:
-        """Attention can be guided only where mixers read words, and compressed tokens start from words."""
-        if self.mixer.copy_words and not self.compressor.slots:
-            raise ValueError("mixer.copy_words needs compressor.slots: true; without, no token stands for a word")
-        if not (self.training.guide or self.training.align.steps):
+    def _published_has_it(self) -> Recipe:
+        """The published arithmetic has none of what we added to the mixers, and its compressed tokens are no words."""
+        ours = {f"mixer.{key}": getattr(self.mixer, key) for key in OURS}
+        training = self.training
+        ours |= {
+            "training.attention_supervision": training.attention_supervision,
+            "training.align.steps": training.align.steps,
+        }
+        if self.arithmetic == "published" and (extra := [key for key, value in ours.items() if value]):
+            raise ValueError(
+                f"arithmetic: published has no {', '.join(extra)}; use arithmetic: moai, or set it to false, 0 or null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attention_can_be_supervised(self) -> Recipe:
+        """Attention can be supervised only where mixers attend to words."""
+        if not (self.training.attention_supervision or self.training.align.steps):
             return self
         wanted = {
             "perception.experts": bool(self.perception.experts),
-            "perception.through: mixers": self.perception.through == "mixers",
+            "perception.inject: mixers": self.perception.inject == "mixers",
             "mixer.layers": self.mixer.layers is None or bool(self.mixer.layers),
-            "compressor.slots: true": self.compressor.slots,
         }
         if missing := [key for key, there in wanted.items() if not there]:
-            raise ValueError(f"training.guide and training.align need {', '.join(missing)}; or set both to 0")
+            needed = ", ".join(missing)
+            raise ValueError(f"training.attention_supervision and training.align need {needed}; or set both to 0")
         return self
 
     def to_yaml(self) -> str:
         """The resolved recipe, as it is kept in the run folder."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-# The published modules' arithmetic: GELU behind every projection, the normed input of self-attention, no positions, no
-# padding mask, latents of their own. (github.com/ByungKwanLee/MoAI at a7728a8)
-OFFICIAL: dict[str, dict[str, Any]] = {
-    "mixer": {
-        "every": 8, "rank": 64, "heads": 4, "placement": "attention_input", "activation": "gelu",
-        "identity_init": False, "sharpness": None, "normalize": False, "match_init": False,
-        "none_token": False, "question_context": False, "copy_words": False,
-    },
-    "compressor": {
-        "latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1,
-        "positions": False, "masked": False, "slots": False,
-    },
-}  # fmt: skip

@@ -112,9 +112,7 @@ def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, 
     )
 
 
-def _encoder_config(
-    recipe: Recipe, encoder: EncoderVision, host: nn.Module, processor: MoaiProcessor
-) -> MoaiConfig:
+def _encoder_config(recipe: Recipe, encoder: EncoderVision, host: nn.Module, processor: MoaiProcessor) -> MoaiConfig:
     """Everything that ``from_pretrained`` will need, with the hashes of the frozen parts."""
     h, vision = recipe.host, {"kind": encoder.kind, **vision_arguments(encoder)}
     if encoder.reference is not None:

@@ -43,9 +43,10 @@ def check_kinds(samples: Sequence[Sample], training: Training) -> None:
     for part in (training.step1, training.step2):
         for kind in part.sampling_rate_by_type:
             if kind not in known:
-                raise RecipeError(f"training.step1/2.sampling_rate_by_type: no sample is of kind '{kind}'{nearest(kind, known)}")
+                key = "training.step1/2.sampling_rate_by_type"
+                raise RecipeError(f"{key}: no sample is of kind '{kind}'{nearest(kind, known)}")
         if part.steps and all(part.sampling_rate_by_type.get(kind, 1.0) <= 0 for kind in known):
-            raise RecipeError("training.step1/2.sampling_rate_by_type leaves no samples; give at least one kind a share above 0")
+            raise RecipeError("training.step1/2.sampling_rate_by_type leaves no samples; give a kind a rate above 0")
 
 
 def perceive(processor, samples: Sequence[Sample], progress: Progress) -> Seen:

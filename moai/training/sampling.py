@@ -45,8 +45,8 @@ def draw_batches(
     """Indices of the samples of each optimisation step.
 
     Both training steps walk through epochs of fresh shuffles, grouped by length within pools, or, with
-    ``mixed_lengths``, only kept apart by a factor of two. ``Step.sampling_rate_by_type`` says which share of a kind's samples an epoch
-    uses. A different share each epoch, so that all are seen in time.
+    ``mixed_lengths``, only kept apart by a factor of two. ``Step.sampling_rate_by_type`` says which share of a kind's
+    samples an epoch uses. A different share each epoch, so that all are seen in time.
 
     Args:
         seed: of every draw.

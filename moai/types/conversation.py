@@ -109,8 +109,8 @@ class Conversation:
         """Build a conversation from messages as transformers' chat templates take them.
 
         Args:
-            messages: ``{"role": .., "content": .., }``; the content a text, or items ``{"type": "text", "text": ..}`` and
-                ``{"type": "image"}``. An image item may hold its image as ``image``, ``url`` or ``path``.
+            messages: ``{"role": .., "content": .., }``; the content a text, or items
+                ``{"type": "text", "text": ..}`` and ``{"type": "image"}``. An image item may hold its image as ``image``, ``url`` or ``path``.
             images: those of the image items that hold none, in order.
 
         Raises:

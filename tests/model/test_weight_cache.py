@@ -8,15 +8,17 @@ import torch
 
 from moai.model.mixer.gather import add, take
 from moai.model.mixer.mixer import Mixer, Streams
-from moai.model.weight_cache import KeptLinear
+from moai.model.weight_cache import CachedLinear
 
 WIDTH = 128
-FORMS = [{"sharpness": 4.0}, {"sharpness": None}, {"sharpness": 4.0, "none_token": True}]
+FORMS = [{"qk_norm_scale": 4.0}, {"qk_norm_scale": None}, {"qk_norm_scale": 4.0, "null_token": True}]
 
 
 def made(**options):
     torch.manual_seed(0)
-    mixer = Mixer(WIDTH, rank=8, heads=4, identity_init=False, **options).eval()
+    mixer = Mixer(WIDTH, rank=8, heads=4, **options).eval()
+    for module in mixer.attention.values():
+        torch.nn.init.normal_(module.output.up.weight, std=8**-0.5)
     for gate in (mixer.gate_image, mixer.gate_language):
         torch.nn.init.normal_(gate.weight, std=0.1)
     return mixer
@@ -47,7 +49,7 @@ def test_six_modules_at_once_have_the_numbers_and_gradients_of_one_by_one(option
 
 
 def test_in_half_precision_they_are_as_near_to_full_precision():
-    mixer, s, apart = made(sharpness=4.0), streams(), {}
+    mixer, s, apart = made(qk_norm_scale=4.0), streams(), {}
     with torch.no_grad():
         exact = mixer(s)
         for mixer.joined in (False, True):
@@ -65,7 +67,7 @@ def test_without_context_nothing_is_learnt_about_reading_it():
     assert mixer.attention["image_self"].query.down.weight.grad is not None
 
 
-@pytest.mark.parametrize("options", [*FORMS, {"activation": "gelu"}], ids=str)
+@pytest.mark.parametrize("options", [*FORMS, {"arithmetic": "published"}], ids=str)
 def test_kept_weights_give_the_same_bits(options):
     mixer, s = made(**options), streams()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -76,7 +78,7 @@ def test_kept_weights_give_the_same_bits(options):
 
 
 def test_they_are_used_without_gradients_and_in_their_dtype_only():
-    layer, x = KeptLinear(8, 8), torch.randn(2, 8)
+    layer, x = CachedLinear(8, 8), torch.randn(2, 8)
     expected = layer(x)
     layer.keep(torch.bfloat16)
     layer.kept.zero_()

@@ -45,7 +45,7 @@ GUIDED = {"host": {"chat_template": "question_answer"}, "compressor": {"latents"
 
 
 def test_guide_and_align_work(family, tmp_path):
-    given = {**GUIDED, "mixer": {"none_token": True}}
+    given = {**GUIDED, "mixer": {"null_token": True}}
     recipe = small(family, training={**WHOLE, "align": {"steps": 3, "batch_size": 4}, "guide": 0.5}, **given)
     first, second = (train(recipe, tmp_path / name) for name in ("first", "second"))
     lines = read_log(first)

@@ -142,7 +142,7 @@ def test_perception_is_learnt_when_the_images_are_dropped(tmp_path, monkeypatch)
         "batch_size": 16, "learning_rate": 1e-2, "compressor_rate": 1.0, "checkpoint_every": 100, "monitor_every": 100,
     }  # fmt: skip
     data = {"name": "tiny-colors", "validation_limit": 8}
-    run = train(tiny.recipe(training=plan, data=data, mixer={"sharpness": 4.0}), tmp_path / "run")
+    run = train(tiny.recipe(training=plan, data=data, mixer={"qk_norm_scale": 4.0}), tmp_path / "run")
     last = read_log(run)[-1]
     assert last["loss_on"] < 0.7 * read_log(run)[0]["loss"]
     assert last["loss_shuffled"] > last["loss_on"] + 0.2

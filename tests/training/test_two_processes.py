@@ -35,7 +35,7 @@ training._Run._finish = keep
 training.train(tiny.recipe(assets, **json.loads(sys.argv[3])), out / "run")
 """
 BLIND = {"steps": 3, "routing": "random_module", "image_dropout": 1.0, "train_connector": False}
-GUIDED = {"mixer": {"none_token": True}, "training": {"guide": 0.3, "align": {"steps": 3}, "step1": BLIND}}
+GUIDED = {"mixer": {"null_token": True}, "training": {"guide": 0.3, "align": {"steps": 3}, "step1": BLIND}}
 
 
 @pytest.mark.parametrize("changes", [{}, GUIDED], ids=["plain", "guided"])

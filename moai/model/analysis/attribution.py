@@ -186,7 +186,7 @@ def _rollout(compressor: Compressor, mask: Tensor, ends: Tensor | None, steps: l
     count, width = len(compressor.latents), mask.shape[1]
     order, lengths = compressor.order(mask, ends)
     found = torch.zeros(len(mask), count, width, device=mask.device)
-    if compressor.init_from_tokens and width:
+    if not compressor.published and width:
         found.scatter_(2, compressor.start_index(lengths)[..., None], 1.0)
     for weights, part in steps:
         read = weights[..., :width] + weights[..., width:] @ found

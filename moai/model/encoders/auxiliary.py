@@ -21,7 +21,7 @@ from moai.model.encoders.image_input import ImageInput
 from moai.model.encoders.vision import without_memory
 from moai.model.mixer.copying import mean_row, rows_of
 from moai.model.mixer.graft import Graft, half_precision
-from moai.model.norms import unit
+from moai.model.norms import rms_normalize
 
 
 class Auxiliary(NamedTuple):
@@ -102,7 +102,7 @@ class AuxiliaryEncoder(nn.Module):
         with half_precision(self.host.get_input_embeddings().weight):
             if pixel_values is not None:
                 maps = self._images[0].encode_maps(pixel_values.flatten(0, 1))
-                maps = unit(maps) if self.centered else maps
+                maps = rms_normalize(maps) if self.centered else maps
                 maps = maps.unflatten(0, pixel_values.shape[:2])  # (B, M, tokens, D)
                 words = torch.cat([words, maps.flatten(1, 2)], dim=1)
             states = self.compressor(words, mask, ends, trace)
@@ -111,13 +111,14 @@ class AuxiliaryEncoder(nn.Module):
     def words(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embed auxiliary words ``(B, A)`` as ``(B, A, D)`` in fp32; only frozen weights take part."""
         words = self.host.get_input_embeddings()(input_ids).float()
-        words = unit(words - self.mean_embedding()) if self.centered else words * self.scale
+        words = rms_normalize(words - self.mean_embedding()) if self.centered else words * self.scale
         if self.context_layer is not None and input_ids.shape[1]:
             states = context_states(self.host, self.graft, input_ids, attention_mask, self.context_layer)
-            words = unit(unit(words) + states)
+            words = rms_normalize(rms_normalize(words) + states)
         if self.fact_ends is not None:
             facts = fact_embeddings(words, input_ids, attention_mask, self.fact_ends, self.word_order)
-            words = unit(unit(words) + 2**0.5 * facts)  # its fact says more about a word than the word itself
+            # Its fact says more about a word than the word itself.
+            words = rms_normalize(rms_normalize(words) + 2**0.5 * facts)
         return words
 
     @torch.no_grad()
@@ -170,7 +171,7 @@ class AuxiliaryEncoder(nn.Module):
         """
         embedded = self.host.get_input_embeddings()(input_ids.masked_fill(~words, 0)).float()
         whole = torch.zeros_like(input_ids)
-        return pooled_embedding(unit(embedded - self.mean_embedding()), words, whole, self.word_order)[:, 0]
+        return pooled_embedding(rms_normalize(embedded - self.mean_embedding()), words, whole, self.word_order)[:, 0]
 
     def target_latents(
         self, targets: Tensor, input_ids: Tensor, attention_mask: Tensor, pixel_mask: Tensor | None = None
@@ -203,8 +204,8 @@ class AuxiliaryEncoder(nn.Module):
             raise PromptError("this model copies words; give aux_sources beside aux_states, or aux_input_ids instead")
 
     def _check_starts(self, key: str) -> None:
-        if not self.compressor.init_from_tokens:
-            raise RecipeError(f"{key} needs arithmetic: moai; with the published one no compressed token starts from a word")
+        if self.compressor.published:
+            raise RecipeError(f"{key} needs arithmetic: moai; no compressed token of the other starts from a word")
 
     def _starts(self, mask: Tensor, ends: Tensor | None) -> Tensor:
         """Which auxiliary token each compressed one starts from, ``(B, C)``."""

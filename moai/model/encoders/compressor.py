@@ -2,8 +2,7 @@
 
 Knows: tensors. Source: MoAI (arXiv 2403.07508) section 3.2; Flamingo (arXiv 2204.14198) appendix A.1.1. The published
 form has neither positions nor a padding mask, which makes it a bag of words whose result depends on its neighbours in
-the batch; ours has both, and starts each latent from one of the auxiliary tokens. ``positions``, ``masked`` and
-``init_from_tokens`` switch each of the three.
+the batch; ours has both, and starts each latent from one of the auxiliary tokens.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moai.model.arithmetic import is_published
 from moai.model.mixer.gather import gather_tokens
-from moai.model.weight_cache import KeptLinear
+from moai.model.weight_cache import CachedLinear
 
 
 class PerceiverLayer(nn.Module):
@@ -28,14 +28,14 @@ class PerceiverLayer(nn.Module):
         self.heads = heads
         self.norm_input = nn.LayerNorm(width)
         self.norm_latents = nn.LayerNorm(width)
-        self.query = KeptLinear(width, inner, bias=False)
-        self.key_value = KeptLinear(width, 2 * inner, bias=False)
-        self.output = KeptLinear(inner, width, bias=False)
+        self.query = CachedLinear(width, inner, bias=False)
+        self.key_value = CachedLinear(width, 2 * inner, bias=False)
+        self.output = CachedLinear(inner, width, bias=False)
         self.feedforward = nn.Sequential(
             nn.LayerNorm(width),
-            KeptLinear(width, width * feedforward, bias=False),
+            CachedLinear(width, width * feedforward, bias=False),
             nn.GELU(),
-            KeptLinear(width * feedforward, width, bias=False),
+            CachedLinear(width * feedforward, width, bias=False),
         )
         if identity_init:
             nn.init.zeros_(self.output.weight)
@@ -65,10 +65,10 @@ class Compressor(nn.Module):
         width: decoder width ``D``.
         latents: compressed tokens ``C``.
         depth, heads, head_width, feedforward: of the resampler; the published form is 4, 4, 64, 1.
-        positions: add sinusoidal positions to the auxiliary tokens, so that order counts.
-        masked: keep padding out of the attention.
-        init_from_tokens: latent ``i`` starts from the auxiliary token at ``i * length / C`` plus a small learned part, instead of
-            from a learned vector alone; an untrained compressor then hands on what it was given.
+        arithmetic: ``"moai"``: auxiliary tokens get sinusoidal positions, so that order counts; padding stays out of
+            the attention; and latent ``i`` starts from the auxiliary token at ``i * length / C`` plus a small learned
+            part, so that an untrained compressor returns its input. ``"published"``: none of the three, and each latent
+            is a learned vector.
     """
 
     def __init__(
@@ -80,15 +80,14 @@ class Compressor(nn.Module):
         heads: int = 4,
         head_width: int = 64,
         feedforward: int = 1,
-        positions: bool = True,
-        masked: bool = True,
-        init_from_tokens: bool = True,
+        arithmetic: str = "moai",
     ) -> None:
         super().__init__()
-        self.positions, self.masked, self.init_from_tokens = positions, masked, init_from_tokens
-        self.latents = nn.Parameter(torch.randn(latents, width) * (0.02 if init_from_tokens else 1.0))
+        self.published = is_published(arithmetic)
+        self.latents = nn.Parameter(torch.randn(latents, width) * (1.0 if self.published else 0.02))
         self.layers = nn.ModuleList(
-            PerceiverLayer(width, heads, head_width, feedforward, identity_init=init_from_tokens) for _ in range(depth)
+            PerceiverLayer(width, heads, head_width, feedforward, identity_init=not self.published)
+            for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
 
@@ -98,19 +97,17 @@ class Compressor(nn.Module):
         ``ends (B, A)`` are tokens that are read but that no latent starts from, such as the commas between facts. A
         row without auxiliary tokens gets latents too; whoever reads them must mask that row.
         """
-        given = mask
+        if trace is not None:
+            trace.compressing(self, mask, ends)
         order, length = self.order(mask, ends)
-        if self.masked:
+        latents = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
+        if not self.published:
             x = gather_tokens(x, order)
             mask = mask.gather(1, order)
-        if self.positions:
             x = x + 0.5 * sinusoids(x.shape[1], x.shape[2], x.device, x.dtype)
-        latents = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
-        if self.init_from_tokens and x.shape[1]:
-            latents = latents + self._starts(x, length)
-        attended = mask if self.masked else None
-        if trace is not None:
-            trace.compressing(self, given, ends)
+            if x.shape[1]:
+                latents = latents + self._starts(x, length)
+        attended = None if self.published else mask
         for layer in self.layers:
             if trace is not None:
                 trace.step(layer, latents, x, attended)
@@ -122,7 +119,7 @@ class Compressor(nn.Module):
 
         Padding may stand on either side: it comes last, so that positions do not depend on it, and before it ``ends``.
         """
-        if not self.masked:
+        if self.published:
             order = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
             return order, torch.full_like(order[:, :1], mask.shape[1])
         words = mask if ends is None else mask & ~ends

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from moai.errors import RecipeError
-from moai.model.weight_cache import KeptLinear
+from moai.model.weight_cache import CachedLinear
 
 
 class VisionOutput(NamedTuple):
@@ -39,7 +39,7 @@ class MLPConnector(nn.Sequential):
     spatial = True
 
     def __init__(self, in_width: int, out_width: int) -> None:
-        super().__init__(KeptLinear(in_width, out_width), nn.GELU(), KeptLinear(out_width, out_width))
+        super().__init__(CachedLinear(in_width, out_width), nn.GELU(), CachedLinear(out_width, out_width))
 
     def forward(self, vision: VisionOutput) -> Tensor:
         """``(N, n, V) -> (N, n, D)``."""
@@ -50,7 +50,7 @@ class MLPConnector(nn.Sequential):
         return patches
 
 
-class LinearConnector(KeptLinear):
+class LinearConnector(CachedLinear):
     """One linear layer with bias, as in the first LLaVA; keeps the token count."""
 
     spatial = True
@@ -72,7 +72,7 @@ class AverageConnector(nn.Module):
     def __init__(self, in_width: int, out_width: int, side: int = 3) -> None:
         super().__init__()
         self.side, self.pool = side, nn.AdaptiveAvgPool2d(side)
-        self.project = KeptLinear(in_width, out_width)
+        self.project = CachedLinear(in_width, out_width)
 
     def forward(self, vision: VisionOutput) -> Tensor:
         """``(N, n, V) -> (N, side * side, D)``; the patches must form a grid.

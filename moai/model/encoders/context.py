@@ -16,12 +16,12 @@ from moai.errors import HostError
 from moai.model.host.layers import decoder_layers
 from moai.model.mixer.forward_context import ForwardContext, Reached
 from moai.model.mixer.graft import Graft
-from moai.model.norms import centered, unit
+from moai.model.norms import centered, rms_normalize
 
 
 @torch.no_grad()
 def context_states(host: nn.Module, graft: Graft, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor:
-    """Run the host on ``input_ids``, without mixers, up to decoder layer ``layer``, and return the states that enter it.
+    """Run the host on ``input_ids`` without mixers, and return the hidden states that enter decoder layer ``layer``.
 
     Args:
         host: the frozen language model.
@@ -48,7 +48,7 @@ def context_states(host: nn.Module, graft: Graft, input_ids: Tensor, mask: Tenso
         attended = mask
     states = _states_entering(host, graft, input_ids, attended, layer)
     kept = mask.bool()
-    return centered(unit(states[:, added:].float()), kept) * kept[..., None]
+    return centered(rms_normalize(states[:, added:].float()), kept) * kept[..., None]
 
 
 def _states_entering(host: nn.Module, graft: Graft, input_ids: Tensor, mask: Tensor, layer: int) -> Tensor:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from moai.model.norms import unit
+from moai.model.norms import rms_normalize
 
-MARKS = frozenset(",.;:!?、，。；：！？،؛۔।")  # that end a fact or a sentence in the languages of the templates
+END_MARKS = frozenset(",.;:!?、，。；：！？،؛۔।")  # that end a fact or a sentence in the languages of the templates
 
 ORDER = 0.7  # weight of the order beside the words themselves
 
@@ -22,7 +22,7 @@ def fact_ends(tokenizer) -> list[int]:
     """Ids of the tokens that are nothing but a mark: what stands between two facts of the style ``compact``."""
     found = []
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
-        if len(token) <= 8 and (text := tokenizer.convert_tokens_to_string([token]).strip()) and set(text) <= MARKS:
+        if len(token) <= 8 and (text := tokenizer.convert_tokens_to_string([token]).strip()) and set(text) <= END_MARKS:
             found.append(number)
     return found
 
@@ -63,15 +63,15 @@ def pooled_embedding(words: Tensor, inside: Tensor, number: Tensor, ordered: boo
     """
     kept = inside.to(words.dtype)
     where = number[..., None].expand_as(words)
-    mean = unit(torch.zeros_like(words).scatter_add(1, where, words * kept[..., None]))
+    mean = rms_normalize(torch.zeros_like(words).scatter_add(1, where, words * kept[..., None]))
     if not ordered:
         return mean
     counts = torch.zeros_like(kept).scatter_add(1, number, kept)
     rank = kept.cumsum(dim=1) - 1 - (counts.cumsum(dim=1) - counts).gather(1, number)
     last = counts.gather(1, number) - 1
     weights = kept * (1 - 2 * rank / last.clamp(min=1)) * (last > 0)  # a word alone has no order
-    order = unit(torch.zeros_like(words).scatter_add(1, where, words * weights[..., None]))
-    return unit(mean + ORDER * order.roll(words.shape[-1] // 2, dims=-1))
+    order = rms_normalize(torch.zeros_like(words).scatter_add(1, where, words * weights[..., None]))
+    return rms_normalize(mean + ORDER * order.roll(words.shape[-1] // 2, dims=-1))
 
 
 def fact_numbers(ids: Tensor, mask: Tensor, ends: Iterable[int]) -> tuple[Tensor, Tensor]:

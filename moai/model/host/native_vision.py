@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-
 from typing import Any
 
 from torch import nn

@@ -1,7 +1,7 @@
 """One attention module of a mixer: rank-factored projections, query added to the output by the mixer.
 
 Knows: tensors. Source: MoAI (arXiv 2403.07508) section 3.3; the published code puts a GELU behind every projection,
-the paper writes none. Both are reachable by ``activation``.
+the paper writes none. Both are reachable by ``arithmetic``.
 
 A head is ``D / H`` wide, yet its queries, keys and values have only the rank's worth of freedom. Where the rank is the
 smaller of the two, products of second factors are taken once and attention runs at the rank's width, with the same
@@ -16,23 +16,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moai.errors import HostError
-from moai.model.mixer.low_rank import EPSILON, Tables, keys, queries, scale, tables
-from moai.model.weight_cache import KeptLinear
+from moai.model.arithmetic import is_published
+from moai.model.mixer.low_rank import EPSILON, Tables, keys, logit_scale, queries, tables
+from moai.model.weight_cache import CachedLinear
 
 ROW = 1 << 20  # elements of one row's projection; from here a CPU is faster row by row
 
 
 class FactoredLinear(nn.Module):
-    """A ``(width, width)`` projection as two factors of ``rank``, without bias, and an optional activation behind.
+    """A ``(width, width)`` projection as two factors of ``rank``, without bias, and a GELU after it with ``gelu=True``.
 
     ``zero=True`` starts the second factor at zero, so that the projection's output is exactly zero.
     """
 
-    def __init__(self, width: int, rank: int, *, activation: str = "none", zero: bool = False) -> None:
+    def __init__(self, width: int, rank: int, *, gelu: bool = False, zero: bool = False) -> None:
         super().__init__()
-        self.down = KeptLinear(width, rank, bias=False)
-        self.up = KeptLinear(rank, width, bias=False)
-        self.activation = activation
+        self.down = CachedLinear(width, rank, bias=False)
+        self.up = CachedLinear(rank, width, bias=False)
+        self.gelu = gelu
         nn.init.normal_(self.down.weight, std=width**-0.5)
         nn.init.normal_(self.up.weight, std=rank**-0.5)
         if zero:
@@ -43,9 +44,9 @@ class FactoredLinear(nn.Module):
         return self.widen(self.down(x))
 
     def widen(self, x: Tensor) -> Tensor:
-        """The second factor and the activation alone: ``(..., r) -> (..., D)``."""
+        """Apply the second factor and the activation alone: ``(..., r) -> (..., D)``."""
         x = self.up(x)
-        return F.gelu(x) if self.activation == "gelu" else x
+        return F.gelu(x) if self.gelu else x
 
 
 class AttentionModule(nn.Module):
@@ -55,10 +56,10 @@ class AttentionModule(nn.Module):
         width: decoder width ``D``; must be divisible by ``heads``.
         rank: rank of the four projections (the paper: 64).
         heads: attention heads (the published code: 4).
-        activation: ``"none"`` (paper) or ``"gelu"`` (published code: behind every projection).
-        identity_init: start the output projection at zero, so that a fresh module changes nothing.
-        sharpness: when set, the logits are this times the cosine of query and key; 4 or more makes attention selective
-            from the first step. ``None`` is the paper's scaled dot product.
+        arithmetic: ``"moai"``: no activations (as the paper), and an output projection that starts at zero, so that a
+            fresh module changes nothing; ``"published"``: a GELU after every projection, and a random start.
+        qk_norm_scale: when set, the logits are this times the cosine of query and key; 4 or more makes attention
+            selective from the first step. ``None`` is the paper's scaled dot product.
     """
 
     def __init__(
@@ -67,23 +68,22 @@ class AttentionModule(nn.Module):
         *,
         rank: int = 64,
         heads: int = 4,
-        activation: str = "none",
-        identity_init: bool = True,
-        sharpness: float | None = None,
+        arithmetic: str = "moai",
+        qk_norm_scale: float | None = None,
     ) -> None:
         super().__init__()
         if width % heads:
             raise HostError(f"the host's width {width} cannot be split into {heads} heads; change mixer.heads")
         self.heads = heads
-        self.sharpness = sharpness
-        self.query = FactoredLinear(width, rank, activation=activation)
-        self.key = FactoredLinear(width, rank, activation=activation)
-        self.value = FactoredLinear(width, rank, activation=activation)
-        self.output = FactoredLinear(width, rank, activation=activation, zero=identity_init)
+        self.qk_norm_scale = qk_norm_scale
+        self.plain = not is_published(arithmetic)
+        self.query = FactoredLinear(width, rank, gelu=not self.plain)
+        self.key = FactoredLinear(width, rank, gelu=not self.plain)
+        self.value = FactoredLinear(width, rank, gelu=not self.plain)
+        self.output = FactoredLinear(width, rank, gelu=not self.plain, zero=self.plain)
         # By the module's shape alone: a choice by the batch's would let a row's last bits depend on its neighbours.
         self.size = width // heads  # of a head
-        self.narrow = rank < self.size
-        self.plain = activation == "none"
+        self.low_rank = rank < self.size
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the update for ``x``; the mixer adds ``x`` itself.
@@ -106,16 +106,16 @@ class AttentionModule(nn.Module):
         """:meth:`forward` up to the output projection's first factor, ``(B, T, r)``; ``output.widen`` does the rest."""
         if context.shape[1] == 0:
             return x.new_zeros(*x.shape[:2], self.output.down.out_features)
-        made = self.tables() if self.narrow and self.plain else None
+        made = self.tables() if self.low_rank and self.plain else None
         q, k, factor = self._queries_keys(x, context, made)
         v = self._values(context, made)  # (B, H, K, r), or (B, H, K, D/H) where the rank saves nothing
         seen = None if mask is None else readable(mask)
-        if self.narrow and not self.plain:
+        if self.low_rank and not self.plain:
             out = _sum_over_heads(q, k, v, seen, factor)
         else:
             attention_mask = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, K)
             out = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=attention_mask, scale=factor)
-            out = out.sum(dim=1) if self.narrow else self.output.down(out.transpose(1, 2).flatten(2))  # (B, T, r)
+            out = out.sum(dim=1) if self.low_rank else self.output.down(out.transpose(1, 2).flatten(2))  # (B, T, r)
         return out if mask is None else out * mask.any(dim=1)[:, None, None].to(out.dtype)
 
     def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -128,13 +128,13 @@ class AttentionModule(nn.Module):
 
     def logits(self, x: Tensor, context: Tensor) -> Tensor:
         """What the weights are the softmax of, ``(B, H, T, K)``, without a mask."""
-        made = self.tables() if self.narrow and self.plain else None
+        made = self.tables() if self.low_rank and self.plain else None
         q, k, factor = self._queries_keys(x, context, made)
         return q @ k.transpose(-1, -2) * factor
 
     def _queries_keys(self, x: Tensor, context: Tensor, made: Tables | None) -> tuple[Tensor, Tensor, float]:
         """Per head, queries ``(B, H, T, .)``, keys ``(B, H, K, .)``, and the factor on their product."""
-        factor = scale(self.size, self.sharpness)
+        factor = logit_scale(self.size, self.qk_norm_scale)
         if made is not None:
             y, z = self.query.down(x), self.key.down(context)  # (B, T, r), (B, K, r)
             with torch.autocast(x.device.type, enabled=False):
@@ -142,14 +142,14 @@ class AttentionModule(nn.Module):
                 k = keys(z, made.key_size, self.heads, self.size)
             return q.transpose(1, 2), k.transpose(1, 2).to(q.dtype), factor
         q, k = self._split(self.query(x)), self._split(self.key(context))  # (B, H, T, D/H), (B, H, K, D/H)
-        if self.sharpness is not None:
+        if self.qk_norm_scale is not None:
             # Root mean square with an epsilon, not F.normalize: dropped-out images are zero vectors, whose gradient
             # there would be divided by 1e-12.
             q, k = (F.rms_norm(part, (part.shape[-1],), eps=EPSILON) for part in (q, k))
         return q, k, factor
 
     def _values(self, context: Tensor, made: Tables | None) -> Tensor:
-        if not self.narrow:
+        if not self.low_rank:
             return self._split(self.value(context))
         if made is None:
             down = self.output.down.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # (H, D/H, r)
@@ -162,7 +162,7 @@ class AttentionModule(nn.Module):
         """What the second factors come to; only of a module that is narrow and plain."""
         ups = (self.query.up.weight, self.key.up.weight, self.value.up.weight)
         with torch.autocast(ups[0].device.type, enabled=False):
-            return tables(*ups, self.output.down.weight, self.heads, self.sharpness is not None)
+            return tables(*ups, self.output.down.weight, self.heads, self.qk_norm_scale is not None)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

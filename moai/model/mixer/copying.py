@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from moai.model.norms import unit
+from moai.model.norms import rms_normalize
 
 STEP = 4.0  # how fast gates open
 
@@ -33,21 +33,21 @@ class Copying(nn.Module):
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
-    def forward(self, query: Tensor, read: Tensor, said: Tensor) -> Tensor:
+    def forward(self, query: Tensor, weights: Tensor, sources: Tensor) -> Tensor:
         """The update ``(B, D)``, in units of the token's own size.
 
         Args:
             query: ``(B, D)``, the token as the mixer reads it.
-            read: attention ``(B, H, C)``.
-            said: ``(B, C, D)``, each auxiliary token's word, zero where it is none.
+            weights: attention ``(B, H, C)``.
+            sources: ``(B, C, D)``, each auxiliary token's word, zero where it is none.
         """
-        weights = torch.einsum("bh,bhc->bc", (self.gate(query) * self.scale).to(read.dtype), read)
-        return torch.einsum("bc,bcd->bd", weights, said.to(read.dtype))
+        gated = torch.einsum("bh,bhc->bc", (self.gate(query) * self.scale).to(weights.dtype), weights)
+        return torch.einsum("bc,bcd->bd", gated, sources.to(gated.dtype))
 
 
 def rows_of(table: Tensor, ids: Tensor, mean: Tensor) -> Tensor:
     """The words ``ids (...)`` as rows of ``table (V, D)`` less ``mean (D,)``, at unit scale in fp32."""
-    return unit(table[ids].float() - mean)
+    return rms_normalize(table[ids].float() - mean)
 
 
 def mean_row(table: Tensor) -> Tensor:

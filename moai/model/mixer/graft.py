@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from moai.errors import HostError
+from moai.model.arithmetic import is_published
 from moai.model.host.layers import attention_of, decoder_layers
 from moai.model.mixer.forward_context import ForwardContext, MixerInputs, Reached, current
 from moai.model.mixer.gather import gather_tokens, scatter_add_tokens
@@ -77,14 +78,14 @@ class StopHook:
             raise Reached(args[0] if args else kwargs["hidden_states"])
 
 
-def graft(host: nn.Module, mixers: nn.ModuleDict, placement: str, stop_at: int | None = None) -> Graft:
+def graft(host: nn.Module, mixers: nn.ModuleDict, arithmetic: str, stop_at: int | None = None) -> Graft:
     """Put ``mixers`` (keyed by layer number) on ``host``.
 
     Args:
         host: a causal language model.
         mixers: layer number as a string -> mixer.
-        placement: ``"block_input"`` (paper: the residual stream before the layer) or ``"attention_input"`` (published
-            code: the normed input of self-attention).
+        arithmetic: ``"moai"`` puts them on the residual stream before the layer, as the paper does; ``"published"`` on
+            the normed input of self-attention.
         stop_at: a layer at which a forward pass may stop.
 
     Returns:
@@ -102,7 +103,7 @@ def graft(host: nn.Module, mixers: nn.ModuleDict, placement: str, stop_at: int |
                 f"mixer in layer {name}, but the host has layers 0 to {len(layers) - 1}; change mixer.layers"
             )
         target = layers[int(name)]
-        if placement == "attention_input":
+        if is_published(arithmetic):
             target = attention_of(target)
             if target is None:
                 raise HostError(

@@ -33,9 +33,9 @@ def tables(query: Tensor, key: Tensor, value: Tensor, output: Tensor, heads: int
     return Tables(*(pair and (pair[0].transpose(1, 2) @ pair[1]).transpose(0, 1).flatten(1) for pair in pairs))
 
 
-def scale(size: int, sharpness: float | None) -> float:
+def logit_scale(size: int, qk_norm_scale: float | None) -> float:
     """The factor on the product of queries and keys of heads that are ``size`` wide."""
-    return size**-0.5 if sharpness is None else sharpness / size
+    return size**-0.5 if qk_norm_scale is None else qk_norm_scale / size
 
 
 def queries(y: Tensor, table: Tensor, norms: Tensor | None, heads: int, size: int) -> Tensor:

@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moai.errors import RecipeError
+from moai.model.arithmetic import OURS, is_published
 from moai.model.mixer.attention import AttentionModule
 from moai.model.mixer.copying import Copying
-from moai.model.mixer.gather import add, take
-from moai.model.mixer.stacked import CONTEXTS, Side, blended, changing, sides
-from moai.model.mixer.supervision import guide_loss
-from moai.model.norms import unit
-from moai.model.weight_cache import Keeper, computing, keep
+from moai.model.mixer.gather import gather_tokens, scatter_add_tokens
+from moai.model.mixer.stacked import CONTEXTS, StreamWeights, changing, fused, stack_weights
+from moai.model.mixer.supervision import attention_loss
+from moai.model.norms import rms_normalize
+from moai.model.weight_cache import WeightCache, cache_weights, computing
 
 IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
 READING = LANGUAGE_MODULES.index("language_aux")  # the module whose words are copied
@@ -34,55 +36,67 @@ class Streams(NamedTuple):
     aux: Tensor  # (B, C, D)
     aux_mask: Tensor  # (B, C)
     question: Tensor | None = None  # (B, D) at unit scale: what all language tokens say together
-    said: Tensor | None = None  # (B, C, D) at unit scale: the word that each auxiliary token starts from
+    sources: Tensor | None = None  # (B, C, D) at unit scale: the word that each auxiliary token starts from
 
 
-class Mixer(Keeper):
+class Mixer(WeightCache):
     """Six attention modules and two gates for one decoder layer.
 
     Args:
         width: decoder width ``D``.
-        normalize: bring each token to unit root mean square before it is read, and write the update in units of the
-            token's own, since a residual stream is a hundred times larger in its last layers than in its first (ours);
-            ``False`` is the published arithmetic.
-        match_init: start the modules that read auxiliary tokens with equal query and key projections, so that a token
-            attends to its own word among them from the first step (ours; ``False`` is the published form).
-        none_token: put one learned token behind the auxiliary ones, to be read where none of them fits (ours); what an
+        arithmetic: ``"moai"``: each token is brought to unit root mean square before it is read, and the update is
+            written in units of the token's own, since a residual stream is a hundred times larger in its last layers
+            than in its first; ``"published"``: tokens as they are, and the modules' published form.
+        tie_qk_at_init: start the modules that read auxiliary tokens with equal query and key projections, so that a
+            token attends to its own word among them from the first step (ours; ``False`` is the published form).
+        null_token: put one learned token after the auxiliary ones, to be read where none of them fits (ours); what an
             attention takes from it says "not there", which a softmax over the others alone cannot say.
         question_context: with how much weight beside their own state language tokens also carry what all of the
-            question's words say together, from `Streams.question` (ours; needs ``normalize``): the token that is about
+            question's words say together, from `Streams.question` (ours): the token that is about
             to answer is asked for the same words that the facts are made of, in every layer, and with a weight of some
             units hardly notices what mixers below have written into it. ``True`` is 1.
         copy_words: the last language token also takes the words that it reads as they are (ours): see
             :class:`~moai.model.mixer.copying.Copying`.
-        others: passed to each :class:`AttentionModule`.
+        qk_norm_scale, others: passed to each :class:`AttentionModule`.
+
+    Raises:
+        RecipeError: there is no such arithmetic, or it is the published one, which has none of what is marked as ours.
     """
 
     def __init__(
         self,
         width: int,
         *,
-        normalize: bool = True,
-        match_init: bool = False,
-        none_token: bool = False,
+        arithmetic: str = "moai",
+        qk_norm_scale: float | None = None,
+        tie_qk_at_init: bool = False,
+        null_token: bool = False,
         question_context: float = 0.0,
         copy_words: bool = False,
         **others,
     ) -> None:
         super().__init__()
-        self.normalize = normalize
-        self.question_context = float(question_context) if normalize else 0.0
+        ours = zip(OURS, (qk_norm_scale, tie_qk_at_init, null_token, question_context, copy_words), strict=True)
+        self.normalize = not is_published(arithmetic)
+        if not self.normalize and (extra := [name for name, value in ours if value]):
+            raise RecipeError(f"arithmetic: published has no mixer.{extra[0]}; use arithmetic: moai, or leave it out")
+        self.question_context = float(question_context)
         names = IMAGE_MODULES + LANGUAGE_MODULES
-        self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
-        self.joined = all(module.narrow and module.plain for module in self.attention.values())
-        self.none = nn.Parameter(torch.randn(1, 1, width)) if none_token else None
+        self.attention = nn.ModuleDict(
+            {
+                name: AttentionModule(width, arithmetic=arithmetic, qk_norm_scale=qk_norm_scale, **others)
+                for name in names
+            }
+        )
+        self.fuses = all(module.low_rank and module.plain for module in self.attention.values())
+        self.null = nn.Parameter(torch.randn(1, 1, width)) if null_token else None
         self.copying = Copying(width, self.attention["language_aux"].heads) if copy_words else None
         self.gate_image = nn.Linear(width, 3)
         self.gate_language = nn.Linear(width, 3)
         for gate in (self.gate_image, self.gate_language):  # equal weights until step 2 learns better ones
             nn.init.zeros_(gate.weight)
             nn.init.zeros_(gate.bias)
-        if match_init:
+        if tie_qk_at_init:
             for module in (self.attention["image_aux"], self.attention["language_aux"]):
                 module.key.load_state_dict(module.query.state_dict())
 
@@ -105,40 +119,42 @@ class Mixer(Keeper):
         aux = self.readable(s)
         streams = {"image": (s.image, s.image_mask), "language": (s.language, s.language_mask), "aux": aux}
         weights = (None, None) if choice else self._weights(s.image, s.language)
-        if choice is None and self.joined and all(tokens.shape[1] for tokens, _ in streams.values()):
-            one, made = self.attention["image_self"], self._sides(computing(s.image))
+        if choice is None and self.fuses and all(tokens.shape[1] for tokens, _ in streams.values()):
+            one, made = self.attention["image_self"], self._stream_weights(computing(s.image))
             gates = dict(zip(("image", "language"), weights, strict=True))
-            image_update, language_update = blended(one, made, streams, gates)
+            image_update, language_update = fused(one, made, streams, gates)
         else:
             contexts = {name: streams[context] for name, context in CONTEXTS.items()}
             picks = choice or (None, None)
             image_update = self._blend(s.image, IMAGE_MODULES, weights[0], contexts, picks[0])
             language_update = self._blend(s.language, LANGUAGE_MODULES, weights[1], contexts, picks[1])
-        if self.copying is not None and s.said is not None and (choice is None or choice[1] == READING):
-            language_update = self._with_words(language_update, s, aux)
+        if self.copying is not None and s.sources is not None and (choice is None or choice[1] == READING):
+            language_update = self._with_sources(language_update, s, aux)
         return image_update * scales[0], language_update * scales[1]
 
-    def _with_words(self, update: Tensor, s: Streams, aux: tuple[Tensor, Tensor]) -> Tensor:
+    def _with_sources(self, update: Tensor, s: Streams, aux: tuple[Tensor, Tensor]) -> Tensor:
         """``update (B, P, D)`` with the words that each row's last token reads."""
-        if s.said.shape[1] == 0 or s.language.shape[1] == 0:
+        if s.sources.shape[1] == 0 or s.language.shape[1] == 0:
             return update
         last = _last(s.language_mask)
-        query = take(s.language, last)  # (B, 1, D)
-        read = self.attention["language_aux"].weights(query, *aux)[:, :, 0, : s.said.shape[1]]  # none is no word
-        return add(update, last, self.copying(query[:, 0], read, s.said)[:, None])
+        query = gather_tokens(s.language, last)  # (B, 1, D)
+        read = self.attention["language_aux"].weights(query, *aux)[:, :, 0]
+        return scatter_add_tokens(
+            update, last, self.copying(query[:, 0], read[..., : s.sources.shape[1]], s.sources)[:, None]
+        )
 
-    def keep(self, dtype: torch.dtype) -> None:
-        """See :class:`Keeper`."""
-        if not self.joined:
-            keep(self.attention.values(), dtype)
+    def cache_weights(self, dtype: torch.dtype) -> None:
+        """See :class:`WeightCache`."""
+        if not self.fuses:
+            cache_weights(self.attention.values(), dtype)
             return
         with torch.no_grad():
-            self.kept = (dtype, sides(self.attention, dtype))
+            self.cached = (dtype, stack_weights(self.attention, dtype))
 
-    def _sides(self, dtype: torch.dtype) -> dict[str, Side]:
-        if self.kept is not None and not torch.is_grad_enabled() and self.kept[0] == dtype:
-            return self.kept[1]
-        return sides(self.attention, dtype)
+    def _stream_weights(self, dtype: torch.dtype) -> dict[str, StreamWeights]:
+        if self.cached is not None and not torch.is_grad_enabled() and self.cached[0] == dtype:
+            return self.cached[1]
+        return stack_weights(self.attention, dtype)
 
     def _weights(self, image: Tensor, language: Tensor) -> tuple[Tensor, Tensor]:
         # (B, I, 3), (B, P, 3)
@@ -162,30 +178,30 @@ class Mixer(Keeper):
         """Image and language tokens as queries, keys and gates see them."""
         if not self.normalize:
             return s.image, s.language
-        image, language = unit(s.image), unit(s.language)
+        image, language = rms_normalize(s.image), rms_normalize(s.language)
         if self.question_context and s.question is not None:
-            language = unit(language + self.question_context * s.question[:, None].to(language.dtype))
+            language = rms_normalize(language + self.question_context * s.question[:, None].to(language.dtype))
         return image, language
 
     def readable(self, s: Streams) -> tuple[Tensor, Tensor]:
-        """Auxiliary tokens and their mask as the modules read them: with the none token behind, where there is one."""
-        if self.none is None or s.aux.shape[1] == 0:
+        """Auxiliary tokens and their mask as the modules attend to them, with the null token at the end."""
+        if self.null is None or s.aux.shape[1] == 0:
             return s.aux, s.aux_mask
-        none = self.none.to(s.aux.dtype).expand(len(s.aux), -1, -1)
-        return torch.cat([s.aux, none], dim=1), torch.cat([s.aux_mask, s.aux_mask.any(dim=1, keepdim=True)], dim=1)
+        null = self.null.to(s.aux.dtype).expand(len(s.aux), -1, -1)
+        return torch.cat([s.aux, null], dim=1), torch.cat([s.aux_mask, s.aux_mask.any(dim=1, keepdim=True)], dim=1)
 
-    def guide_loss(self, s: Streams, targets: Tensor) -> Tensor:
-        """How far the last language token's attention is from what it should read: :func:`guide_loss`.
+    def attention_loss(self, s: Streams, targets: Tensor) -> Tensor:
+        """How far the last language token's attention is from what it should read: :func:`attention_loss`.
 
         Args:
             s: the streams.
-            targets: ``(B, G, C + 1)`` bool, groups of tokens, the last column for the none token.
+            targets: ``(B, G, C + 1)`` bool, groups of tokens, the last column for the null token.
         """
-        query = take(self.inputs(s)[1], _last(s.language_mask))
+        query = gather_tokens(self.inputs(s)[1], _last(s.language_mask))
         aux, mask = self.readable(s)
         logits = self.attention["language_aux"].logits(query, aux)[:, :, 0]
         asking = s.language_mask.any(dim=1)
-        return guide_loss(logits, mask, targets[..., : logits.shape[2]] & asking[:, None, None])
+        return attention_loss(logits, mask, targets[..., : logits.shape[2]] & asking[:, None, None])
 
     def gate_weights(self, s: Streams) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moai.model.mixer.attention import AttentionModule, readable
-from moai.model.mixer.low_rank import keys, queries, scale
+from moai.model.mixer.low_rank import keys, logit_scale, queries
 
 CONTEXTS = {
     "image_aux": "aux", "image_language": "language", "image_self": "image",
@@ -23,7 +23,7 @@ CONTEXTS = {
 Stream = tuple[Tensor, Tensor]  # tokens (B, T, D) and their bool mask (B, T)
 
 
-class Side(NamedTuple):
+class StreamWeights(NamedTuple):
     """The weights that meet one stream: of the three modules that change it, and of the two that read it."""
 
     down: Tensor  # (n * r, D) first factors: queries of the three, keys of the two, values of the two
@@ -44,7 +44,7 @@ def reading(stream: str) -> list[str]:
     return [name for name, context in CONTEXTS.items() if context == stream]
 
 
-def sides(attention: Mapping[str, AttentionModule], dtype: torch.dtype) -> dict[str, Side]:
+def stack_weights(attention: Mapping[str, AttentionModule], dtype: torch.dtype) -> dict[str, StreamWeights]:
     """From the modules of a mixer, for products in ``dtype``."""
     made = {name: attention[name].tables() for name in CONTEXTS}
     found = {}
@@ -54,7 +54,7 @@ def sides(attention: Mapping[str, AttentionModule], dtype: torch.dtype) -> dict[
         down += [attention[name].key.down.weight for name in others]
         down += [attention[name].value.down.weight for name in others]
         normed = made[others[0]].key_size is not None
-        found[stream] = Side(
+        found[stream] = StreamWeights(
             torch.cat(down).to(dtype),
             torch.stack([made[name].query for name in own]) if own else None,
             torch.stack([made[name].query_size for name in own]) if own and normed else None,
@@ -65,29 +65,29 @@ def sides(attention: Mapping[str, AttentionModule], dtype: torch.dtype) -> dict[
     return found
 
 
-def blended(
-    one: AttentionModule, made: Mapping[str, Side], streams: Mapping[str, Stream], gates: Mapping[str, Tensor]
+def fused(
+    one: AttentionModule, made: Mapping[str, StreamWeights], streams: Mapping[str, Stream], gates: Mapping[str, Tensor]
 ) -> list[Tensor]:
     """The updates for image and language tokens, ``(B, I, D)`` and ``(B, P, D)``.
 
     Args:
         one: any of the modules; they are alike but for their weights.
-        made: of :func:`sides`.
+        made: of :func:`stack_weights`.
         streams: each with at least one token.
         gates: ``(B, I, 3)`` for images, ``(B, P, 3)`` for language.
     """
     with torch.autocast(one.query.down.weight.device.type, enabled=False):
         asked, offered = {}, {}
-        for stream, side in made.items():
-            y = F.linear(streams[stream][0].to(side.down.dtype), side.down)
-            asked[stream], keyed, valued = _projected(one, y, side)
+        for stream, weights in made.items():
+            y = F.linear(streams[stream][0].to(weights.down.dtype), weights.down)
+            asked[stream], keyed, valued = _projected(one, y, weights)
             offered.update(zip(reading(stream), zip(keyed, valued, strict=True), strict=True))
         masks = {stream: readable(mask)[:, None, None, :] for stream, (_, mask) in streams.items()}
         some = {stream: mask.any(dim=1)[:, None, None] for stream, (_, mask) in streams.items()}
         updates = []
         for stream, weights in gates.items():
             names = changing(stream)
-            factor = scale(one.size, one.sharpness)
+            factor = logit_scale(one.size, one.qk_norm_scale)
             read = [
                 F.scaled_dot_product_attention(q, *offered[name], attn_mask=masks[CONTEXTS[name]], scale=factor)
                 for name, q in zip(names, asked[stream], strict=True)
@@ -100,15 +100,15 @@ def blended(
     return updates
 
 
-def _projected(one: AttentionModule, y: Tensor, side: Side) -> tuple[Tensor | None, Tensor, Tensor]:
+def _projected(one: AttentionModule, y: Tensor, weights: StreamWeights) -> tuple[Tensor | None, Tensor, Tensor]:
     """Queries ``(3, B, H, T, r)``, keys and values ``(2, B, H, T, r)`` from what is behind the first factors."""
-    rank, count = one.query.down.out_features, len(side.value)
+    rank, count = one.query.down.out_features, len(weights.value)
     parts = y.flatten(0, 1).unflatten(1, (-1, rank)).transpose(0, 1)  # (n, B * T, r)
     own, z, v = parts[: -2 * count], parts[-2 * count : -count], parts[-count:]
 
     def rows(x: Tensor) -> Tensor:
         return x.unflatten(1, y.shape[:2]).transpose(2, 3)
 
-    q = None if side.query is None else rows(queries(own, side.query, side.query_size, one.heads, one.size))
-    k = rows(keys(z, side.key_size, one.heads, one.size))
-    return q, k, rows((v @ side.value).unflatten(-1, (one.heads, -1)))
+    q = None if weights.query is None else rows(queries(own, weights.query, weights.query_size, one.heads, one.size))
+    k = rows(keys(z, weights.key_size, one.heads, one.size))
+    return q, k, rows((v @ weights.value).unflatten(-1, (one.heads, -1)))

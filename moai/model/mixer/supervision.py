@@ -12,7 +12,7 @@ from torch import Tensor
 NEVER = -1e30  # a logit; finite, so that rows without anything to read have gradients
 
 
-def guide_loss(logits: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+def attention_loss(logits: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
     """How far an attention is from what it should read.
 
     Heads take turns: of a row with three groups, the first and fourth head are asked for the first group, the second

@@ -48,8 +48,8 @@ def build_batch(
         labels: add ``labels``, and pad on the right.
 
     Returns:
-        ``input_ids``, ``attention_mask``, ``prompt_mask`` and perhaps ``labels``, all ``(B, S)``; the image tensors; and
-        the auxiliary tensors of :meth:`PerceptionEncoder.auxiliary`.
+        ``input_ids``, ``attention_mask``, ``prompt_mask`` and perhaps ``labels``, all ``(B, S)``; the image tensors;
+        and the auxiliary tensors of :meth:`PerceptionEncoder.auxiliary`.
 
     Raises:
         PromptError: a row with another number of placeholders than images or perceptions, or longer than the context.
@@ -94,8 +94,7 @@ def _check_counts(row: Row, image_token_id: int) -> None:
     count = row.encoded.ids.count(image_token_id)
     if count != len(row.images):
         raise PromptError(
-            f"{count} image placeholders for {len(row.images)} images; "
-            "host.chat_template must write one for each image"
+            f"{count} image placeholders for {len(row.images)} images; host.chat_template must write one for each image"
         )
     if row.perceptions and len(row.perceptions) != count:
         raise PromptError(f"{len(row.perceptions)} perceptions for {count} images; give one per image, or None")

@@ -22,6 +22,7 @@ from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlace
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
 from moai.model.processor.prompts import Encoded, PromptEncoder
 from moai.model.run_folder import HOST_PROCESSOR, write_manifest
+from moai.model.run_format import check_format
 from moai.plugins import registry
 from moai.types import Conversation, Perception
 
@@ -152,7 +153,7 @@ class MoaiProcessor(ProcessorMixin):
                 log.warning("expert '%s' is not installed, so answers do without it; pip install %s", name, package)
             elif version is not None and known[name].version != version:
                 now = known[name].version
-                log.warning("expert '%s' has version %s, and the run was trained with %s (%s)", name, now, version, package)
+                log.warning("expert '%s' has version %s; the run was trained with %s (%s)", name, now, version, package)
         return [name for name in self.experts if name in known]
 
     # Batches -----------------------------------------------------------------------------------------------------
@@ -286,7 +287,7 @@ class MoaiProcessor(ProcessorMixin):
             kwargs: ``add_special_tokens`` and ``sanitize_control_tokens`` of the tokenizer.
 
         Raises:
-            PromptError: a prompt longer than the host's context, truncation, or perceptions that do not match the images.
+            PromptError: a prompt longer than the host's context, truncation, or perceptions that match no images.
             ImageError: an image that cannot be read.
         """
         self._refuse(kwargs)
@@ -377,6 +378,7 @@ class MoaiProcessor(ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> MoaiProcessor:
         """Load from a run folder, or a hub id of one."""
         where = pretrained_model_name_or_path
+        check_format(where)
         saved, _ = cls.get_processor_dict(where, **kwargs)
         if HOST_CLASS not in saved:
             return super().from_pretrained(where, **kwargs)

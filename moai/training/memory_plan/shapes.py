@@ -54,7 +54,8 @@ def host_config_of(recipe: Recipe) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(_config_file(reference, recipe.host.revision) or resolve_host(reference))
     except AssetError as error:
-        other = "" if recipe.vision.kind == "host" else "; or describe the host with --host-shape layers=32,width=4096,heads=32"
+        shape = "; or describe the host with --host-shape layers=32,width=4096,heads=32"
+        other = "" if recipe.vision.kind == "host" else shape
         raise AssetError(f"{error}{other}") from None
 
 

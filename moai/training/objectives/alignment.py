@@ -120,7 +120,8 @@ def _cache(
     model.eval()
     asked = {_key(model, samples[index]): samples[index] for index in usable}
     for part in _parts(sorted(asked.values(), key=lambda sample: len(sample.question)), batch):
-        cached.questions.update(zip((_key(model, s) for s in part), _question_states(model, processor, part), strict=True))
+        states = _question_states(model, processor, part)
+        cached.questions.update(zip((_key(model, s) for s in part), states, strict=True))
     about: dict[tuple[str, ...], list[int]] = {}
     for index in usable:
         about.setdefault(samples[index].image_ids, []).append(index)

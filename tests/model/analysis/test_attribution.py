@@ -142,8 +142,8 @@ def test_the_rollout_is_what_a_straight_computation_gives():
     assert torch.allclose(found[0], expected / expected.sum(dim=-1, keepdim=True), atol=1e-6)
 
 
-def test_without_slots_attention_alone_leads_back():
-    made = compressor(slots=False, positions=False, masked=False, depth=1)
+def test_in_the_published_form_attention_alone_leads_back():
+    made = compressor(arithmetic="published", depth=1)
     found, [(weights, _)] = rolled(made, torch.randn(2, 5, 16), torch.ones(2, 5).bool())
     own = weights[..., :5]
     assert torch.allclose(found, own / own.sum(dim=-1, keepdim=True), atol=1e-6)
@@ -152,7 +152,7 @@ def test_without_slots_attention_alone_leads_back():
 def test_a_decisive_word_gets_the_mass():
     """Queries and keys are made equal, so that a question's token attends to its own word among the auxiliary ones."""
     model, processor = tiny.made(
-        noise=0.0, mixer={"layers": [0], "rank": 64, "sharpness": 60.0}, compressor={"latents": 96},
+        noise=0.0, mixer={"layers": [0], "rank": 64, "qk_norm_scale": 60.0}, compressor={"latents": 96},
         perception={"panoptic_map": False},
     )  # fmt: skip
     module = model.mixers["0"].attention["language_aux"]

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from moai.model.encoders.facts import MARKS, ORDER, fact_ends, fact_means, fact_numbers
+from moai.model.encoders.facts import MARKS, ORDER, fact_embeddings, fact_ends, fact_numbers
 from moai.model.norms import unit
 
 COMMA, STOP = 7, 8
@@ -27,7 +27,7 @@ def test_numbers_count_the_ends_before():
 def test_means_are_those_of_a_loop():
     torch.manual_seed(0)
     ids, words = torch.tensor([[20, 21, COMMA, 22, 23, STOP]]), torch.randn(1, 6, 16)
-    found = fact_means(words, ids, torch.ones_like(ids), [COMMA, STOP])
+    found = fact_embeddings(words, ids, torch.ones_like(ids), [COMMA, STOP])
     first, second = (unit(words[0, part].mean(dim=0)) for part in (slice(0, 2), slice(3, 5)))
     assert torch.allclose(found[0, 0], first, atol=1e-5) and torch.equal(found[0, 0], found[0, 1])
     assert torch.allclose(found[0, 3], second, atol=1e-5) and torch.equal(found[0, 3], found[0, 4])
@@ -37,7 +37,7 @@ def test_means_are_those_of_a_loop():
 def test_the_order_is_that_of_a_loop():
     torch.manual_seed(0)
     ids, words = torch.tensor([[20, 21, 22, COMMA, 23, COMMA, 24, 25]]), torch.randn(1, 8, 16)
-    found = fact_means(words, ids, torch.ones_like(ids), [COMMA], ordered=True)
+    found = fact_embeddings(words, ids, torch.ones_like(ids), [COMMA], ordered=True)
     for places in ([0, 1, 2], [4], [6, 7]):
         order = sum(weight * words[0, place] for weight, place in zip(torch.linspace(1, -1, len(places)), places))
         order = unit(order).roll(8) if len(places) > 1 else torch.zeros(16)
@@ -52,7 +52,7 @@ def test_the_same_words_in_the_same_order_are_more_alike():
     ids = torch.tensor([[20, 21, 22]])
 
     def fact(*words, ordered=True):
-        return fact_means(torch.stack(words)[None], ids, torch.ones_like(ids), [], ordered)[0, 0]
+        return fact_embeddings(torch.stack(words)[None], ids, torch.ones_like(ids), [], ordered)[0, 0]
 
     asked = fact(star, above, square)
     same, other = asked @ fact(star, above, square) / 256, asked @ fact(square, above, star) / 256
@@ -64,12 +64,12 @@ def test_the_same_words_in_the_same_order_are_more_alike():
 def test_padding_on_either_side_changes_nothing(ordered):
     torch.manual_seed(0)
     ids, words = torch.tensor([[20, 21, COMMA, 22]]), torch.randn(1, 4, 16)
-    alone = fact_means(words, ids, torch.ones_like(ids), [COMMA], ordered)
+    alone = fact_embeddings(words, ids, torch.ones_like(ids), [COMMA], ordered)
     for left in (0, 2):
         padded = torch.full((1, 6), COMMA)
         mask, wide = torch.zeros(1, 6, dtype=torch.long), torch.randn(1, 6, 16)
         padded[:, left : left + 4], mask[:, left : left + 4], wide[:, left : left + 4] = ids, 1, words
-        found = fact_means(wide, padded, mask, [COMMA], ordered)
+        found = fact_embeddings(wide, padded, mask, [COMMA], ordered)
         # Near, and not bit for bit: sums over six tokens need not be added up as those over four.
         assert torch.allclose(found[:, left : left + 4], alone, atol=1e-5) and not found[mask == 0].any()
 
@@ -107,13 +107,13 @@ def test_a_question_is_its_own_words_alone(ordered):
     shown = [tiny.picture("red")] * 2
     inputs = tiny.prompt_inputs(processor, ["What?", "Is it red or blue or neither?"], [tiny.seen("red")] * 2, shown)
     words = inputs["attention_mask"].bool() & (inputs["input_ids"] != model.config.image_token_id)
-    means = model.question_mean(inputs["input_ids"], words)
+    means = model.question_embedding(inputs["input_ids"], words)
     with torch.no_grad():
         logits = model(**inputs).logits[:, -1]
         for row, question in enumerate(["What?", "Is it red or blue or neither?"]):
             alone = tiny.prompt_inputs(processor, [question], [tiny.seen("red")], shown[:1])
             ids = alone["input_ids"][alone["input_ids"] != model.config.image_token_id][None]
-            assert torch.allclose(model.question_mean(ids, torch.ones_like(ids).bool())[0], means[row], atol=1e-6)
+            assert torch.allclose(model.question_embedding(ids, torch.ones_like(ids).bool())[0], means[row], atol=1e-6)
             assert torch.allclose(model(**alone).logits[0, -1], logits[row], atol=1e-5)
         for mixer in model.mixers.values():
             mixer.question_context = False

@@ -10,7 +10,7 @@ from moai.model.norms import unit
 
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?", "Which?")
 PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc"), None)
-MIXER = {"copy_words": True, "none_token": True}
+MIXER = {"copy_words": True, "null_token": True}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_said_is_what_the_output_layer_says_of_each_word():
     inputs = processor.aux_inputs([[PERCEPTIONS[0]], [PERCEPTIONS[1]], []])
     ids, mask = inputs["aux_input_ids"], inputs["aux_attention_mask"]
     maps = inputs["aux_pixel_mask"]
-    said = model.aux_said(ids, mask, maps)
+    said = model.aux_sources(ids, mask, maps)
     table = model.get_output_embeddings().weight.detach()
     rows = unit(table - table.mean(dim=0))
     assert torch.allclose(mean_row(table), table.mean(dim=0), atol=1e-6)
@@ -88,8 +88,8 @@ def test_only_the_token_that_answers_takes_words(inputs):
 
 def test_a_word_that_is_read_for_sure_is_said(made, inputs):
     """Attention on one compressed token, gates wide open, in the last mixer: its word is the answer."""
-    model, _ = tiny.made(mixer={**MIXER, "layers": [tiny.LAYERS - 1], "match_init": True})
-    said = model.aux_said(inputs["aux_input_ids"], inputs["aux_attention_mask"], inputs.get("aux_pixel_mask"))
+    model, _ = tiny.made(mixer={**MIXER, "layers": [tiny.LAYERS - 1], "tie_qk_at_init": True})
+    said = model.aux_sources(inputs["aux_input_ids"], inputs["aux_attention_mask"], inputs.get("aux_pixel_mask"))
     [mixer] = model.mixers.values()
     slot = 3
     with torch.no_grad():
@@ -124,23 +124,23 @@ def test_compressed_tokens_without_their_words_are_refused(made, inputs):
     aux = {name: inputs.pop(name) for name in list(inputs) if name.startswith("aux_")}
     with torch.no_grad():
         states, mask = model.encode_aux(**aux)
-        said = model.aux_said(aux["aux_input_ids"], aux["aux_attention_mask"], aux.get("aux_pixel_mask"))
-        with pytest.raises(PromptError, match="aux_said"):
+        said = model.aux_sources(aux["aux_input_ids"], aux["aux_attention_mask"], aux.get("aux_pixel_mask"))
+        with pytest.raises(PromptError, match="aux_sources"):
             model(**inputs, aux_states=states, aux_states_mask=mask)
-        given = model(**inputs, aux_states=states, aux_states_mask=mask, aux_said=said).logits
+        given = model(**inputs, aux_states=states, aux_states_mask=mask, aux_sources=said).logits
         assert torch.equal(given, model(**inputs, **aux).logits)
 
 
 def test_latents_that_start_from_no_words_have_none_to_copy(made, inputs):
-    with pytest.raises(ValueError, match=r"copy_words needs compressor\.slots"):
-        tiny.recipe(mixer=MIXER, compressor={"slots": False})
+    with pytest.raises(ValueError, match=r"arithmetic: published has no .*mixer\.copy_words.*; use arithmetic: moai"):
+        tiny.recipe(mixer=MIXER, arithmetic="published")
     model, _ = made
-    model.compressor.slots = False
+    model.compressor.published = True
     try:
-        with pytest.raises(RecipeError, match=r"compressor\.slots"):
-            model.aux_said(inputs["aux_input_ids"], inputs["aux_attention_mask"])
+        with pytest.raises(RecipeError, match="copy_words needs arithmetic: moai"):
+            model.aux_sources(inputs["aux_input_ids"], inputs["aux_attention_mask"])
     finally:
-        model.compressor.slots = True
+        model.compressor.published = False
 
 
 def test_a_saved_model_copies_as_before(made, inputs, tmp_path):

@@ -3,15 +3,24 @@
 import pytest
 import torch
 
+from moai.errors import RecipeError
 from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES, Mixer, Streams
 
 WIDTH = 32
 
 
+def trained(**options):
+    """A mixer in the middle of training: its modules' output projections are no longer zero."""
+    made = Mixer(WIDTH, rank=8, heads=2, **options)
+    for module in made.attention.values():
+        torch.nn.init.normal_(module.output.up.weight, std=8**-0.5)
+    return made
+
+
 @pytest.fixture
 def mixer():
     torch.manual_seed(0)
-    made = Mixer(WIDTH, rank=8, heads=2, identity_init=False)
+    made = trained()
     for gate in (made.gate_image, made.gate_language):
         torch.nn.init.normal_(gate.weight)
         torch.nn.init.normal_(gate.bias)
@@ -96,7 +105,7 @@ def test_padding_in_a_stream_is_not_read(mixer, streams):
 def test_the_official_width_counts_as_published():
     """2.10 M per module, and 50.4 M over four layers, at width 4096."""
     with torch.device("meta"):
-        layer = Mixer(4096, rank=64, heads=4, activation="gelu", identity_init=False, normalize=False)
+        layer = Mixer(4096, rank=64, heads=4, arithmetic="published")
     for module in layer.attention.values():
         assert sum(p.numel() for p in module.parameters()) == 4 * 2 * 64 * 4096 == 2_097_152
     assert sum(p.numel() for p in layer.parameters()) == 6 * 2_097_152 + 2 * (3 * 4096 + 3)
@@ -108,7 +117,7 @@ def test_matching_tokens_attend_to_each_other_from_the_start():
     words = torch.randn(1, 12, 64)
     found = {}
     for match in (False, True):
-        module = Mixer(64, rank=32, heads=2, match_init=match).attention["language_aux"]
+        module = Mixer(64, rank=32, heads=2, tie_qk_at_init=match).attention["language_aux"]
         q, k = module.query(words), module.key(words)
         found[match] = ((q @ k.transpose(1, 2)).argmax(dim=-1) == torch.arange(12)).float().mean()
     assert found[True] == 1.0 and found[False] < 0.5
@@ -116,11 +125,11 @@ def test_matching_tokens_attend_to_each_other_from_the_start():
 
 def test_the_question_is_asked_by_every_language_token_and_by_no_image_token(streams):
     torch.manual_seed(0)
-    mixer = Mixer(WIDTH, rank=8, heads=2, question_context=True, identity_init=False)
+    mixer = trained(question_context=True)
     one, other = (streams._replace(question=torch.randn(2, WIDTH)) for _ in range(2))
     (image, language), (same, moved) = mixer(one, (0, 0)), mixer(other, (0, 0))
     assert torch.equal(image, same) and (language - moved).abs().amax(dim=-1).min() > 1e-3
-    plain = Mixer(WIDTH, rank=8, heads=2, identity_init=False)
+    plain = trained()
     plain.load_state_dict(mixer.state_dict())  # it has no weights
     assert torch.equal(plain(one)[1], plain(other)[1])
 
@@ -135,7 +144,12 @@ def test_a_heavy_question_hides_what_other_mixers_wrote(streams):
         assert mixer.question_context == float(weight)
         moved.append((mixer.inputs(asked)[1] - mixer.inputs(written)[1]).norm())
     assert moved[1] < 0.6 * moved[0]
-    assert Mixer(WIDTH, rank=8, heads=2, question_context=3.0, normalize=False).question_context == 0
+
+
+@pytest.mark.parametrize("option", ["qk_norm_scale", "tie_qk_at_init", "null_token", "question_context", "copy_words"])
+def test_what_the_published_arithmetic_has_not(option):
+    with pytest.raises(RecipeError, match=f"arithmetic: published has no mixer.{option}; use arithmetic: moai"):
+        Mixer(WIDTH, rank=8, heads=2, arithmetic="published", **{option: 1})
 
 
 def test_the_guide_pulls_at_a_head_that_looks_away_for_sure(streams):
@@ -151,14 +165,14 @@ def test_the_guide_pulls_at_a_head_that_looks_away_for_sure(streams):
     read = module.weights(query, streams.aux, streams.aux_mask)[:, 0, 0]
     targets[:, 0].scatter_(1, read.argmin(dim=1, keepdim=True), True)
     assert (read.min(dim=1).values == 0).all()
-    loss = mixer.guide_loss(streams, targets)
+    loss = mixer.attention_loss(streams, targets)
     loss.backward()
     assert loss.isfinite() and module.key.up.weight.grad[: WIDTH // 2].norm() > 1e-3
 
 
 def test_a_none_token_is_read_where_there_is_something_to_read(streams):
     torch.manual_seed(0)
-    mixer = Mixer(WIDTH, rank=8, heads=2, none_token=True, identity_init=False)
+    mixer = trained(null_token=True)
     aux, mask = mixer.readable(streams)
     assert aux.shape[1] == streams.aux.shape[1] + 1 and torch.equal(aux[:, :-1], streams.aux)
     assert torch.equal(mask[:, -1], streams.aux_mask.any(dim=1))
@@ -174,7 +188,7 @@ def test_a_none_token_is_read_where_there_is_something_to_read(streams):
 
 def test_the_guide_loss_is_what_the_last_tokens_attention_leaves_to_others(streams):
     torch.manual_seed(0)
-    mixer = Mixer(WIDTH, rank=8, heads=2, none_token=True)
+    mixer = Mixer(WIDTH, rank=8, heads=2, null_token=True)
     rows, count = streams.aux_mask.shape
     targets = torch.zeros(rows, 3, count + 1, dtype=torch.bool)
     targets[0, 0, :2], targets[0, 2, 2], targets[1, 1, -1] = True, True, True  # groups may be empty
@@ -190,5 +204,5 @@ def test_the_guide_loss_is_what_the_last_tokens_attention_leaves_to_others(strea
         read = mixer.attention["language_aux"].weights(query, aux[row : row + 1], mask[row : row + 1])[0][:, 0]
         shares = [read[head, groups[head % len(groups)]].sum() for head in range(len(read))]  # heads take turns
         expected, used = expected - torch.stack(shares).log().mean(), used + 1
-    assert used and torch.allclose(mixer.guide_loss(streams, targets), expected / used, atol=1e-5)
-    assert mixer.guide_loss(streams, torch.zeros_like(targets)) == 0
+    assert used and torch.allclose(mixer.attention_loss(streams, targets), expected / used, atol=1e-5)
+    assert mixer.attention_loss(streams, torch.zeros_like(targets)) == 0

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-
 from moai.data.collate import Collator
+
 from moai.errors import RecipeError
 from moai.training.objectives.alignment import align
 from moai.training.objectives.supervision import Guide, guide_for
-from moai.training.word_cache import KeptWords
+from moai.training.word_cache import WordCache
 
 WORDS = "top red circle , left blue star , red circle right of blue star . text bread".split()
 OTHER = "center green square , text lemon".split()
@@ -39,8 +39,8 @@ def table():
 def find(table):
     rows = [table.ids(WORDS), table.ids(OTHER)]
 
-    def of(question, answer, none_token=True, words=WORDS):
-        guide = Guide(rows, table.ids(", ."), lambda token: table.known[token], none_token)
+    def of(question, answer, null_token=True, words=WORDS):
+        guide = Guide(rows, table.ids(", ."), lambda token: table.known[token], null_token)
         found = guide.targets(table.ids(words), table.ids(question), table.ids(answer), answer)
         return found
 
@@ -73,7 +73,7 @@ def test_targets(find, question, answer, expected):
 
 
 def test_without_a_none_token_nothing_stands_for_no(find):
-    assert find("is there a green circle ?", "no", none_token=False) == []
+    assert find("is there a green circle ?", "no", null_token=False) == []
 
 
 def test_a_plural_asks_for_its_singular(find):
@@ -88,7 +88,7 @@ def test_of_two_facts_that_say_the_answer_the_one_without_other_things_counts(fi
 
 def test_how_every_perception_begins_is_said_of_nothing(table):
     rows = [table.ids(f"the image has , {name} .".split()) for name in ("red circle", "blue star", "green box")]
-    guide = Guide(rows, table.ids(", ."), lambda token: table.known[token], none_token=True)
+    guide = Guide(rows, table.ids(", ."), lambda token: table.known[token], null_token=True)
     question = table.ids("what color is the circle in the image ?")  # "the image" is more than "circle"
     assert guide.targets(rows[0], question, table.ids("red"), "red") == [[4]]
 
@@ -103,13 +103,13 @@ def test_case_and_spaces_do_not_count(table):
 
 
 def built(**changes):
-    mixer = {"none_token": True, "match_init": True, "sharpness": None, "question_context": True}
+    mixer = {"null_token": True, "tie_qk_at_init": True, "qk_norm_scale": None, "question_context": True}
     perception = {"style": "compact", "fact_context": True, "panoptic_map": False}
     return tiny.made(noise=0.0, perception=perception, mixer=mixer, **changes)
 
 
 def guided(processor, seen):
-    return Collator(processor, guide=guide_for(processor, seen, none_token=True))
+    return Collator(processor, guide=guide_for(processor, seen, null_token=True))
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_batch_names_words_of_its_own_row(rows):
         if sample.answer not in ("yes", "no") and len(marked):
             assert sample.answer in processor.tokenizer.decode(marked)
     output = model(**batch)
-    assert output.guide_loss > 0 and output.guide_loss.requires_grad
+    assert output.attention_loss > 0 and output.attention_loss.requires_grad
     assert "guide" not in collator(samples, [None] * len(samples))
 
 
@@ -158,9 +158,9 @@ def test_an_answer_of_two_words_asks_for_both(rows):
     assert len(answer) > 1 and [set(group) for group in said] == [{token} for token in answer]
     assert batch["guide"][8:].any(dim=2).sum(dim=1).max() < len(answer)  # a batch may mix both
     with torch.no_grad():
-        whole = model(**batch).guide_loss
+        whole = model(**batch).attention_loss
         either = batch["guide"].any(dim=1, keepdim=True)
-        assert model(**{**batch, "guide": either}).guide_loss < whole
+        assert model(**{**batch, "guide": either}).attention_loss < whole
     losses = align(model, collator, mixed, perceptions, steps=40, batch_size=8, learning_rate=1e-2, seed=0)
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
@@ -170,7 +170,7 @@ def test_aligning_teaches_where_to_look_and_nothing_else(rows):
     model, processor = built()
     batch = guided(processor, perceptions.values())(samples, [perceptions[sample.image_id] for sample in samples])
     with torch.no_grad():
-        before, logits = model(**batch).guide_loss, model(**batch).logits
+        before, logits = model(**batch).attention_loss, model(**batch).logits
     old = {name: p.detach().clone() for name, p in model.adapter_parameters().items()}
     told = []
     losses = align(
@@ -183,7 +183,7 @@ def test_aligning_teaches_where_to_look_and_nothing_else(rows):
     assert not any(".value." in name or ".output." in name for name in moved)
     with torch.no_grad():
         output = model(**batch)
-    assert output.guide_loss < before and torch.equal(output.logits, logits)
+    assert output.attention_loss < before and torch.equal(output.logits, logits)
 
 
 def test_aligning_is_the_same_again(rows):
@@ -198,16 +198,16 @@ def test_aligning_is_the_same_again(rows):
 
 def test_latents_that_start_from_no_words_cannot_be_guided(rows):
     samples, perceptions = rows
-    model, processor = built(compressor={"slots": False})
+    model, processor = tiny.made(arithmetic="published")
     batch = guided(processor, perceptions.values())(samples, [perceptions[sample.image_id] for sample in samples])
-    with pytest.raises(RecipeError, match=r"compressor\.slots"):
+    with pytest.raises(RecipeError, match="training.attention_supervision needs arithmetic: moai"):
         model(**batch)
 
 
 def test_kept_words_are_those_of_the_forward(rows):
     samples, perceptions = rows
     model, processor = tiny.made(perception={"context_layer": 2, "style": "compact", "fact_context": True})
-    kept = KeptWords(model)
+    kept = WordCache(model)
     batch = Collator(processor)(samples, [perceptions[sample.image_id] for sample in samples])
     first = kept.add(batch)
     again = kept.add(batch)
@@ -228,12 +228,11 @@ def test_kept_words_are_those_of_the_forward(rows):
         ({"perception": {"through": "prompt"}}, "through"),
         ({"perception": {"experts": []}}, "experts"),
         ({"mixer": {"layers": []}}, "mixer.layers"),
-        ({"compressor": {"slots": False}}, "compressor.slots"),
     ],
 )
 @pytest.mark.parametrize("plan", [{"guide": 0.3}, {"align": {"steps": 5}}])
 def test_a_recipe_that_cannot_be_guided_is_refused(changes, named, plan):
-    with pytest.raises(ValueError, match=f"training.guide and training.align need .*{named}"):
+    with pytest.raises(ValueError, match=f"training.attention_supervision and training.align need .*{named}"):
         tiny.recipe(training=plan, **changes)
     tiny.recipe(**changes)
 
@@ -245,7 +244,7 @@ def test_a_guided_run_logs_its_guide_and_goes_on_where_it_was_killed(tmp_path, m
     tiny.register()
     monkeypatch.setenv("MOAI_CACHE", str(tmp_path / "cache"))
     changes = {
-        "mixer": {"none_token": True, "sharpness": None},
+        "mixer": {"null_token": True, "qk_norm_scale": None},
         "perception": {"context_layer": 2, "fact_context": True},
     }
     recipe = tiny.recipe(training={"guide": 0.3, "align": {"steps": 4}, "mixed_lengths": True}, **changes)
