@@ -23,27 +23,32 @@ if TYPE_CHECKING:
     from moai.perception.running.perceiver import Perceiver
     from moai.perception.words.verbalize import verbalize
     from moai.testing import check_expert
-    from moai.types import Detection, Mask, Perception, Relation, Segment, TextLine
+    from moai.types.conversation import IMAGE, Conversation, Sample, Turn
+    from moai.types.perception import Detection, Mask, Perception, Relation, Segment, TextLine
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
+    "IMAGE": "moai.types.conversation",
     "Answer": "moai.answering",
     "Augmented": "moai.answering",
-    "Detection": "moai.types",
+    "Conversation": "moai.types.conversation",
+    "Detection": "moai.types.perception",
     "Expert": "moai.expert",
-    "Mask": "moai.types",
+    "Mask": "moai.types.perception",
     "MoaiConfig": "moai.model.config",
     "MoaiError": "moai.errors",
     "MoaiForConditionalGeneration": "moai.model.modeling",
     "MoaiProcessor": "moai.model.processor.processor",
     "Options": "moai.expert",
     "Perceiver": "moai.perception.running.perceiver",
-    "Perception": "moai.types",
-    "Relation": "moai.types",
-    "Segment": "moai.types",
+    "Perception": "moai.types.perception",
+    "Relation": "moai.types.perception",
+    "Sample": "moai.types.conversation",
+    "Segment": "moai.types.perception",
     "Store": "moai.perception.cache.store",
-    "TextLine": "moai.types",
+    "TextLine": "moai.types.perception",
+    "Turn": "moai.types.conversation",
     "check_expert": "moai.testing",
     "hookimpl": "moai.hookspecs",
     "load": "moai.answering",
@@ -52,8 +57,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "IMAGE",
     "Answer",
     "Augmented",
+    "Conversation",
     "Detection",
     "Expert",
     "Mask",
@@ -65,9 +72,11 @@ __all__ = [
     "Perceiver",
     "Perception",
     "Relation",
+    "Sample",
     "Segment",
     "Store",
     "TextLine",
+    "Turn",
     "__version__",
     "check_expert",
     "hookimpl",

@@ -26,7 +26,7 @@ from moai.model.mixer.graft import graft, ungraft
 from moai.plugins import registry
 from moai.recipe.schema import Recipe
 from moai.training.build import build
-from moai.types import Mask, Perception, Relation, Sample, Segment, Source, TextLine
+from moai.types import Conversation, Mask, Perception, Relation, Sample, Segment, Source, TextLine
 
 torch.set_num_threads(1)
 
@@ -103,6 +103,7 @@ def recipe(folder: Path | None = None, **changes) -> Recipe:
         "name": "tiny",
         "host": {"reference": str(folder / "host"), "dtype": "float32", "chat_template": "question_answer"},
         "vision": {
+            "kind": "encoder",
             "architecture": "test_efficientnet",
             "reference": str(folder / "vision.safetensors"),
             "image_size": 64,
@@ -194,7 +195,7 @@ def dataset(split: str, limit: int | None = None) -> list[Sample]:
         if index // 8 % 2:
             question, answer = "Is there a red shape in it?", "yes" if color == "red" else "no"
         image = png(picture(color, shape))
-        samples.append(Sample(f"{split}-{index}", image, f"{color}-{shape}", question, answer, "color"))
+        samples.append(Sample.from_question(f"{split}-{index}", image, f"{color}-{shape}", question, answer, "color"))
     return samples[:limit]
 
 
@@ -227,12 +228,9 @@ def user_turn(image, question: str, images: int = 1) -> list[dict]:
 
 def prompt_inputs(processor, questions, perceptions, images=None) -> dict[str, torch.Tensor]:
     """Left-padded model inputs for one question per row, as ``Augmented.answer_batch`` makes them."""
-    rows = [processor.prompt_ids(question) for question in questions]
-    images = images or [picture(COLORS[index % 4]) for index in range(len(rows))]
-    batch = processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-    inputs = {**batch, "pixel_values": processor.pixels(images)}
-    inputs.update(processor.aux_inputs([[] if p is None else [p] for p in perceptions]))
-    return inputs
+    images = images or [picture(COLORS[index % 4]) for index in range(len(questions))]
+    asked = [Conversation.ask(question, [image]) for question, image in zip(questions, images, strict=True)]
+    return dict(processor.batch(asked, [[p] for p in perceptions]))
 
 
 def gates_of(model, forward) -> list[tuple[torch.Tensor, torch.Tensor]]:

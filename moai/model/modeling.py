@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from moai.compat import CACHE, CACHE_NAMES, attention_implementation, cache_of, takes_cache
@@ -57,7 +57,7 @@ class AugmentedOutput(CausalLMOutputWithPast):
     attribution: Attribution | None = None
 
 
-class MoaiForConditionalGeneration(Generation, PreTrainedModel):
+class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin):
     """A frozen causal language model that takes images and perceptions.
 
     Build it with ``from_pretrained`` (a run folder), or pass a loaded ``host`` and ``vision`` to train a new one. The

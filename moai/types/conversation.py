@@ -110,7 +110,8 @@ class Conversation:
 
         Args:
             messages: ``{"role": .., "content": .., }``; the content a text, or items
-                ``{"type": "text", "text": ..}`` and ``{"type": "image"}``. An image item may hold its image as ``image``, ``url`` or ``path``.
+                ``{"type": "text", "text": ..}`` and ``{"type": "image"}``. An image item may hold its image as
+                ``image``, ``url`` or ``path``.
             images: those of the image items that hold none, in order.
 
         Raises:

@@ -47,7 +47,7 @@ def mixer_layers(count: int, layers: list[int] | None, every: int | None) -> lis
     every = every or 8
     if every > count:
         raise HostError(
-            f"mixer.every is {every} and the host has {count} layers, 0 to {count - 1}, so that none would have a mixer; "
+            f"mixer.every is {every} and the host has {count} layers, 0 to {count - 1}, so none would have a mixer; "
             "lower mixer.every, or name mixer.layers"
         )
     return [index for index in range(count) if (index + 1) % every == 0]
