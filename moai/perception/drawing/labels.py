@@ -13,7 +13,7 @@ from PIL import ImageDraw
 
 from moai.perception.drawing.fonts import Fonts
 from moai.perception.drawing.panoptic_map import Colour
-from moai.perception.words.verbalize import clean
+from moai.perception.words.formatting import clean
 from moai.types import Box
 
 INK: Colour = (20, 20, 20)

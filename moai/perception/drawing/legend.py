@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from moai.perception.drawing.fonts import Fonts
 from moai.perception.drawing.labels import INK, PAPER, width_of
 from moai.perception.drawing.panoptic_map import Colour
-from moai.perception.words.verbalize import clean
+from moai.perception.words.formatting import clean
 from moai.types import Box, Perception
 
 RELATION: Colour = (255, 255, 255)

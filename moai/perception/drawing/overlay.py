@@ -19,7 +19,7 @@ from moai.perception.drawing.fonts import Fonts
 from moai.perception.drawing.labels import INK, PAPER, Label, write_labels
 from moai.perception.drawing.legend import RELATION, TEXT, legend, with_legend
 from moai.perception.drawing.panoptic_map import Colour, label_colour, resize_nearest, segment_colours
-from moai.perception.words.verbalize import clean, clean_label
+from moai.perception.words.formatting import clean, clean_label
 from moai.types import Box, Perception, Segment, describe
 
 SMALLEST, LARGEST = 512, 2048  # pixels of the longest side of the drawn picture

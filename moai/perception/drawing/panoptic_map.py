@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from moai.perception.words.verbalize import clean_label
+from moai.perception.words.formatting import clean_label
 from moai.types import Box, Perception, Segment
 
 Colour = tuple[int, int, int]

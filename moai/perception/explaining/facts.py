@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from moai.perception.words.formatting import clean_label
 from moai.perception.words.token_budget import FIELDS, Dropped, Fact, Spoken, facts_of, without_facts
-from moai.perception.words.verbalize import PAPER, clean_label, verbalize
+from moai.perception.words.verbalize import PAPER, verbalize
 from moai.plugins import Registry
 from moai.types import Detection, Perception, Relation, Segment, TextLine
 
