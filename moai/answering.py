@@ -112,7 +112,7 @@ class Augmented:
 
     def words(self, perception: Perception) -> str:
         """A perception as the model is given it: in the run's language and style, without what does not fit."""
-        return self.processor.spoken(perception).text
+        return self.processor.verbalize(perception).text
 
     def explain(
         self, images: Sequence[Image], questions: Sequence[str], perceptions: Sequence[Perception | None]
@@ -135,18 +135,18 @@ class Augmented:
 
     def _explained(self, read: Attribution, row: int, ids: torch.Tensor, seen: Perception | None) -> Explanation:
         from moai.model.analysis.attribution import patches
-        from moai.perception.explaining.explanation import put_to_words
+        from moai.perception.explaining.explanation import build_explanation
         from moai.perception.explaining.facts import find_facts
-        from moai.perception.words.token_budget import Spoken
+        from moai.perception.words.token_budget import Verbalization
 
         processor = self.processor
-        spoken = Spoken("") if seen is None else processor.spoken(seen)
-        said = find_facts(seen, spoken, processor.language, processor.style) if seen is not None and spoken.text else []
-        spans = processor.plain_spans(spoken.text) if spoken.text else []
+        words = Verbalization("") if seen is None else processor.verbalize(seen)
+        facts = find_facts(seen, words, processor.language, processor.style) if seen is not None and words.text else []
+        spans = processor.plain_spans(words.text) if words.text else []
         tokens = ids[read.language_index[row][read.language_mask[row]]]
         question = processor.tokenizer.batch_decode(tokens[:, None])
         grid = patches(self.model, int(read.image_mask[row].sum()))
-        return put_to_words(spoken.text, said, spans, question, *read.row(row), grid)
+        return build_explanation(words.text, facts, spans, question, *read.row(row), grid)
 
     def _check_explainable(self) -> None:
         if self.processor.through == "prompt":

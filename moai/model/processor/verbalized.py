@@ -12,7 +12,7 @@ import torch
 
 from moai.model.processor.untrusted_text import auxiliary
 from moai.perception.drawing.panoptic_map import render_map
-from moai.perception.words.token_budget import Spoken, speak_within
+from moai.perception.words.token_budget import Verbalization, verbalize_within
 from moai.types import Perception, merge
 
 
@@ -50,16 +50,13 @@ class SpokenPerceptions:
         self._check_length(len(ids) + len(words))
         return [*ids[:behind], *words, *ids[behind:]]
 
-    def spoken(self, perception: Perception) -> Spoken:
-        """A perception in words as the model is given it, and the facts that did not fit into ``max_aux_tokens``."""
-        return self._within(perception)[0]
+    def verbalize(self, perception: Perception) -> Verbalization:
+        """Verbalize a perception for the model, without the facts that do not fit into ``max_aux_tokens``."""
+        return verbalize_within(perception, self.max_aux_tokens, self.plain_ids, self.language, self.style)
 
     def _speak(self, perception: Perception) -> list[int]:
         """Token ids of the words; what is longer than ``max_aux_tokens`` loses whole facts, never half a box."""
-        return self._within(perception)[1]
-
-    def _within(self, perception: Perception) -> tuple[Spoken, list[int]]:
-        return speak_within(self.plain_ids, perception, self.max_aux_tokens, self.language, self.style)
+        return list(self.verbalize(perception).ids)
 
     def _maps(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
         shown = [[p for p in row if p.has_panoptic] if self.panoptic_map else [] for row in perceptions]
