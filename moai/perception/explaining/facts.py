@@ -19,7 +19,7 @@ from moai.types import Detection, Perception, Relation, Segment, TextLine
 
 _CORNERS = ((0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0))  # boxes that no other box is written like at both ends
 _PRIVATE = range(0xE000, 0xF8FF)  # characters that mean nothing
-_INSTANCE = re.compile(r" \(?#\d+\)?")  # as `instance_names` tells instances of one name apart
+_INSTANCE = re.compile(r" \(?#\d+\)?")  # as `instance_names` numbers instances of one name
 _SPACELESS = "\u0e00"  # Thai, and after it most scripts that put no spaces between words
 
 
