@@ -1,4 +1,4 @@
-"""Isolate one expert: a failure in it becomes a reason in a sentence.
+"""Isolate one expert: a failure in it becomes a reason in a sentence, and its inputs are copies.
 
 Knows: the ways an expert can fail (not installed, does not load, raises, hangs, breaks the contract), and which of
 them are permanent. The expert is loaded at the first call, in its own thread.
@@ -6,6 +6,7 @@ them are permanent. The expert is loaded at the first call, in its own thread.
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import weakref
@@ -32,7 +33,7 @@ class Isolated:
     """Run an expert in a worker thread.
 
     Calls from several threads wait for each other, unless the expert is ``thread_safe``: then each gets a worker of its
-    own.
+    own. The expert gets copies of images and context, so that it cannot change those of the caller or another expert.
     """
 
     def __init__(self, expert: Expert, device: str, time_limit: float | None) -> None:
@@ -160,14 +161,19 @@ class _Raised:
 
 
 def _call(expert: Expert, images: list[Image], context: list[Perception]) -> list[Any]:
-    """Call the expert in the worker: a generator is exhausted there too, under the time limit."""
-    answer = expert.perceive(images, context)
+    """Call the expert on copies, in the worker: a generator is exhausted there too, under the time limit."""
+    answer = expert.perceive([image.copy() for image in images], [_copy(perception) for perception in context])
     if answer is None or isinstance(answer, Perception):
         raise ExpertError(f"perceive must return a list with one Perception per image, not {type(answer).__name__}")
     results = list(answer)
     if len(results) != len(images):
         raise ExpertError(f"perceive returned {len(results)} results for {len(images)} images; one per image is needed")
     return results
+
+
+def _copy(perception: Perception) -> Perception:
+    masks = [segment.mask for segment in perception.segments]
+    return copy.deepcopy(perception, {id(mask): mask for mask in masks})  # masks are large and cannot be changed
 
 
 def _accept(result: Any) -> Outcome:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from moai.errors import AssetError, ExpertError, ImageError
 from moai.expert import Expert
@@ -91,7 +91,7 @@ class Perceiver:
         """Run the experts on images.
 
         Args:
-            images: RGB pictures. The sequence is read batch by
+            images: RGB pictures, which are not changed: each expert gets its own copy. The sequence is read batch by
                 batch, once per memory group, so it may load them as it goes.
             progress: called after each batch with the number of images that are done; over several memory groups,
                 each image counts in parts that add up to one.
@@ -237,5 +237,6 @@ def _is_limit(seconds: Any) -> bool:
 
 
 def _decoded(image: Any) -> Image.Image:
+    """Return a decoded RGB image. One that is opened but not decoded yet cannot be copied by two threads at once."""
     plain = isinstance(image, Image.Image) and image.mode == "RGB" and image.width > 0 and image.height > 0
-    return image if plain else read_image(image)
+    return image if plain and not isinstance(image, ImageFile.ImageFile) else read_image(image)

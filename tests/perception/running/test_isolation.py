@@ -1,13 +1,17 @@
-"""Each way in which an expert can fail: the runner's isolation of one expert."""
+"""Each way in which an expert can fail, and what it may not change: the runner's isolation of one expert."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_experts import WAIT, WHOLE, Base, alone, bad, dog, expert, failures, heavy, meeting, reds
+from PIL import Image, ImageDraw
 
 from moai.perception.cache.store import Store
 from moai.perception.running.isolation import Isolated
@@ -223,6 +227,121 @@ def assert_all_fine(perceiver: Perceiver, count: int) -> None:
     assert [seen.failures for seen in found] == [()] * count
     perceiver.close()
     assert perceiver.experts[0].events[-1] == "unload"
+
+
+# --- what an expert may not change
+
+
+def scribble(self, images, context):
+    """Paints its images black and edits its context; with ``fails`` set, it then fails for a batch of several."""
+    for image in images:
+        ImageDraw.Draw(image).rectangle((0, 0, *image.size), fill="black")
+    for perception in context:
+        perception.notes["graph"] = ("forged",)
+        for segment in perception.segments:
+            segment.attributes["color"] = "black"
+    if getattr(self, "fails", False) and len(images) > 1:
+        raise ValueError("half done")
+    return [Perception() for _ in images]
+
+
+def scribbler(**attributes) -> Base:
+    return expert("scribbler", "graph", perceive=scribble, **attributes)
+
+
+SETTINGS = {
+    "one queue": {},
+    "two devices": {"device": {"scribbler": "a", "dogs": "b"}},
+    "memory groups": {"max_memory": 0},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_expert_that_draws_on_its_image_changes_no_other(tmp_path, settings, order):
+    images, store = reds(255, 51), Store(tmp_path)
+    experts = [scribbler(), expert("dogs")][::order]
+    found = Perceiver(experts, store=store, **settings).perceive(images)
+    assert [p.detections[0].score for p in found] == [1.0, 0.2]
+    assert [image.getpixel((0, 0)) for image in images] == [(255, 0, 0), (51, 0, 0)], "the caller's pictures"
+    again = expert("dogs")
+    assert [p.detections for p in Perceiver([again], store=store).perceive(images)] == [p.detections for p in found]
+    assert again.batches == [], "it was cached under the picture's key"
+
+
+def test_a_retry_gets_the_image_as_it_was():
+    colours = []
+
+    def perceive(self, images, context):
+        colours.extend(image.getpixel((0, 0)) for image in images)
+        return scribble(self, images, context)
+
+    found = Perceiver([expert("scribbler", perceive=perceive, fails=True)]).perceive(reds(255, 51))
+    assert colours == [(255, 0, 0), (51, 0, 0)] * 2 and all(not p.failures for p in found)
+
+
+def test_an_expert_that_edits_its_context_changes_no_other():
+    cup = Segment("cup", 1.0, WHOLE, attributes={"color": "red"})
+    masks = expert("masks", "panoptic", look=lambda self, image: Perception(segments=(cup,)))
+    other = expert("other", "third", requires=("panoptic",))
+    [found] = Perceiver([masks, scribbler(requires=("panoptic",)), other]).perceive(reds(1))
+    assert found.segments == (Segment("cup", 1.0, WHOLE, attributes={"color": "red"}),) and found.notes == {}
+    assert other.contexts[0].segments == found.segments and other.contexts[0].notes == {}
+
+
+def test_an_abandoned_expert_that_goes_on_drawing_changes_nothing():
+    go, drawn = threading.Event(), threading.Event()
+
+    def perceive(self, images, context):
+        go.wait(WAIT)
+        scribble(self, images, context)
+        drawn.set()
+        return [Perception() for _ in images]
+
+    images = reds(255)
+    perceiver = Perceiver(
+        [expert("late", "graph", perceive=perceive), expert("dogs")], time_limit={"*": WAIT, "late": 0.2}
+    )
+    [found] = perceiver.perceive(images)
+    go.set()
+    assert drawn.wait(WAIT) and "late" in failures(found)
+    assert images[0].getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_an_image_that_is_not_decoded_yet_is_copied_on_two_devices(tmp_path):
+    Image.new("RGB", (512, 512), (255, 0, 0)).save(tmp_path / "red.png")
+    with Image.open(tmp_path / "red.png") as lazy:
+        [found] = Perceiver([scribbler(), expert("dogs")], **SETTINGS["two devices"]).perceive([lazy])
+        assert lazy.getpixel((0, 0)) == (255, 0, 0)
+    assert found.failures == () and found.detections[0].score == 1.0
+
+
+def test_threads_that_share_an_image_each_get_their_own_copy(tmp_path):
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(tmp_path / "red.png")
+    perceiver = Perceiver([scribbler(thread_safe=True), expert("dogs", thread_safe=True)])
+    found = []
+    with Image.open(tmp_path / "red.png") as shared:
+        shared.load()
+        threads = [threading.Thread(target=lambda: found.extend(perceiver.perceive([shared]))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT)
+        assert shared.getpixel((0, 0)) == (255, 0, 0)
+    assert [(p.detections[0].score, p.failures) for p in found] == [(1.0, ())] * 4
+
+
+def test_the_copies_are_made_in_a_fresh_process_too():
+    code = (
+        "from fake_experts import expert, reds\n"
+        "from test_isolation import scribbler\n"
+        "from moai.perception.running.perceiver import Perceiver\n"
+        "images = reds(255)\n"
+        "[found] = Perceiver([scribbler(), expert('dogs')]).perceive(images)\n"
+        "print(found.detections[0].score, images[0].getpixel((0, 0)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert done.stdout.strip() == "1.0 (255, 0, 0)", done.stderr
 
 
 # --- the isolated expert itself
