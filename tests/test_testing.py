@@ -104,7 +104,7 @@ class NeedsContext(Good):
         (NumpyScore, "Python numbers"),
         (OutOfRange, r"normalised to \[0, 1\]"),
         (CrashOnOnePixel, "ZeroDivisionError"),
-        (DependsOnBatch, "in a batch is seen differently than alone"),
+        (DependsOnBatch, "gives another perception in a batch than alone"),
         (Forgetful, "returned 1 perceptions for 6 images"),
         (Random, "not deterministic"),
         (Lists, "does not survive JSON"),
@@ -142,7 +142,7 @@ def test_what_last_bits_decide_may_differ_between_batch_and_alone(changes):
 
 @pytest.mark.parametrize("changes", [{"flipped": 6}, {"score": 0.902}, {"label": "box"}])
 def test_what_last_bits_do_not_decide_may_not_differ(changes):
-    with pytest.raises(AssertionError, match="in a batch is seen differently than alone"):
+    with pytest.raises(AssertionError, match="gives another perception in a batch than alone"):
         check_perceive(*pictures(type("Other", (Segmenting,), changes)()))
 
 

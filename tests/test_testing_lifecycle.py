@@ -149,7 +149,7 @@ def test_unstable_keys_are_named():
     counter = iter(range(100))
     moving = bad_options(seed=(int, Field(default_factory=lambda: next(counter))))
     check_cache_key(moving(seed=3))
-    with pytest.raises(AssertionError, match="returns another string when it is asked again"):
+    with pytest.raises(AssertionError, match="returns another string when it is called again"):
         check_cache_key(type("Bad", (Good,), {"weights_id": lambda self: str(next(counter))}))
     with pytest.raises(AssertionError, match="must return a string, not NoneType"):
         check_cache_key(type("Bad", (Good,), {"weights_id": lambda self: None}))
@@ -277,7 +277,7 @@ class Unsafe(Good):
 
 
 def test_a_false_promise_is_named_and_no_promise_is_not_tried():
-    with pytest.raises(AssertionError, match="thread_safe is True, but in two threads at once"):
+    with pytest.raises(AssertionError, match="thread_safe is True, but two threads at once"):
         check_expert(Unsafe)
     check_expert(type("Honest", (Unsafe,), {"thread_safe": False}))
     check_expert(type("Safe", (Good,), {"thread_safe": True}))

@@ -34,11 +34,11 @@ def cache() -> None:
 def info(as_json: bool) -> None:
     """Show entries and bytes, per expert, and what else lies in the cache folder."""
     from moai.assets.cache import cache_dir
-    from moai.perception.running.maintenance import set_aside, shares
+    from moai.perception.cache.maintenance import damaged_files, shares
 
     store = _store()
     held = shares(store) if store is not None else []
-    damaged = set_aside(store.folder) if store is not None else []
+    damaged = damaged_files(store.folder) if store is not None else []
     folder = cache_dir()
     others = {part.name: _bytes_in(part) for part in sorted(folder.glob("[!.]*")) if part.name != "perceptions"}
     facts = {
@@ -62,13 +62,13 @@ def info(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
     """Drop perceptions; experts look again when they are needed. Downloaded assets stay."""
-    from moai.perception.running import maintenance as upkeep
+    from moai.perception.cache import maintenance
 
     age = None if older_than is None else _age(older_than)
     store = _store()
-    held = upkeep.shares(store) if store is not None else []
+    held = maintenance.shares(store) if store is not None else []
     known = [share.expert for share in held]
-    if store is None or not (held or upkeep.set_aside(store.folder)):
+    if store is None or not (held or maintenance.damaged_files(store.folder)):
         click.echo("the cache holds no perceptions")
         return
     if expert is not None and expert not in known:
@@ -77,9 +77,9 @@ def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
         what = f"of expert '{expert}'" if expert else "of all experts"
         when = f" made more than {older_than} ago" if older_than else ""
         click.confirm(f"Drop the perceptions {what}{when} in {store.path}?", abort=True, err=True)
-    gone = upkeep.clear(store, expert, age)
+    gone = maintenance.clear(store, expert, age)
     if expert is None and age is None:
-        for path in upkeep.set_aside(store.folder):
+        for path in maintenance.damaged_files(store.folder):
             path.unlink(missing_ok=True)
     click.echo(f"dropped {gone} perceptions; {len(store)} are left")
 
@@ -91,17 +91,18 @@ def verify() -> None:
     A damaged one is dropped, and made anew when it is needed next.
     """
     from moai.assets.cache import cache_dir
-    from moai.perception.running import maintenance as upkeep
+    from moai.perception.cache import maintenance
 
-    earlier = upkeep.set_aside(cache_dir() / "perceptions")
+    earlier = maintenance.damaged_files(cache_dir() / "perceptions")
     store = _store()
     checked = bad = 0
-    for key, reason in upkeep.verify(store) if store is not None else ():
+    for key, reason in maintenance.verify(store) if store is not None else ():
         checked += 1
         if reason is not None:
             bad += 1
             show.warn(f"entry {key[:12]} was damaged and is dropped: {reason}")
-    whole = [path for path in upkeep.set_aside(store.folder) if path not in earlier] if store is not None else []
+    files = maintenance.damaged_files(store.folder) if store is not None else []
+    whole = [path for path in files if path not in earlier]
     verdict = "the file was damaged as a whole" if whole else f"{bad} damaged" if bad else "all sound"
     click.echo(f"checked {checked} perceptions: {verdict}")
     if bad or whole:
@@ -131,20 +132,20 @@ def _bytes_in(path: Path) -> int:
 
 
 def _print_info(facts: dict) -> None:
-    from moai.perception.running.memory import say_size
+    from moai.perception.running.memory import format_size
 
     if facts["path"] is None:
         click.echo(f"no perceptions are cached in {facts['folder']}")
     else:
-        click.echo(f"{facts['path']}: {facts['entries']} perceptions, {say_size(facts['bytes'])} on disk")
+        click.echo(f"{facts['path']}: {facts['entries']} perceptions, {format_size(facts['bytes'])} on disk")
     if facts["experts"]:
         rows = show.table("expert", "entries", "data", "newest")
         for share in facts["experts"]:
             newest = "" if share["newest"] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(share["newest"]))
-            values = (share["expert"], share["entries"], say_size(share["bytes"]), newest)
+            values = (share["expert"], share["entries"], format_size(share["bytes"]), newest)
             rows.add_row(*(show.cell(value) for value in values))
         show.console().print(rows)
     if facts["set_aside"]:
-        show.warn(f"{len(facts['set_aside'])} files of damaged caches were set aside; `moai cache clear` removes them")
+        show.warn(f"{len(facts['set_aside'])} files of damaged caches were renamed; `moai cache clear` removes them")
     for name, size in facts["assets"].items():
-        click.echo(f"beside it: {name}, {say_size(size)}")
+        click.echo(f"beside it: {name}, {format_size(size)}")

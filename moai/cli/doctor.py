@@ -167,6 +167,6 @@ def _say(line: str) -> None:
 
 
 def _size(count: int) -> str:
-    from moai.perception.running.memory import say_size
+    from moai.perception.running.memory import format_size
 
-    return say_size(count)
+    return format_size(count)

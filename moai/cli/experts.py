@@ -103,10 +103,10 @@ def _jsonable(value: Any) -> Any:
 
 
 def _memory(expert: type[Expert]) -> str:
-    from moai.perception.running.memory import say_size
+    from moai.perception.running.memory import format_size
 
     if isinstance(expert.memory, int):
-        return f"about {say_size(expert.memory)}"
+        return f"about {format_size(expert.memory)}"
     return "not stated" if expert.memory is None else "depends on the options"
 
 

@@ -1,1 +1,1 @@
-"""The perception half: types, words, running experts, the cache, pictures. No tensor in here."""
+"""Run experts on images; cache, verbalize, draw and explain their perceptions. Nothing here imports torch."""

@@ -1,9 +1,9 @@
-"""The contract kit: ``check_expert`` says in one sentence what a plugin's expert does wrong.
+"""Check an expert against the contract; ``check_expert`` reports the first break in one sentence.
 
-Knows: what the runner, the cache and the verbalizer rely on. It calls the expert on pictures that break careless
-code and compares what it returns with itself. It does not judge whether the expert sees well; that is for the
-plugin's own tests. Rooms: ``declaration`` (nothing is loaded), ``behaviour`` (what it returns), ``lifecycle`` (loading,
-unloading, threads), ``samples`` (the pictures) and ``pytest_plugin``; importing this one costs nothing.
+Knows: the assumptions of the runner, the cache and the verbalizer. It calls the expert on pictures that break careless
+code and compares the results with each other. It does not measure the expert's accuracy; that is for the plugin's own
+tests. Modules: ``declaration`` (nothing is loaded), ``behaviour`` (results), ``lifecycle`` (loading, unloading,
+threads), ``samples`` (the pictures) and ``pytest_plugin``. Importing this package imports none of them.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ def check_expert(
     images: Sequence[Image] | None = None,
     contexts: Sequence[Perception] | None = None,
 ) -> None:
-    """Run an expert through everything that ``moai`` relies on; pass silently or say what broke.
+    """Check an expert against everything that ``moai`` relies on.
 
     Args:
         expert: a class, which is built with its default options, or an instance.
-        images: RGB pictures to look at instead of :func:`sample_images`.
+        images: RGB pictures to use instead of :func:`sample_images`.
         contexts: one perception per image for an expert with ``requires``, instead of :func:`sample_context`.
 
     Raises:
-        AssertionError: naming the first thing that breaks the contract.
+        AssertionError: the first break of the contract, in a sentence.
     """
     from moai.testing import behaviour, declaration, lifecycle, samples
 
@@ -75,14 +75,14 @@ def check_expert(
     behaviour.require(len(contexts) == len(images), f"{len(contexts)} contexts for {len(images)} images")
     contexts = list(contexts)
 
-    def look() -> list[Perception]:
+    def perceive() -> list[Perception]:
         first = behaviour.check_perceive(instance, images, contexts)
         lifecycle.check_threads(instance, images, contexts, first)
         return first
 
-    first = lifecycle.check_unload(instance, look)
+    first = lifecycle.check_unload(instance, perceive)
     again = lifecycle.check_unload(instance, lambda: behaviour.call(instance, images[:1], contexts[:1]))
-    behaviour.same(first[:1], again, "after unload() and load() perceive sees something else")
+    behaviour.same(first[:1], again, "after unload() and load() perceive returns something else")
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of ours

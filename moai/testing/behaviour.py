@@ -1,4 +1,4 @@
-"""What a loaded expert returns: valid, the same each time, the same alone as in a batch, and plain data.
+"""Check the results of a loaded expert: valid, plain data, equal each time, equal alone and in a batch.
 
 Knows: perceptions and how to compare them.
 """
@@ -18,54 +18,55 @@ from moai.testing.samples import huge_images
 from moai.types import Mask, Perception, Segment, check_perception
 
 TOLERANCE = 1e-3  # of scores and coordinates between two runs that should be equal; batched float kernels differ a bit
-MASK_TOLERANCE = 1e-3  # of a mask's pixels, rounded up: where two scores of a pixel tie, those last bits decide
+MASK_TOLERANCE = 1e-3  # of a mask's pixels, rounded up: those last bits decide between two equal scores of a pixel
 BOX_TOLERANCE = 0.01  # of a segment's box and the box around its mask, besides two pixels of the mask
 
 
 def check_perceive(expert: Expert, images: list[Image.Image], contexts: list[Perception]) -> list[Perception]:
-    """A loaded expert keeps the contract on ``images``; returns what it saw."""
+    """Check ``perceive`` of a loaded expert on ``images``, and return its perceptions."""
     before = [image.tobytes() for image in images]
     together = call(expert, images, contexts)
     require([image.tobytes() for image in images] == before, "perceive changes the images it is given")
     same(together, call(expert, images, contexts), "perceive is not deterministic: the same batch twice")
     alone = [call(expert, [image], [context])[0] for image, context in zip(images, contexts, strict=True)]
-    same(together, alone, "an image in a batch is seen differently than alone")
+    same(together, alone, "an image gives another perception in a batch than alone")
     require(call(expert, [], []) == [], "perceive must return [] for no images")
     for image in huge_images():
         call(expert, [image], [contexts[0] if contexts else Perception()])
     if expert.requires and images:
-        call(expert, images[:1], [Perception()])  # nobody offers the role, or found nothing
-    for seen in together:
-        text = json.dumps(seen.to_dict())
-        require(Perception.from_dict(json.loads(text)) == seen, "a perception does not survive JSON: use plain types")
+        call(expert, images[:1], [Perception()])  # no expert of the role, or no findings
+    for perception in together:
+        text = json.dumps(perception.to_dict())
+        again = Perception.from_dict(json.loads(text))
+        require(again == perception, "a perception does not survive JSON: use plain types")
     return together
 
 
 def call(expert: Expert, images: list[Image.Image], contexts: list[Perception]) -> list[Perception]:
-    """What ``perceive`` returns, when it returns one valid perception per image.
+    """Call ``perceive``, and check that it returns one valid perception per image.
 
     Raises:
-        AssertionError: naming the image and what is wrong.
+        AssertionError: the image and the reason.
     """
     sizes = ", ".join(f"{image.width}x{image.height}" for image in images)
     try:
-        seen = expert.perceive(images, contexts)
+        found = expert.perceive(images, contexts)
     except Exception as error:
         raise AssertionError(f"perceive raises on images of {sizes}: {type(error).__name__}: {error}") from error
-    require(isinstance(seen, list), f"perceive must return a list, not {type(seen).__name__}")
-    require(len(seen) == len(images), f"perceive returned {len(seen)} perceptions for {len(images)} images")
-    for image, perception in zip(images, seen, strict=True):
+    require(isinstance(found, list), f"perceive must return a list, not {type(found).__name__}")
+    require(len(found) == len(images), f"perceive returned {len(found)} perceptions for {len(images)} images")
+    for image, perception in zip(images, found, strict=True):
         try:
             check_perception(perception)
         except ExpertError as error:
             raise AssertionError(f"on an image of {image.width}x{image.height}: {error}") from error
         for segment in perception.segments:
             _check_mask_in_box(segment)
-    return seen
+    return found
 
 
 def same(left: list[Perception], right: list[Perception], what: str) -> None:
-    """AssertionError starting with ``what``, unless both lists say the same.
+    """Require two lists of perceptions to be equal; the AssertionError starts with ``what``.
 
     Scores and coordinates may differ by ``TOLERANCE``, and masks in ``MASK_TOLERANCE`` of their pixels. The box of a
     segment with a mask, and of a relation beside it, may differ by one pixel of the mask more. All else must be equal.
@@ -75,7 +76,7 @@ def same(left: list[Perception], right: list[Perception], what: str) -> None:
 
 
 def require(condition: object, message: str) -> None:
-    """AssertionError with ``message`` unless ``condition`` holds; it holds under ``python -O`` too."""
+    """Raise AssertionError with ``message`` unless ``condition`` holds; under ``python -O`` too."""
     if not condition:
         raise AssertionError(message)
 
@@ -104,11 +105,11 @@ def _near_perceptions(a: Perception, b: Perception) -> bool:
         return False
     pixel = max((1 / min(s.mask.height, s.mask.width) for s in a.segments if s.mask is not None), default=0.0)
     ours, theirs = a.to_dict(), b.to_dict()
-    for seen in (ours, theirs):
-        for segment in seen["segments"]:
+    for fields in (ours, theirs):
+        for segment in fields["segments"]:
             del segment["mask"]
     moving = ("segments", "relations")  # their boxes follow the masks
-    rest = [{name: value for name, value in seen.items() if name not in moving} for seen in (ours, theirs)]
+    rest = [{name: value for name, value in fields.items() if name not in moving} for fields in (ours, theirs)]
     return _near(*rest) and all(_near(ours[name], theirs[name], pixel) for name in moving)
 
 
@@ -121,7 +122,7 @@ def _near_masks(a: Mask | None, b: Mask | None) -> bool:
 
 
 def _near(a: Any, b: Any, pixel: float = 0.0, box: bool = False) -> bool:
-    """Equal but for ``TOLERANCE`` in numbers; in boxes for ``pixel`` more."""
+    """Compare with ``TOLERANCE`` in numbers, and ``pixel`` more in boxes."""
     if isinstance(a, float) and isinstance(b, (int, float)):
         return math.isclose(a, b, abs_tol=TOLERANCE + (pixel if box else 0.0))
     if isinstance(a, dict):

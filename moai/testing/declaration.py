@@ -1,6 +1,6 @@
-"""What an expert says about itself, checked without loading it: attributes, imports, options, cache key.
+"""Check an expert's declaration without loading it: attributes, imports, options, cache key.
 
-Knows: what registration may cost, and what the cache tells apart.
+Knows: the imports that registration may cost, and the parts of a cache key.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from moai.perception.cache.store import entry_key
 from moai.testing.behaviour import require
 
 IMPORT_SECONDS = 120  # for a fresh interpreter on a slow disk
-# What no plugin may import at registration, whether it names it in `modules` or not.
+# No plugin may import these at registration, whether it names them in `modules` or not.
 HEAVY = ("torch", "transformers", "tensorflow", "jax", "onnxruntime", "timm", "cv2", "matplotlib", "sklearn")
-_PROBING = "MOAI_CONTRACT_PROBE"  # environment variable: the module that is being imported to see what that imports
+_PROBING = "MOAI_CONTRACT_PROBE"  # environment variable: the module whose imports are being listed
 _IMPORT_PROBE = """
 import importlib, sys
 import moai.expert
@@ -33,7 +33,7 @@ print(" ".join(name for name in dict.fromkeys(sys.argv[2:]) if name in sys.modul
 
 
 def check_declaration(kind: type[Expert]) -> None:
-    """The class attributes say what the expert is, and ``perceive`` is there."""
+    """Check the class attributes, and that ``perceive`` is implemented."""
     require(isinstance(kind, type) and issubclass(kind, Expert), f"{kind!r} is not a subclass of moai.Expert")
     require(not inspect.isabstract(kind), f"{kind.__name__} does not implement perceive(images, context)")
     for field in ("name", "role", "version"):
@@ -56,7 +56,7 @@ def check_declaration(kind: type[Expert]) -> None:
 
 
 def check_registration_is_light(kind: type[Expert]) -> None:
-    """Importing the plugin's module, in a fresh interpreter, imports none of the names in ``modules`` or ``HEAVY``."""
+    """Check, in a fresh interpreter, that importing the plugin imports no name in ``modules`` or ``HEAVY``."""
     # A module that checks itself when it is imported would start one interpreter inside the other without end.
     inside = os.environ.get(_PROBING) == kind.__module__
     require(not inside, f"module {kind.__module__} calls check_expert when it is imported; call it in a test")
@@ -75,7 +75,7 @@ def check_registration_is_light(kind: type[Expert]) -> None:
 
 
 def check_options(kind: type[Expert]) -> None:
-    """Options have defaults, a JSON schema, and refuse unknown names."""
+    """Check that options have defaults and a JSON schema, and refuse unknown names."""
     required = [name for name, field in kind.Options.model_fields.items() if field.is_required()]
     require(not required, f"options without a default: {', '.join(required)}; an expert must start without options")
     try:
@@ -91,7 +91,7 @@ def check_options(kind: type[Expert]) -> None:
 
 
 def check_cache_key(expert: Expert | type[Expert]) -> None:
-    """The cache key is the same for equal experts, and another for another version, option or set of weights.
+    """Check that the cache key is equal for equal experts, and differs by version, option and weights.
 
     Each option is tried with another value that it accepts; one for which none is found (a path that must exist, say)
     is left out.
@@ -101,7 +101,7 @@ def check_cache_key(expert: Expert | type[Expert]) -> None:
     given = {name: getattr(instance.options, name) for name in kind.Options.model_fields}
     weights = instance.weights_id()
     require(isinstance(weights, str), f"weights_id() must return a string, not {type(weights).__name__}")
-    require(weights == instance.weights_id(), "weights_id() returns another string when it is asked again")
+    require(weights == instance.weights_id(), "weights_id() returns another string when it is called again")
     key = entry_key("image", instance, None, weights)
     twin = type(instance)(**given)
     require(key == entry_key("image", twin, None, weights), "two experts with equal options have different cache keys")
@@ -113,12 +113,12 @@ def check_cache_key(expert: Expert | type[Expert]) -> None:
             require(
                 key != entry_key("image", other, None, weights),
                 f"option '{name}' changes from {given[name]!r} to {getattr(other.options, name)!r}, and the cache key "
-                "stays; what was seen before would be taken for what is seen now",
+                "stays; old perceptions would be taken for new ones",
             )
 
 
 def _variants(kind: type[Expert], given: dict[str, Any], name: str) -> Iterator[Expert]:
-    """The expert with another value of one option; at most one."""
+    """Yield the expert with another value of one option, at most one."""
     value = given[name]
     schema = kind.Options.model_json_schema().get("properties", {}).get(name, {})
     candidates = [*schema.get("enum", ()), not value if isinstance(value, bool) else None]

@@ -1,8 +1,8 @@
-"""Loading, unloading and threads: what a long-running process relies on.
+"""Check loading, unloading and threads for long-running processes.
 
 Knows: weak references. An object that ``load`` or ``perceive`` put on the expert, and that is still alive after
-``unload`` and a garbage collection, is memory that never comes back. Objects without weak references (some C++ ones)
-cannot be watched.
+``unload`` and a garbage collection, is memory that is never freed. Objects without weak references (some C++ ones)
+cannot be checked.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ ROUNDS = 3
 WAIT = 300.0  # seconds for all threads together
 
 
-def check_unload(expert: Expert, look: Callable[[], T]) -> T:
-    """Load ``expert`` on the CPU, call ``look``, unload it; nothing that was put on it may stay in memory."""
-    before = {id(item) for _, item in _held(expert)}
+def check_unload(expert: Expert, work: Callable[[], T]) -> T:
+    """Load ``expert`` on the CPU, call ``work``, unload it, and check that none of its new objects stays in memory."""
+    before = {id(item) for _, item in _objects(expert)}
     expert.load("cpu")
-    watched: list[tuple[str, str, weakref.ref]] = []
+    references: list[tuple[str, str, weakref.ref]] = []
     try:
-        answer = look()
+        result = work()
     finally:
-        watched += [(n, type(i).__name__, weakref.ref(i)) for n, i in _held(expert) if id(i) not in before]
+        references += [(n, type(i).__name__, weakref.ref(i)) for n, i in _objects(expert) if id(i) not in before]
         expert.unload()
     gc.collect()
-    kept = [f"self.{name} ({kind})" for name, kind, alive in watched if alive() is not None]
+    kept = [f"self.{name} ({kind})" for name, kind, alive in references if alive() is not None]
     require(not kept, f"unload() keeps {', '.join(kept)} in memory; set it to None, and empty caches that hold it")
-    return answer
+    return result
 
 
 def check_threads(
-    expert: Expert, images: list[Image.Image], contexts: list[Perception], seen: list[Perception]
+    expert: Expert, images: list[Image.Image], contexts: list[Perception], alone: list[Perception]
 ) -> None:
-    """An expert that says ``thread_safe`` sees in several threads at once what it saw alone; others are not asked."""
+    """Check that a ``thread_safe`` expert gives equal perceptions in several threads at once; skip others."""
     if not expert.thread_safe or not images:
         return
     start, problems = threading.Barrier(THREADS), []
@@ -58,14 +58,14 @@ def check_threads(
         try:
             start.wait()
             for round_ in range(ROUNDS * len(images)):
-                at = (number + round_) % len(images)  # the threads look at different images at the same time
+                at = (number + round_) % len(images)  # the threads use different images at the same time
                 found = call(expert, [images[at]], [contexts[at]])
-                same([seen[at]], found, "thread_safe is True, but in two threads at once an image is seen differently")
-        except BaseException as error:  # raised again below, where somebody sees it
+                same([alone[at]], found, "thread_safe is True, but two threads at once give another perception")
+        except BaseException as error:  # raised again below, in the calling thread
             problems.append(error)
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # switch often: a race that needs bad luck gets it
+    sys.setswitchinterval(1e-5)  # switch often, so that races happen
     try:
         threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(THREADS)]
         for thread in threads:
@@ -81,16 +81,16 @@ def check_threads(
         raise problems[0]
 
 
-def _held(expert: Expert) -> Iterator[tuple[str, Any]]:
-    """The watchable objects on the expert: its attributes, and what lies in lists, tuples and dicts among them."""
+def _objects(expert: Expert) -> Iterator[tuple[str, Any]]:
+    """Yield the objects on the expert that can be checked: its attributes, and the items of lists, tuples and dicts."""
     for name, value in vars(expert).items():
         items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
         for item in items:
-            if not isinstance(item, _SHARED) and _watchable(item) and item is not expert.options:
+            if not isinstance(item, _SHARED) and _has_weak_references(item) and item is not expert.options:
                 yield name, item
 
 
-def _watchable(item: Any) -> bool:
+def _has_weak_references(item: Any) -> bool:
     try:
         weakref.ref(item)
     except TypeError:

@@ -1,6 +1,6 @@
-"""For pytest: the fixture ``moai_contract``, which checks an expert class or instance against the contract.
+"""Provide the pytest fixture ``moai_contract``, which checks an expert class or instance against the contract.
 
-Knows: pytest. Installing moai registers it; until a test asks for the fixture it imports nothing of weight::
+Knows: pytest. Installing moai registers it; until a test uses the fixture it imports nothing heavy::
 
     def test_contract(moai_contract):
         moai_contract(MyExpert)
@@ -15,11 +15,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def moai_contract() -> Callable[..., None]:
-    """``moai.testing.check_expert``: ``moai_contract(MyExpert)`` fails with the sentence that says what is wrong."""
+    """Return ``moai.testing.check_expert``: ``moai_contract(MyExpert)`` fails with a sentence about the first break."""
     from moai.testing import check_expert
 
     def check(*arguments, **settings) -> None:
-        __tracebackhide__ = True  # the sentence is what a plugin's author needs, not how it was found
+        __tracebackhide__ = True  # a plugin's author needs the sentence, not the traceback
         try:
             check_expert(*arguments, **settings)
         except AssertionError as error:

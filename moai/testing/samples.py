@@ -1,7 +1,7 @@
-"""The pictures and contexts that experts are checked on.
+"""Make the pictures and contexts that experts are checked on.
 
-Knows: what breaks careless code: nothing to see, one pixel, slivers, huge pictures, grey, transparency. All of them
-went through ``read_image``, as every picture does before an expert gets it.
+Knows: pictures that break careless code: uniform, one pixel, slivers, huge, grey, transparent. All of them are as
+``read_image`` returns them, like every picture that an expert gets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moai.types import Detection, Mask, Perception, Relation, Segment, Source, T
 
 
 def sample_images() -> list[Image.Image]:
-    """RGB: a scene, nothing in it, one pixel, a sliver, and the scene as it is read from grey and transparent files."""
+    """Make RGB pictures: a scene, a uniform one, one pixel, a sliver, and the scene from grey and transparent files."""
     scene = draw_scene(160, 120)
     uniform = Image.new("RGB", (64, 64), (200, 210, 220))
     clear = scene.convert("RGBA")
@@ -26,12 +26,12 @@ def sample_images() -> list[Image.Image]:
 
 
 def huge_images() -> list[Image.Image]:
-    """A picture of 12 million pixels, and one that is 500 times as wide as high."""
+    """Make a picture of 12 million pixels, and one that is 500 times as wide as high."""
     return [draw_scene(4000, 3000), draw_scene(4000, 8)]
 
 
 def sample_context(requires: Sequence[str]) -> Perception:
-    """What experts of the roles in ``requires`` might have seen in ``sample_images()[0]``."""
+    """Make a perception of ``sample_images()[0]`` by experts of the roles in ``requires``."""
     mask = Mask.encode(_disc())
     parts = {
         "panoptic": Perception(
@@ -44,12 +44,12 @@ def sample_context(requires: Sequence[str]) -> Perception:
         "scene_graph": Perception(relations=(Relation("red circle", "left of", "blue rectangle", 0.8),)),
         "ocr": Perception(texts=(TextLine("EXIT 42", 0.9, ((0.5, 0.3), (0.9, 0.3), (0.9, 0.6), (0.5, 0.6))),)),
     }
-    seen = [parts.get(role, Perception(notes={role: ("a note.",)})) for role in requires]
-    return merge([*seen, Perception(sources=tuple(Source("sample", role, "1") for role in requires))])
+    found = [parts.get(role, Perception(notes={role: ("a note.",)})) for role in requires]
+    return merge([*found, Perception(sources=tuple(Source("sample", role, "1") for role in requires))])
 
 
 def draw_scene(width: int, height: int) -> Image.Image:
-    """A red disc and a blue rectangle on light grey, at any size."""
+    """Draw a red disc and a blue rectangle on light grey, at any size."""
     image = Image.new("RGB", (160, 120), (240, 240, 235))
     draw = ImageDraw.Draw(image)
     draw.ellipse((10, 20, 50, 60), fill="red")

@@ -16,7 +16,7 @@ from pydantic import Field
 
 import moai
 from moai.expert import Expert, Options
-from moai.perception.words.verbalize import clean_label
+from moai.perception.words.formatting import clean_label
 from moai.types import Perception, Segment, describe, merge_duplicates
 
 

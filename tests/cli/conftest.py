@@ -85,7 +85,7 @@ class Absent(Expert):
 @pytest.fixture
 def known(monkeypatch, tmp_path):
     """The process-wide registry holds the four experts above; the asset cache is empty."""
-    from moai.perception.words.verbalize import TEMPLATES
+    from moai.perception.words.english import TEMPLATES
 
     experts = {kind.name: kind for kind in (Spots, Reader, Broken, Absent)}
     origins = {name: "moai-tests 9.9" for name in experts}

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from moai.perception.explaining.explanation import put_to_words
+from moai.perception.explaining.explanation import build_explanation
 
 
 def test_the_answer_stands_beside_what_was_seen(run_cli, model, picture_file):
@@ -56,7 +56,7 @@ def test_experts_can_be_left_out(run_cli, model, picture_file, monkeypatch):
 
 def test_an_explanation_is_drawn_and_put_into_the_json(run_cli, model, picture_file, monkeypatch, tmp_path):
     numbers = [(0, np.full((1, 3), 1 / 3), np.full((2, 3), 1 / 3), np.ones((1, 1)), np.ones((2, 1)))]
-    explanation = put_to_words("spot", [], [(0, 4)], ["What", "?"], numbers, np.ones(1))
+    explanation = build_explanation("spot", [], [(0, 4)], ["What", "?"], numbers, np.ones(1))
     ask = type(model).ask
 
     def explaining(*args, explain=False, **options):

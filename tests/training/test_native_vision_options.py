@@ -93,7 +93,7 @@ def test_words_in_the_prompt_stand_behind_the_whole_image(family):
     processor, seen, image = augmented.processor, tiny.seen("red circle"), tiny.picture("red")
     [ids] = augmented._inputs([image], [QUESTION], [seen])["input_ids"].tolist()
     [bare] = augmented._inputs([image], [QUESTION], [None])["input_ids"].tolist()
-    words = [*processor.plain_ids(processor.spoken(seen).text), *processor.plain_ids("\n")]
+    words = [*processor.plain_ids(processor.verbalize(seen).text), *processor.plain_ids("\n")]
     text = processor.tokenizer.decode(ids)
     assert len(ids) == len(bare) + len(words) and processor.tokenizer.decode(words) in text
     tail = processor.placeholder.split(processor.image_token)[-1]

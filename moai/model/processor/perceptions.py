@@ -15,7 +15,7 @@ import torch
 from moai.model.processor.image_places import ImagePlaces
 from moai.model.processor.untrusted_text import auxiliary
 from moai.perception.drawing.panoptic_map import render_map
-from moai.perception.words.token_budget import Spoken, speak_within
+from moai.perception.words.token_budget import Verbalization, verbalize_within
 from moai.types import Perception, merge
 
 Perceptions = Sequence[Perception | None]  # one per image of a conversation
@@ -60,20 +60,17 @@ class PerceptionEncoder:
         found = [p for p in perceptions if p is not None]
         return [*self.words(found), *self.tokenize("\n")] if found and self.inject == "prompt" else []
 
-    def verbalize(self, perception: Perception) -> Spoken:
+    def verbalize(self, perception: Perception) -> Verbalization:
         """Verbalize a perception as the model gets it, with the facts that did not fit."""
-        return self._within(perception)[0]
+        return verbalize_within(perception, self.max_tokens, self.tokenize, self.language, self.style)
 
     def words(self, perceptions: Sequence[Perception]) -> list[int]:
         """Encode the words of several images' perceptions; what is too long loses whole facts, never half a box."""
-        return self._within(merge(perceptions))[1]
+        return list(self.verbalize(merge(perceptions)).ids)
 
     def has_map(self, perception: Perception) -> bool:
         """True when a panoptic map of it is handed over."""
         return self.inject == "mixers" and self.panoptic_map and perception.has_panoptic
-
-    def _within(self, perception: Perception) -> tuple[Spoken, list[int]]:
-        return speak_within(self.tokenize, perception, self.max_tokens, self.language, self.style)
 
     def _maps(self, perceptions: Sequence[Sequence[Perception]]) -> dict[str, torch.Tensor]:
         shown = [[p for p in row if p.has_panoptic] if self.panoptic_map else [] for row in perceptions]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
     from moai.perception.running.perceiver import Perceiver
-    from moai.perception.words.token_budget import Spoken
+    from moai.perception.words.token_budget import Verbalization
 
 log = logging.getLogger("moai")
 SETTINGS = (
@@ -258,7 +258,7 @@ class MoaiProcessor(ProcessorMixin):
             raise PromptError(f"{type(plain).__name__} does not say which characters a token is; nothing to show")
         return plain(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
 
-    def verbalize(self, perception: Perception) -> Spoken:
+    def verbalize(self, perception: Perception) -> Verbalization:
         """Verbalize a perception as the model gets it: the text, and the facts that do not fit."""
         return self.perceptions.verbalize(perception)
 

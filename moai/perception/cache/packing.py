@@ -1,8 +1,8 @@
-"""A perception as bytes, and back: one line of JSON, then the run lengths of all masks, compressed.
+"""Pack a perception into bytes: one line of JSON, then the run lengths of all masks, compressed.
 
 Knows: the layout of a stored entry. Run lengths are kept as raw 32-bit integers beside the JSON: fifty full-size masks
-hold thirty thousand of them, and reading those as JSON numbers takes longer than everything else together. Nothing is
-pickled, so a cache folder that somebody else wrote cannot run code.
+hold thirty thousand of them, and reading those as JSON numbers takes longer than all the rest. Nothing is
+pickled, so a cache folder from another machine cannot run code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORMAT = 1  # part of every cache key: raise it when the layout or the perceptio
 
 
 def pack(perception: Perception) -> bytes:
-    """Bytes that ``unpack`` turns back into an equal perception.
+    """Pack a perception into bytes; ``unpack`` returns an equal one.
 
     Raises:
         TypeError, ValueError, OverflowError: a field holds something that is not plain data.
@@ -28,7 +28,7 @@ def pack(perception: Perception) -> bytes:
 
 
 def plain_bytes(perception: Perception) -> bytes:
-    """What ``pack`` compresses: equal perceptions give equal bytes, whatever the version of zlib."""
+    """Serialize a perception without compression: equal perceptions give equal bytes in every version of zlib."""
     runs: list[int] = []
 
     def plain(value: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def plain_bytes(perception: Perception) -> bytes:
 
 
 def unpack(data: bytes) -> Perception:
-    """Read what ``pack`` wrote.
+    """Unpack the bytes of ``pack``.
 
     Raises:
         ValueError, KeyError, TypeError, zlib.error: the bytes are not a packed perception.

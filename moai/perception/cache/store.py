@@ -1,4 +1,4 @@
-"""Perceptions on disk, so that no expert looks at the same image twice.
+"""Store perceptions on disk, so that no expert runs on the same image twice.
 
 Knows: SQLite and what makes two perceptions the same (:func:`entry_key`). One file per folder, safe with several
 threads and processes. An entry that was damaged is reported, dropped and perceived again; it never reaches an answer.
@@ -28,30 +28,30 @@ _inherited: list[sqlite3.Connection] = []  # connections of a parent process: cl
 
 
 def entry_key(image_key: str, expert: Expert, context: Perception | None = None, weights: str | None = None) -> str:
-    """The cache key of one expert's perception of one image.
+    """Compute the cache key of one expert's perception of one image.
 
     Args:
         image_key: from ``moai.images.image_key``.
         expert: its name, version and options count.
-        context: what the experts of its ``requires`` saw; counts only when it requires any.
-        weights: from ``expert.weights_id()``, which is asked when this is None.
+        context: the perception by the experts of its ``requires``; counts only when it requires any.
+        weights: from ``expert.weights_id()``, which is called when this is None.
 
     Returns:
         A SHA-256 in hex. Equal keys mean: same pixels, same expert, same version, options, weights and context.
     """
-    seen = ""
+    context_hash = ""
     if expert.requires and context is not None:
-        seen = hashlib.sha256(plain_bytes(context)).hexdigest()
+        context_hash = hashlib.sha256(plain_bytes(context)).hexdigest()
     options = expert.options.model_dump(mode="json")
-    parts = [FORMAT, image_key, expert.name, expert.version, options, seen]
+    parts = [FORMAT, image_key, expert.name, expert.version, options, context_hash]
     weights = expert.weights_id() if weights is None else weights
-    if weights:  # without, the key is what it was before experts could name their weights
+    if weights:  # an expert without an id has the key of versions before there were ids
         parts.append(weights)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class Store:
-    """A folder of perceptions by key. It may be used from several threads, pickled, and opened by several processes.
+    """Store perceptions by key in a folder. It may be used by several threads and processes, and pickled.
 
     Raises:
         AssetError: the folder cannot be written.
@@ -72,7 +72,7 @@ class Store:
         return self.run(lambda db: db.execute("SELECT count(*) FROM entries").fetchone()[0])
 
     def get(self, key: str) -> Perception | None:
-        """The perception under ``key``; None when there is none, or when it was damaged (then it is dropped)."""
+        """Read the perception of ``key``; None when there is none, or when it was damaged (then it is deleted)."""
         query = "SELECT checksum, data FROM entries WHERE key = ?"
         row = self.run(lambda db: db.execute(query, (key,)).fetchone())
         if row is None:
@@ -80,17 +80,17 @@ class Store:
         checksum, data = row
         try:
             return read_entry(key, checksum, data)
-        except Exception as error:  # damaged bytes raise nearly anything; the cure is always the same
+        except Exception as error:  # damaged bytes raise nearly anything
             log.warning("perception cache %s: entry %s is damaged (%s); perceived again", self.path, key[:12], error)
             self.drop(key, data)
             return None
 
     def drop(self, key: str, data: bytes) -> None:
-        """Remove an entry, unless it holds something else than ``data`` by now."""
+        """Delete an entry, unless its data have changed from ``data`` meanwhile."""
         self.run(lambda db: db.execute("DELETE FROM entries WHERE key = ? AND data IS ?", (key, data)))
 
     def vacuum(self) -> None:
-        """Give room that is not used any more back to the disk. Raises AssetError while others keep the file busy."""
+        """Free unused disk space. Raises AssetError while other processes use the file."""
         with self._lock:
             try:
                 db = self._open()
@@ -100,15 +100,15 @@ class Store:
                 raise self._unusable(error) from error
 
     def put(self, key: str, perception: Perception, expert: str = "") -> None:
-        """Keep ``perception`` under ``key``."""
+        """Store ``perception`` under ``key``."""
         self.put_many([(key, perception)], expert)
 
     def put_many(self, entries: Iterable[tuple[str, Perception]], expert: str = "") -> None:
-        """Keep several, in one transaction: a fraction of the time of as many ``put`` calls.
+        """Store several in one transaction, in a fraction of the time of as many ``put`` calls.
 
         Args:
             entries: keys and perceptions.
-            expert: whose they are, for ``moai cache``; a key tells nobody.
+            expert: the name of their expert, for ``moai cache``.
 
         Raises:
             AssetError: the disk is full or read-only.
@@ -129,15 +129,15 @@ class Store:
             self._connection = None
 
     def run(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Do ``work`` in a transaction; a damaged database file is set aside once and started anew."""
+        """Run ``work`` in a transaction; a damaged database file is renamed once and a new one is made."""
         with self._lock:
             try:
                 return self._transact(work)
             except sqlite3.OperationalError as error:
                 raise self._unusable(error) from error
             except sqlite3.DatabaseError as error:
-                log.warning("perception cache %s is damaged (%s); set aside and started anew", self.path, error)
-                self._set_aside()
+                log.warning("perception cache %s is damaged (%s); renamed, and a new one is made", self.path, error)
+                self._replace_damaged()
             try:
                 return self._transact(work)
             except sqlite3.DatabaseError as error:
@@ -161,9 +161,9 @@ class Store:
         self._pid = os.getpid()
         return self._connection
 
-    def _set_aside(self) -> None:
+    def _replace_damaged(self) -> None:
         self.close()
-        # Another process may have done this a moment ago; then the file is sound again, and stays.
+        # Another process may have done this a moment ago; then the file is sound again, and is not renamed.
         try:
             _connect(self.path, check=True).close()
         except sqlite3.OperationalError:
@@ -194,7 +194,7 @@ def _connect(path: Path, check: bool = False) -> sqlite3.Connection:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, checksum BLOB NOT NULL, data BLOB NOT NULL)"
             )
-            # Beside the entries, so that files made before there were origins, and programs that know none, go on.
+            # A table of its own, so that files and versions without origins still work.
             db.execute("CREATE TABLE IF NOT EXISTS origins (key TEXT PRIMARY KEY, expert TEXT, created REAL)")
     except BaseException:
         db.close()
@@ -222,7 +222,7 @@ def _insert(db: sqlite3.Connection, rows: list[tuple[str, bytes, bytes]], expert
 
 
 def read_entry(key: str, checksum: bytes, data: bytes) -> Perception:
-    """The perception that a row holds. Raises nearly anything when it is damaged."""
+    """Read the perception of a row. Raises nearly anything when it is damaged."""
     if checksum != _checksum(key, data):
         raise ValueError("checksum mismatch")
     return unpack(data)
@@ -234,7 +234,7 @@ def _checksum(key: str, data: bytes) -> bytes:
 
 
 def default_store() -> Store:
-    """The perceptions kept in the cache folder, shared by training, evaluation and the command line."""
+    """Open the perceptions in the cache folder, which training, evaluation and the command line share."""
     from moai.assets.cache import cache_dir
 
     return Store(cache_dir() / "perceptions")

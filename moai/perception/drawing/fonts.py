@@ -1,7 +1,7 @@
-"""Fonts for whatever people write in pictures.
+"""Choose fonts for the text of any script.
 
-Knows: which installed font has which characters (matplotlib finds the fonts and reads their tables). ASCII is drawn
-in Pillow's own font. Characters that no font has are drawn as "?" and remembered, so that the legend can say so.
+Knows: the installed fonts and their characters (matplotlib finds the fonts and reads their tables). ASCII is drawn in
+Pillow's own font. Characters that no font has are drawn as "?" and listed in the legend.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _UNFIT = ("emoji", "lastresort", "last resort")
 
 
 class Fonts:
-    """Picks a font per text, and remembers what could not be shown."""
+    """Choose a font per text, and collect the characters that no font has."""
 
     def __init__(self) -> None:
         self.missing: set[str] = set()
 
     def fit(self, text: str, size: int) -> tuple[str, Font]:
-        """The text as it can be drawn, and the font that draws it at ``size`` pixels."""
+        """Return the text with "?" for missing characters, and a font of ``size`` pixels for it."""
         text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")  # would reorder the line
         if text.isascii():
             return text, _sized(None, size)
@@ -36,8 +36,8 @@ class Fonts:
         self.missing |= {chr(code) for code in lacking}
         return "".join("?" if ord(letter) in lacking else letter for letter in text), _sized(path, size)
 
-    def excuse(self) -> str:
-        """A sentence for the legend about the characters drawn as "?"; empty when there are none."""
+    def missing_note(self) -> str:
+        """Write the legend's sentence about the characters drawn as "?"; empty when there are none."""
         if not self.missing:
             return ""
         scripts = sorted({unicodedata.name(letter, "unnamed").split()[0] for letter in self.missing})
@@ -47,8 +47,8 @@ class Fonts:
 
 @functools.lru_cache(maxsize=256)
 def _best(needed: frozenset[int]) -> tuple[str | None, frozenset[int]]:
-    """The first font with all of the characters, or the one that lacks the fewest; and those it lacks."""
-    best, fewest = None, frozenset(code for code in needed if code > 127)  # Pillow's own font: taken as ASCII only
+    """Find the first font with all of the characters, or the one that lacks the fewest, and those it lacks."""
+    best, fewest = None, frozenset(code for code in needed if code > 127)  # Pillow's own font counts as ASCII only
     for path in _paths():
         lacking = needed - _characters(path)
         if len(lacking) < len(fewest):
@@ -86,7 +86,7 @@ def _characters(path: str) -> frozenset[int]:
     from matplotlib.ft2font import FT2Font
 
     try:
-        ImageFont.truetype(path, 12)  # what matplotlib reads and Pillow cannot draw is no use
+        ImageFont.truetype(path, 12)  # Pillow cannot draw every font that matplotlib reads
         return frozenset(FT2Font(path).get_charmap())
     except (OSError, RuntimeError) as error:
         log.debug("font '%s' cannot be read: %s", path, error)

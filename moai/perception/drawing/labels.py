@@ -1,7 +1,7 @@
-"""Labels beside what they name, none over another.
+"""Place labels next to their objects, without overlap.
 
-Knows: rectangles on a canvas. A label goes to the nearest free place around its object, with a line to it when it is
-not right there. One that finds no free place becomes a number, which the caller lists under the picture.
+Knows: rectangles on a canvas. A label goes to the nearest free place around its object, with a line to it when there is
+a gap. A label without a free place becomes a number, which the caller lists under the picture.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from PIL import ImageDraw
 
 from moai.perception.drawing.fonts import Fonts
 from moai.perception.drawing.panoptic_map import Colour
-from moai.perception.words.verbalize import clean
+from moai.perception.words.formatting import clean
 from moai.types import Box
 
 INK: Colour = (20, 20, 20)
 PAPER: Colour = (250, 250, 250)
-_REACH = 0.3  # of the longer side: a label farther from its object than this says less than a number on it
+_REACH = 0.3  # of the longer side: a label farther from its object than this is less useful than a number on it
 _LONGEST = 0.45  # of the canvas' width
-_MOST_WORDS = 100  # labels in words; nobody reads more, and looking for free places would take seconds
+_MOST_WORDS = 100  # labels in words; more are unreadable, and the search for free places would take seconds
 _SMALL = 0.04  # of the canvas: what is smaller should not be hidden by labels of others
 _HIDING = 12.0  # label heights that a label may rather stand away than hide a small object altogether
 
 
 class Label(NamedTuple):
-    """What to write beside a rectangle in pixels."""
+    """Hold the text of a label, its rectangle in pixels, and its colour."""
 
     anchor: Box
     text: str
@@ -66,12 +66,12 @@ def write_labels(
 
 
 def ink_on(colour: Colour) -> Colour:
-    """Dark on light colours, light on dark ones."""
+    """Choose the ink: dark on light colours, light on dark ones."""
     return INK if 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2] > 110 else PAPER
 
 
 def shorten(fonts: Fonts, text: str, height: int, room: float) -> str:
-    """The text on one line, cut with dots to ``room`` pixels."""
+    """Cut the text, with dots, to one line of ``room`` pixels."""
     stem = shown = clean(text)
     while stem and width_of(fonts, shown, height) > room:
         stem = stem[: -1 - len(stem) // 8]
@@ -80,7 +80,7 @@ def shorten(fonts: Fonts, text: str, height: int, room: float) -> str:
 
 
 def width_of(fonts: Fonts, text: str, height: int) -> float:
-    """Pixels that the text takes on one line."""
+    """Measure the text on one line, in pixels."""
     shown, font = fonts.fit(text, height)
     return font.getlength(shown)
 
@@ -92,7 +92,7 @@ def _extent(fonts: Fonts, text: str, height: int) -> tuple[float, float]:
 def _free_spot(
     anchor: Box, extent: tuple[float, float], size: tuple[int, int], placed: list[Box], small: list[Box]
 ) -> Box | None:
-    """The best spot that covers no label: near its anchor, and not over small things that others are about."""
+    """Find the best spot that covers no label: near its anchor, and not over small objects of other labels."""
     near = _fitting(_beside(anchor, extent), extent, size)
     spots = np.concatenate([near, _fitting(_around(extent, size), extent, size)])
     distances = _distances(spots, anchor)
@@ -112,7 +112,7 @@ def _least_covering(anchor: Box, extent: tuple[float, float], size: tuple[int, i
 
 
 def _beside(anchor: Box, extent: tuple[float, float]) -> list[tuple[float, float]]:
-    """Top left corners of spots at the edges of a rectangle, outside and inside."""
+    """List the top left corners of spots at the edges of a rectangle, outside and inside."""
     (x0, y0, x1, y1), (wide, high) = anchor, extent
     across = (x0, x1 - wide, (x0 + x1 - wide) / 2)
     return [(x, y) for y in (y0 - high, y1, y0, y1 - high) for x in across] + [
@@ -126,7 +126,7 @@ def _around(extent: tuple[float, float], size: tuple[int, int]) -> list[tuple[fl
 
 
 def _fitting(corners: list[tuple[float, float]], extent: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """``(N, 4)`` spots at these corners, pushed into the canvas; the pushed ones last."""
+    """Make ``(N, 4)`` spots at these corners, moved into the canvas; the moved ones last."""
     if not corners:
         return np.zeros((0, 4))
     spots = np.array([(x, y, x + extent[0], y + extent[1]) for x, y in corners])
@@ -141,7 +141,7 @@ def _inside(corners: np.ndarray, extent: tuple[float, float], size: tuple[int, i
 
 
 def _covered(spots: np.ndarray, placed: list[Box]) -> np.ndarray:
-    """``(N,)``: how many square pixels of other labels each spot covers; they keep a pixel's distance."""
+    """Return, ``(N,)``, the square pixels of other labels that each spot covers, with a margin of one pixel."""
     if not placed:
         return np.zeros(len(spots))
     others = np.array(placed)
@@ -155,7 +155,7 @@ def _area(box: Box) -> float:
 
 
 def _distances(spots: np.ndarray, anchor: Box) -> np.ndarray:
-    """``(N,)``: pixels between each spot and the anchor; 0 where they touch."""
+    """Return, ``(N,)``, the pixels between each spot and the anchor; 0 where they touch."""
     gap = np.maximum(np.array(anchor[:2]) - spots[:, 2:], spots[:, :2] - np.array(anchor[2:]))
     return np.hypot(*np.clip(gap, 0, None).T)
 

@@ -1,6 +1,6 @@
-"""The legend under an overlay.
+"""Write the legend under an overlay.
 
-Knows: which lines it has, and a small sign per role that shows how the role's findings are drawn.
+Knows: its lines, and a small sign per role that shows how the role's findings are drawn.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from PIL import Image, ImageDraw
 from moai.perception.drawing.fonts import Fonts
 from moai.perception.drawing.labels import INK, PAPER, width_of
 from moai.perception.drawing.panoptic_map import Colour
-from moai.perception.words.verbalize import clean
+from moai.perception.words.formatting import clean
 from moai.types import Box, Perception
 
 RELATION: Colour = (255, 255, 255)
 TEXT: Colour = (0, 220, 255)
-_SAMPLE: Colour = (240, 150, 30)  # stands for the colour that each class has of its own
+_SAMPLE: Colour = (240, 150, 30)  # an example: each class has a colour of its own
 _ALARM: Colour = (190, 20, 20)
 _KINDS = {"panoptic": "segments", "open_world": "detections", "scene_graph": "relations", "ocr": "texts"}
 _MOST_LINES = 40
-Entry = tuple[str, Colour, str]  # text, its colour, the role whose sign stands before it
+Entry = tuple[str, Colour, str]  # text, its colour, the role whose sign is before it
 
 
 def legend(perception: Perception, numbered: list[tuple[int, str]]) -> list[Entry]:
-    """What stands under the picture: experts, failures, the labels that are numbers, and what has no place in it."""
+    """List the lines under the picture: experts, failures, numbered labels, and findings without a place in it."""
     lines: list[Entry] = []
     for source in perception.sources:
         kind = _KINDS.get(source.role)
@@ -45,12 +45,12 @@ def legend(perception: Perception, numbered: list[tuple[int, str]]) -> list[Entr
 
 
 def with_legend(canvas: Image.Image, lines: list[Entry], fonts: Fonts, letters: int) -> Image.Image:
-    """The canvas with these lines under it, in letters of so many pixels; signs show how each role is drawn."""
+    """Add these lines under the canvas, in letters of so many pixels; signs show how each role is drawn."""
     step, indent = round(letters * 1.5), 2 * letters + 12
     room = canvas.width - indent - 6
     rows = _rows(lines, fonts, letters, room)
-    if excuse := fonts.excuse():  # known only now that everything has been measured
-        rows += _rows([(excuse, _ALARM, "")], fonts, letters, room)
+    if note := fonts.missing_note():  # complete only after everything has been measured
+        rows += _rows([(note, _ALARM, "")], fonts, letters, room)
     sheet = Image.new("RGB", (canvas.width, canvas.height + step * len(rows) + 10), PAPER)
     sheet.paste(canvas, (0, 0))
     draw = ImageDraw.Draw(sheet)
@@ -63,7 +63,7 @@ def with_legend(canvas: Image.Image, lines: list[Entry], fonts: Fonts, letters: 
 
 
 def _rows(lines: list[Entry], fonts: Fonts, letters: int, room: float) -> list[Entry]:
-    """The lines broken to ``room`` pixels; only the first row of a line has its sign."""
+    """Wrap the lines to ``room`` pixels; only the first row of a line has its sign."""
     wrapped = [(_wrap(text, fonts, letters, room), colour, role) for text, colour, role in lines]
     return [(row, colour, "" if number else role) for rows, colour, role in wrapped for number, row in enumerate(rows)]
 
@@ -80,7 +80,7 @@ def _wrap(text: str, fonts: Fonts, letters: int, room: float) -> list[str]:
 
 
 def _sign(draw: ImageDraw.ImageDraw, role: str, box: Box) -> None:
-    """A filled box for segments, a dashed one for detections, an arrow for relations, a slanted outline for texts."""
+    """Draw a role's sign: segments a filled box, detections a dashed one, relations an arrow, texts an outline."""
     x0, y0, x1, y1 = box
     middle = (y0 + y1) / 2
     if role == "panoptic":

@@ -1,8 +1,8 @@
-"""What the experts saw, drawn on the picture, for people to look at.
+"""Draw a perception on its picture.
 
 Knows: Pillow's drawing. Small pictures are enlarged first, and narrow ones get a margin, so that boxes and labels stay
-legible; a legend under the picture lists every expert with what it gave or why it failed, how that is drawn, and
-everything that has no place in the picture.
+legible. A legend under the picture lists every expert with its findings or its failure, the sign of each role, and all
+findings that have no place in the picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from moai.perception.drawing.fonts import Fonts
 from moai.perception.drawing.labels import INK, PAPER, Label, write_labels
 from moai.perception.drawing.legend import RELATION, TEXT, legend, with_legend
 from moai.perception.drawing.panoptic_map import Colour, label_colour, resize_nearest, segment_colours
-from moai.perception.words.verbalize import clean, clean_label
+from moai.perception.words.formatting import clean, clean_label
 from moai.types import Box, Perception, Segment, describe
 
 SMALLEST, LARGEST = 512, 2048  # pixels of the longest side of the drawn picture
@@ -40,7 +40,7 @@ def draw_overlay(image: Image.Image, perception: Perception, path: str | os.Path
 
     Returns:
         A new RGB image: the picture, longest side 512 to 2048 pixels, on a canvas of at least 512 pixels' width, and
-        a legend under it. Characters that no installed font has are drawn as "?", and the legend says so.
+        a legend under it. Characters that no installed font has are drawn as "?", and the legend lists them.
 
     Raises:
         ImageError: ``path`` cannot be written.
@@ -62,7 +62,7 @@ def draw_overlay(image: Image.Image, perception: Perception, path: str | os.Path
 
 
 def _without_empty_margin(canvas: Image.Image, height: int) -> Image.Image:
-    """The canvas down to its last row with anything on it, at least ``height`` pixels of it."""
+    """Crop the canvas after its last row with anything on it, to at least ``height`` pixels."""
     used = np.flatnonzero((np.asarray(canvas) != PAPER).any(axis=(1, 2)))
     return canvas.crop((0, 0, canvas.width, min(canvas.height, max(height, int(used.max(initial=0)) + 4))))
 
@@ -97,13 +97,13 @@ def _tint(picture: Image.Image, perception: Perception) -> Image.Image:
 
 
 def _shrunk(inside: np.ndarray) -> np.ndarray:
-    """Without the cells that have a neighbour outside; the picture's border is no rim."""
+    """Remove the cells that have a neighbour outside; the picture's border is no rim."""
     padded = np.pad(inside, 1, mode="edge")
     return inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
 def _middle(segment: Segment) -> Box:
-    """A point of the mask, as a box: the middle of the longest run of its middle row."""
+    """Return a point of the mask, as a box: the middle of the longest run of its middle row."""
     inside = segment.mask.decode()
     rows = np.flatnonzero(inside.any(axis=1))
     if not rows.size:
@@ -118,7 +118,7 @@ def _middle(segment: Segment) -> Box:
 
 
 class _Pen:
-    """Draws shapes given in normalised coordinates, and collects their labels in pixels."""
+    """Draw shapes given in normalised coordinates, and collect their labels in pixels."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, size: tuple[int, int], letters: int) -> None:
         self.draw, (self.width, self.height) = draw, size
@@ -151,7 +151,7 @@ class _Pen:
     def arrow(self, start: Box, end: Box, colour: Colour, label: str) -> None:
         (ax, ay), (bx, by) = self._centre(start), self._centre(end)
         length = math.hypot(bx - ax, by - ay)
-        if length < 1:  # the same place: an arrow has no direction, its label still says what it is
+        if length < 1:  # the same place: an arrow would have no direction, so only its label is drawn
             self.labels.append(Label((ax, ay, ax, ay), label, colour))
             return
         head = min(6.0 * self.line, length / 2)

@@ -1,8 +1,8 @@
-"""The panoptic map: segments as a picture, for the vision encoder to turn into auxiliary tokens.
+"""Draw the panoptic map: segments as a picture, which the vision encoder turns into auxiliary tokens.
 
-Knows: which colour a class and its instances get. The hue comes from the label alone, so a class looks the same in
-every image, whatever its place in the list; instances of a class differ in brightness and saturation. The map uses the
-full range from 0 to 255, since an encoder that normalises like a photograph sees nothing in a darkened one.
+Knows: the colours of classes and instances. The hue comes from the label alone, so a class has one hue in every image,
+whatever its place in the list; instances of a class differ in brightness and saturation. The map uses the full range
+from 0 to 255, since a darkened one is nearly uniform after the normalisation of photographs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from moai.perception.words.verbalize import clean_label
+from moai.perception.words.formatting import clean_label
 from moai.types import Box, Perception, Segment
 
 Colour = tuple[int, int, int]
@@ -22,7 +22,7 @@ _SHADES = ((1.0, 1.0), (0.55, 1.0), (1.0, 0.65), (0.55, 0.65), (0.3, 1.0), (1.0,
 
 
 def render_map(perception: Perception, height: int, width: int) -> np.ndarray:
-    """Draw the segments.
+    """Draw the segments of a perception.
 
     Args:
         perception: its ``segments`` are drawn; one without a mask as its box.
@@ -46,19 +46,19 @@ def render_map(perception: Perception, height: int, width: int) -> np.ndarray:
 
 
 def segment_colours(segments: tuple[Segment, ...]) -> list[Colour]:
-    """One RGB colour per segment: hue by label, shade by its number among the segments of that label."""
-    seen: dict[str, int] = {}
+    """Choose one RGB colour per segment: hue by label, shade by its number among the segments of that label."""
+    counts: dict[str, int] = {}
     colours = []
     for segment in segments:
         label = clean_label(segment.label)
-        number = seen.get(label, 0)
-        seen[label] = number + 1
+        number = counts.get(label, 0)
+        counts[label] = number + 1
         colours.append(label_colour(label, number))
     return colours
 
 
 def label_colour(label: str, number: int = 0) -> Colour:
-    """The RGB colour of instance ``number`` of a class; the same in every process and on every machine."""
+    """Choose the RGB colour of instance ``number`` of a class; the same in every process and on every machine."""
     digest = hashlib.sha256(label.encode("utf-8", "replace")).digest()
     hue = int.from_bytes(digest[:4], "big") / 2**32
     saturation, value = _SHADES[number % len(_SHADES)]

@@ -1,4 +1,4 @@
-"""What an answer rests on, put to words: numbers per auxiliary token become shares of words, findings and experts.
+"""Explain an answer by words: numbers per auxiliary token become shares of words, findings and experts.
 
 Knows: arrays, characters and perceptions; not where the numbers come from.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moai.perception.explaining.facts import Said
+from moai.perception.explaining.facts import FactSpan
 
 MODULES = {"image": ("auxiliary", "language", "image"), "question": ("auxiliary", "image", "language")}
 MAP = "(panoptic map)"
@@ -24,7 +24,7 @@ _WORD = re.compile(r"\[[\d., ]+\]|\w+(?:[-'’.]\w+)*|[^\w\s]")
 
 @dataclass(frozen=True)
 class Word:
-    """A word of the verbalized perception, ``text[start:end]`` of it, and its finding (-1: none)."""
+    """Hold a word of the verbalized perception, ``text[start:end]`` of it, and its finding (-1: none)."""
 
     text: str
     start: int
@@ -34,30 +34,30 @@ class Word:
 
 @dataclass(frozen=True)
 class Source:
-    """Something that was read, and its share; the words in it with theirs."""
+    """Hold a finding, the panoptic map or the frame, and its share of all that the prompt read."""
 
     text: str
     role: str
     experts: tuple[str, ...]
     share: float
     even: float
-    """The share it would have if all auxiliary tokens were read alike: its part of them."""
+    """The share it would have if all auxiliary tokens had equal weight: its part of them."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One mixer: what its tokens weighed and read. Rows sum to one; ``W`` is the words and, last, the panoptic map."""
+    """Hold the gates and attention of one mixer. Rows sum to one; ``W`` is the words and, last, the panoptic map."""
 
     layer: int
     image_gates: NDArray[Any]  # (I, 3) in the order of MODULES["image"]
     question_gates: NDArray[Any]  # (P, 3) in the order of MODULES["question"]
-    image_words: NDArray[Any]  # (I, W); zero when nothing was perceived
+    image_words: NDArray[Any]  # (I, W); zero without a perception
     question_words: NDArray[Any]  # (P, W)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One token of the question in one mixer: the weight of its auxiliary gate, and the words it read, with shares."""
+    """Hold one token of the question in one mixer: its auxiliary gate's weight, and the words it read, with shares."""
 
     layer: int
     token: str
@@ -67,26 +67,26 @@ class Reading:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where one prompt's tokens took what the mixers gave them, while the prompt was read.
+    """Attribute the mixers' updates of one prompt's tokens to words, findings and experts.
 
-    The way from auxiliary tokens through the compressor is an approximation: see ``moai.model.analysis.attribution``.
+    The path from auxiliary tokens through the compressor is an approximation: see ``moai.model.analysis.attribution``.
     """
 
     verbalized: str
     words: tuple[Word, ...]
-    findings: tuple[Said, ...]
+    findings: tuple[FactSpan, ...]
     question: tuple[str, ...]
-    """The tokens of the prompt that are no image: the question in its template."""
+    """The text tokens of the prompt: the question in its template."""
     layers: tuple[Layer, ...]
     shares: NDArray[Any]
-    """``(W,)``: each word's share, and last the map's, of all that was taken; by the sizes of the updates."""
+    """``(W,)``: each word's share, and last the map's, of all updates, weighted by their sizes."""
     even: NDArray[Any]
-    """``(W,)``: each word's part of the auxiliary tokens, which is its share when nothing is preferred."""
+    """``(W,)``: each word's part of the auxiliary tokens, which is its share when all have equal weight."""
     grid: tuple[int, int] | None = None
-    """Rows and columns of the image tokens, where they stand for patches of the image."""
+    """Rows and columns of the image tokens, where they are patches of the image."""
 
     def sources(self) -> list[Source]:
-        """Findings, the panoptic map, and the words around the findings, the largest share first."""
+        """List the findings, the panoptic map, and the words around the findings, the largest share first."""
         belong = np.array([*(word.finding for word in self.words), len(self.findings)])
         named = [(FRAME, "", ()), *((self.verbalized[s.start : s.end], s.role, s.experts) for s in self.findings)]
         found = []
@@ -96,9 +96,9 @@ class Explanation:
         return sorted((source for source in found if source.even > 0), key=lambda source: -source.share)
 
     def sharpest(self, most: int = 5) -> list[Reading]:
-        """Where single words stand out most: tokens of the question with much weight on few words, at most one each.
+        """List the readings with the most weight on few words, at most one per token of the question.
 
-        Counted is the auxiliary gate's weight times how much more the words got than if all had been read alike.
+        They are ranked by the auxiliary gate's weight times the words' weight above that of equal attention.
         """
         texts = sorted({word.text for word in self.words})
         same = np.array([[word.text == text for word in self.words] + [False] for text in texts], dtype=float)
@@ -119,11 +119,11 @@ class Explanation:
         return list(chosen.values())[:most]
 
     def gates(self, stream: str) -> NDArray[Any]:
-        """The gates of ``"image"`` or ``"question"`` tokens ``(T, 3)``, mean over the mixers."""
+        """Average the gates of ``"image"`` or ``"question"`` tokens over the mixers, ``(T, 3)``."""
         return np.mean([getattr(layer, f"{stream}_gates") for layer in self.layers], axis=0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types: the sources, and per mixer the gates and the words with more than a hundredth."""
+        """Convert to plain JSON types: the sources, and per mixer the gates and the words with a hundredth or more."""
         return {
             "sources": [
                 {
@@ -143,36 +143,36 @@ class Explanation:
         }
 
 
-def put_to_words(
+def build_explanation(
     text: str,
-    findings: Sequence[Said],
+    findings: Sequence[FactSpan],
     spans: Sequence[tuple[int, int]],
     question: Sequence[str],
     layers: Sequence[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]],
     shares: NDArray[Any],
     grid: tuple[int, int] | None = None,
 ) -> Explanation:
-    """Join the numbers of one prompt with the words that they are about.
+    """Build an explanation from the attribution of one prompt and the spans of its tokens and facts.
 
     Args:
         text: the verbalized perception.
-        findings: where it says what, as ``find_facts`` gives them.
+        findings: the spans of its facts, from ``find_facts``.
         spans: per token of ``text``, its characters; the other auxiliary tokens are the panoptic map's.
-        question: the prompt's tokens that are no image.
+        question: the prompt's text tokens.
         layers, shares: per auxiliary token, as ``moai.model.analysis.attribution.Attribution.row`` gives them.
         grid: rows and columns of the image tokens.
     """
     words = split_words(text, findings)
-    dealt = onto_words(words, spans, len(shares) - len(spans))
-    told = tuple(
-        Layer(number, *gates, *(read @ dealt for read in rows)) for number, gates, rows in map(_halves, layers)
+    matrix = token_word_matrix(words, spans, len(shares) - len(spans))
+    by_word = tuple(
+        Layer(number, *gates, *(read @ matrix for read in rows)) for number, gates, rows in map(_halves, layers)
     )
-    even = dealt.sum(axis=0) / max(1, len(dealt))
-    return Explanation(text, words, tuple(findings), tuple(question), told, shares @ dealt, even, grid)
+    even = matrix.sum(axis=0) / max(1, len(matrix))
+    return Explanation(text, words, tuple(findings), tuple(question), by_word, shares @ matrix, even, grid)
 
 
-def split_words(text: str, findings: Sequence[Said]) -> tuple[Word, ...]:
-    """The words of ``text``; none lies in two findings."""
+def split_words(text: str, findings: Sequence[FactSpan]) -> tuple[Word, ...]:
+    """Split ``text`` into words; none lies in two findings."""
     borders = sorted({0, len(text), *(s.start for s in findings), *(s.end for s in findings)})
     words = []
     for low, high in zip(borders, borders[1:], strict=False):
@@ -182,24 +182,24 @@ def split_words(text: str, findings: Sequence[Said]) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def onto_words(words: Sequence[Word], spans: Sequence[tuple[int, int]], maps: int) -> NDArray[Any]:
-    """A matrix ``(tokens + maps, words + 1)`` that deals out tokens to words; rows sum to one.
+def token_word_matrix(words: Sequence[Word], spans: Sequence[tuple[int, int]], maps: int) -> NDArray[Any]:
+    """Build the matrix ``(tokens + maps, words + 1)`` that distributes tokens over words; rows sum to one.
 
     Args:
         words: of the text.
         spans: per token, its characters.
-        maps: how many tokens of panoptic maps follow; they go to the last column.
+        maps: the number of panoptic map tokens, which follow; the last column is theirs.
     """
-    dealt = np.zeros((len(spans) + maps, len(words) + 1))
-    dealt[len(spans) :, -1] = 1.0
+    matrix = np.zeros((len(spans) + maps, len(words) + 1))
+    matrix[len(spans) :, -1] = 1.0
     starts, ends = (np.array([getattr(word, name) for word in words], dtype=float) for name in ("start", "end"))
-    for row, (start, end) in zip(dealt, spans, strict=False):
+    for row, (start, end) in zip(matrix, spans, strict=False):
         shared = np.clip(np.minimum(ends, end) - np.maximum(starts, start), 0, None)
-        if not shared.any():  # white space, or a piece of a character: to the nearest word
+        if not shared.any():  # white space, or a piece of a character: the nearest word
             shared = np.zeros_like(starts)
             shared[np.argmin(np.maximum(starts - end, start - ends))] = 1.0
         row[:-1] = shared / shared.sum()
-    return dealt
+    return matrix
 
 
 def _halves(layer: tuple[Any, ...]) -> tuple[int, tuple[Any, ...], tuple[Any, ...]]:

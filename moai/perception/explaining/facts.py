@@ -1,8 +1,8 @@
-"""Which characters of a verbalized perception say which fact.
+"""Find the characters of each fact in a verbalized perception.
 
-Knows: perceptions and templates, but the wording of none. A fact is found by changing it: it is replaced by signs that
-stand nowhere else, and where the text then differs, that fact was said. So this works for every language and style and
-for the templates of plugins, at one or two verbalizations per fact.
+Knows: perceptions and templates, but no wording. A fact is found by replacing it with characters that occur nowhere
+else: its span is where the text then differs. So this works for every language and style and for the templates of
+plugins, at one or two verbalizations per fact.
 """
 
 from __future__ import annotations
@@ -11,66 +11,71 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from moai.perception.words.token_budget import FIELDS, Dropped, Fact, Spoken, facts_of, without_facts
-from moai.perception.words.verbalize import PAPER, clean_label, verbalize
+from moai.perception.words.formatting import clean_label
+from moai.perception.words.token_budget import FIELDS, Dropped, Fact, Verbalization, facts_of, without_facts
+from moai.perception.words.verbalize import PAPER, verbalize
 from moai.plugins import Registry
 from moai.types import Detection, Perception, Relation, Segment, TextLine
 
 _CORNERS = ((0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0))  # boxes that no other box is written like at both ends
 _PRIVATE = range(0xE000, 0xF8FF)  # characters that mean nothing
-_INSTANCE = re.compile(r" \(?#\d+\)?")  # as `instance_names` tells instances of one name apart
-_SPACELESS = "\u0e00"  # Thai, and behind it most scripts that put no spaces between words
+_INSTANCE = re.compile(r" \(?#\d+\)?")  # as `instance_names` numbers instances of one name
+_SPACELESS = "\u0e00"  # Thai, and after it most scripts that put no spaces between words
 
 
 @dataclass(frozen=True)
-class Said:
-    """A fact, and where it is said: ``text[start:end]``."""
+class FactSpan:
+    """Hold a fact and its characters, ``text[start:end]``."""
 
     start: int
     end: int
     role: str
     fact: Fact
     experts: tuple[str, ...]
-    """Who may have found it: the experts of its role, of which there is mostly one."""
+    """The experts of its role, one of which found it."""
 
 
 def find_facts(
-    perception: Perception, spoken: Spoken, language: str = "en", style: str = PAPER, registry: Registry | None = None
-) -> list[Said]:
-    """The facts of a verbalized perception, in the order in which they are said.
+    perception: Perception,
+    words: Verbalization,
+    language: str = "en",
+    style: str = PAPER,
+    registry: Registry | None = None,
+) -> list[FactSpan]:
+    """Find the facts of a verbalized perception, in the order of the text.
 
     Args:
-        perception: what was verbalized.
-        spoken: what ``verbalize_within`` made of it.
-        language, style, registry: what it was given.
+        perception: the one that was verbalized.
+        words: the result of ``verbalize_within``.
+        language, style, registry: as given to ``verbalize_within``.
 
     Returns:
-        One entry per fact that can be found; a template that does not say a fact in its own words hides it. No two
-        entries share a character: the shorter one has it, as the one that says less besides.
+        One entry per fact that is found. A fact is not found when the template does not write its text. No two entries
+        share a character: the shorter one has it.
     """
-    kept = without_facts(perception, spoken.dropped)
-    marker = next(sign for sign in map(chr, _PRIVATE) if sign not in spoken.text)
+    kept = without_facts(perception, words.dropped)
+    marker = next(sign for sign in map(chr, _PRIVATE) if sign not in words.text)
     found: list[tuple[Dropped, int, int]] = []
     for fact in facts_of(kept):
         texts = [verbalize(changed, language, style, registry) for changed in _changed(kept, fact, marker)]
-        spans = [span for text in texts if (span := _difference(spoken.text, text))]
+        spans = [span for text in texts if (span := _difference(words.text, text))]
         if spans:
-            found.append((fact, *_whole_words(spoken.text, min(s for s, _ in spans), max(e for _, e in spans))))
-    found = _with_ends(spoken.text, _apart(found))
+            found.append((fact, *_whole_words(words.text, min(s for s, _ in spans), max(e for _, e in spans))))
+    found = _with_ends(words.text, _apart(found))
     experts = {role: () for role in (fact.role for fact, _, _ in found)}
     for source in perception.sources:
         experts[source.role] = (*experts.get(source.role, ()), source.expert)
-    return [Said(start, end, fact.role, fact.fact, experts[fact.role]) for fact, start, end in found]
+    return [FactSpan(start, end, fact.role, fact.fact, experts[fact.role]) for fact, start, end in found]
 
 
 def _changed(perception: Perception, fact: Dropped, marker: str) -> Iterator[Perception]:
-    """The perception with another fact in its place; of boxes, twice, since one may be written like the other."""
+    """Yield the perception with the fact replaced; a box twice, since one of the two may be written like it."""
     item = fact.fact
     if isinstance(item, Segment):
         items = [replace(item, label=marker, attributes={}, box=box) for box in _CORNERS]
     elif isinstance(item, Detection):
         items = [replace(item, label=marker, box=box) for box in _CORNERS]
-    elif isinstance(item, Relation):  # its ends stay: they decide how the same objects are called in other relations
+    elif isinstance(item, Relation):  # its ends are kept: they decide the objects' names in other relations
         items = [replace(item, predicate=marker)]
     elif isinstance(item, TextLine):
         items = [replace(item, text=marker), replace(item, text=marker, polygon=())]
@@ -88,7 +93,7 @@ def _changed(perception: Perception, fact: Dropped, marker: str) -> Iterator[Per
 
 
 def _difference(text: str, other: str) -> tuple[int, int] | None:
-    """The part of ``text`` between what both begin and what both end with; None when nothing of it is left."""
+    """Return the span of ``text`` between the common start and the common end; None when it is empty."""
     most = min(len(text), len(other))
     start = next((i for i in range(most) if text[i] != other[i]), most)
     end = next((i for i in range(most - start) if text[-1 - i] != other[-1 - i]), most - start)
@@ -96,7 +101,7 @@ def _difference(text: str, other: str) -> tuple[int, int] | None:
 
 
 def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
-    """Without cutting a word or a number in two, and with the brackets of a box and the number of an instance."""
+    """Widen a span to whole words and numbers, the brackets of a box and the number of an instance."""
     while start and (_joined(text, start) or text[start - 1] in "[("):
         start -= 1
     while end < len(text) and (_joined(text, end) or text[end] in "])"):
@@ -106,15 +111,15 @@ def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _joined(text: str, at: int) -> bool:
-    """True between two letters or digits of one word; scripts without spaces have no such borders to find."""
-    before, behind = text[at - 1], text[at]
-    if "." in (before, behind):  # of a number
+    """Return whether two letters or digits belong to one word; never in scripts without spaces."""
+    before, after = text[at - 1], text[at]
+    if "." in (before, after):  # of a number
         return text[at - 2 : at].replace(".", "0").isdigit() and text[at : at + 2].replace(".", "0").isdigit()
-    return before.isalnum() and behind.isalnum() and max(before, behind) < _SPACELESS
+    return before.isalnum() and after.isalnum() and max(before, after) < _SPACELESS
 
 
 def _apart(found: list[tuple[Dropped, int, int]]) -> list[tuple[Dropped, int, int]]:
-    """In the order in which they are said; of overlapping ones the longer loses what the shorter says."""
+    """Sort spans by place; of two that overlap the longer one loses the shared characters."""
     placed: list[tuple[Dropped, int, int]] = []
     for fact, start, end in sorted(found, key=lambda one: one[2] - one[1]):
         for _, other_start, other_end in placed:
@@ -126,7 +131,7 @@ def _apart(found: list[tuple[Dropped, int, int]]) -> list[tuple[Dropped, int, in
 
 
 def _with_ends(text: str, found: list[tuple[Dropped, int, int]]) -> list[tuple[Dropped, int, int]]:
-    """Relations with the names that they relate: the nearest ones on either side, within their own clause."""
+    """Widen relations to the names that they relate: the nearest ones on either side, within their own clause."""
     wider: list[tuple[Dropped, int, int]] = []
     for index, (fact, start, end) in enumerate(found):
         if isinstance(fact.fact, Relation):
@@ -141,8 +146,8 @@ def _with_names(text: str, relation: Relation, span: tuple[int, int], room: tupl
     (start, end), (low, high) = span, room
     subject, object_ = clean_label(relation.subject), clean_label(relation.object)
     if object_ not in text[start:end]:
-        behind = text.find(object_, end, high)
-        end = behind + len(object_) if behind >= 0 else end
+        after = text.find(object_, end, high)
+        end = after + len(object_) if after >= 0 else end
     if text.count(subject, start, end) < 1 + (object_ == subject):
         before = text.rfind(subject, low, start)
         start = before if before >= 0 else start

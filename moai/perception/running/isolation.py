@@ -1,11 +1,12 @@
-"""One expert, isolated: whatever goes wrong in it becomes a reason in a sentence, and nothing else.
+"""Isolate one expert: a failure in it becomes a reason in a sentence, and its inputs are copies.
 
 Knows: the ways an expert can fail (not installed, does not load, raises, hangs, breaks the contract), and which of
-them are for ever. Loading happens at the first call, in the expert's own thread.
+them are permanent. The expert is loaded at the first call, in its own thread.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import weakref
@@ -18,36 +19,36 @@ from PIL.Image import Image
 from moai.errors import ExpertError
 from moai.expert import Expert
 from moai.perception.cache.packing import plain_bytes
-from moai.perception.running.memory import held
+from moai.perception.running.memory import allocated_bytes
 from moai.perception.running.worker import TimedOut, Worker
 from moai.types import Perception, check_perception
 
 log = logging.getLogger("moai")
 LOAD_LIMIT = 600.0  # seconds for Expert.load, which may have to read large weights
 _LONGEST = 400  # characters of a reason
-Outcome = Perception | str  # what an expert saw, or the reason why it gave nothing
+Outcome = Perception | str  # an expert's perception, or the reason why there is none
 
 
 class Isolated:
-    """An expert behind its worker thread.
+    """Run an expert in a worker thread.
 
-    Calls from several threads wait for each other, unless the expert says that it is thread-safe: then each gets a
-    worker of its own.
+    Calls from several threads wait for each other, unless the expert is ``thread_safe``: then each gets a worker of its
+    own. The expert gets copies of images and context, so that it cannot change those of the caller or another expert.
     """
 
     def __init__(self, expert: Expert, device: str, time_limit: float | None) -> None:
         self.expert, self.device, self.time_limit = expert, device, time_limit
-        self.broken: str | None = None  # why it is not called again
+        self.broken: str | None = None  # the reason why it is not called again
         self.loaded = False
-        self.measured: int | None = None  # bytes that loading it took, where that can be told
-        self._weights: str | None = None  # remembered while it is loaded: a changed file does not change the engine
+        self.measured: int | None = None  # bytes that loading allocated, where that can be measured
+        self._weights: str | None = None  # kept while it is loaded: a changed file does not change the engine
         self._free = threading.Condition(threading.RLock())
-        self._busy = 0  # calls that are running
+        self._busy = 0  # calls in progress
         self._idle = [Worker(f"moai-{expert.name}")]
         weakref.finalize(self, _stop_all, self._idle)
 
     def perceive(self, images: list[Image], context: list[Perception]) -> list[Outcome]:
-        """One outcome per image; raises nothing."""
+        """Run the expert on a batch and return one outcome per image; raises nothing."""
         with self._lease() as worker:
             if not self.loaded and self.broken is None:
                 with self._free:
@@ -57,7 +58,7 @@ class Isolated:
             return self._batch(worker, images, context)
 
     def weights_id(self) -> str | None:
-        """What the expert's weights are; None when it cannot say, and then nothing it sees may be cached."""
+        """Identify the expert's weights; None when that fails, and then its perceptions may not be cached."""
         if type(self.expert).weights_id is Expert.weights_id:
             return ""
         if self._weights is None:
@@ -65,7 +66,7 @@ class Isolated:
                 answer = self._try(worker, self.expert.weights_id, limit=self.time_limit)
             if not isinstance(answer, str):
                 reason = answer.reason if isinstance(answer, _Raised) else f"returned {type(answer).__name__}, not str"
-                log.warning("expert '%s': weights_id: %s; nothing it sees is cached", self.expert.name, reason)
+                log.warning("expert '%s': weights_id: %s; its perceptions are not cached", self.expert.name, reason)
                 return None
             self._weights = answer
         return self._weights
@@ -82,7 +83,7 @@ class Isolated:
 
     @contextmanager
     def _lease(self) -> Iterator[Worker]:
-        """The expert's only worker, when it is free; of a thread-safe expert any, a new one when all are busy."""
+        """Lend a worker: the only one when it is free; for a thread-safe expert any, a new one when all are busy."""
         with self._free:
             if not self.expert.thread_safe:
                 self._free.wait_for(lambda: self._busy == 0)
@@ -105,11 +106,11 @@ class Isolated:
         elif missing:
             self._give_up(f"not installed: needs {', '.join(missing)}{self._install()}")
         if self.broken is None:
-            before = held(self.device)
+            before = allocated_bytes(self.device)
             answer = self._try(worker, self.expert.load, self.device, limit=LOAD_LIMIT)
             if isinstance(answer, _Raised):
                 self._give_up(f"did not load: {answer.reason}")
-            after = held(self.device)
+            after = allocated_bytes(self.device)
             self.measured = max(0, after - before) if before is not None and after is not None else None
         self.loaded = self.broken is None
 
@@ -124,20 +125,22 @@ class Isolated:
             return [self.broken] * len(images)
         if len(images) == 1:
             return [answer.reason]
-        # One bad image must cost only itself: ask again, one by one.
+        # One bad image must cost only itself: try again, one by one.
         outcomes: list[Outcome] = []
-        for image, seen in zip(images, context, strict=True):
-            outcomes += [self.broken] if self.broken is not None else self._batch(worker, [image], [seen])
+        for image, own in zip(images, context, strict=True):
+            outcomes += [self.broken] if self.broken is not None else self._batch(worker, [image], [own])
         return outcomes
 
     def _try(self, worker: Worker, function: Callable, *args: Any, limit: float | None) -> Any:
         try:
             return worker.call(function, *args, limit=limit)
         except TimedOut as error:
-            self._give_up(f"gave no answer within {error.limit:g} seconds and is not asked again; raise the time limit")
+            self._give_up(
+                f"gave no result within {error.limit:g} seconds and is not called again; raise the time limit"
+            )
             return _Raised(self.broken or "")
         except (Exception, SystemExit) as error:  # a plugin may raise anything
-            return _Raised(_say(error))
+            return _Raised(_summary(error))
 
     def _give_up(self, reason: str) -> None:
         if self.broken is None:
@@ -151,15 +154,15 @@ def _stop_all(workers: list[Worker]) -> None:
 
 
 class _Raised:
-    """A call that failed, and why."""
+    """Hold the reason why a call failed."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
 
 def _call(expert: Expert, images: list[Image], context: list[Perception]) -> list[Any]:
-    """Runs in the worker: a generator is drawn there too, so that the time limit covers it."""
-    answer = expert.perceive(images, context)
+    """Call the expert on copies, in the worker: a generator is exhausted there too, under the time limit."""
+    answer = expert.perceive([image.copy() for image in images], [_copy(perception) for perception in context])
     if answer is None or isinstance(answer, Perception):
         raise ExpertError(f"perceive must return a list with one Perception per image, not {type(answer).__name__}")
     results = list(answer)
@@ -168,17 +171,22 @@ def _call(expert: Expert, images: list[Image], context: list[Perception]) -> lis
     return results
 
 
+def _copy(perception: Perception) -> Perception:
+    masks = [segment.mask for segment in perception.segments]
+    return copy.deepcopy(perception, {id(mask): mask for mask in masks})  # masks are large and cannot be changed
+
+
 def _accept(result: Any) -> Outcome:
-    """The result when it keeps the contract, else what it breaks."""
+    """Return the result when it keeps the contract, else the reason."""
     try:
         check_perception(result)
         plain_bytes(result)  # numpy scalars and the like would break the cache and JSON later, far from their cause
     except ExpertError as error:
         return f"broke the contract: {error}"[:_LONGEST]
     except Exception as error:  # a field that is not even of the right kind trips the checks themselves
-        return f"broke the contract: {_say(error)}"[:_LONGEST]
+        return f"broke the contract: {_summary(error)}"[:_LONGEST]
     return result
 
 
-def _say(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]

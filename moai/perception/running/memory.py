@@ -1,7 +1,7 @@
-"""How much memory experts take: sizes as people write them, and what this process and its devices hold now.
+"""Read, format and measure sizes of memory.
 
-Knows: psutil, and torch's own count when somebody else has loaded torch. Figures are estimates: an allocator keeps
-what it was given, and other threads allocate meanwhile.
+Knows: psutil, and torch's own count when torch is already imported. Measurements are estimates: an allocator keeps
+freed memory, and other threads allocate meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
 
 
 def parse_size(size: int | str) -> int:
-    """``"8GB"`` -> 8_000_000_000 bytes; ``GiB`` counts by 1024, and a bare number is bytes.
+    """Parse a size in bytes: ``"8GB"`` is 8_000_000_000, ``GiB`` counts by 1024, and a bare number is bytes.
 
     Raises:
         ExpertError: no size, or a negative one.
@@ -30,8 +30,8 @@ def parse_size(size: int | str) -> int:
     return int(float(found[1]) * _UNITS[found[2].lower()])
 
 
-def say_size(size: int) -> str:
-    """``1_500_000_000`` -> ``"1.5 GB"``."""
+def format_size(size: int) -> str:
+    """Format bytes for people: ``1_500_000_000`` is ``"1.5 GB"``."""
     value, unit = float(size), "B"
     for unit in ("B", "KB", "MB", "GB", "TB"):
         if value < 1000 or unit == "TB":
@@ -40,10 +40,10 @@ def say_size(size: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
 
 
-def held(device: str) -> int | None:
-    """Bytes that this process holds on ``device`` now; None where that cannot be told."""
+def allocated_bytes(device: str) -> int | None:
+    """Measure the bytes that this process has allocated on ``device``; None where that is not possible."""
     if device.startswith("cuda"):
-        torch = sys.modules.get("torch")  # an expert on this device has loaded it; without one there is nothing to ask
+        torch = sys.modules.get("torch")  # an expert on this device has imported it; else there is nothing to measure
         return int(torch.cuda.memory_allocated(device)) if torch is not None and torch.cuda.is_available() else None
     if device != "cpu":
         return None

@@ -1,4 +1,4 @@
-"""From names and options to a list of expert objects, and from one setting or several to one per expert.
+"""Build expert objects from names and options, and spread one setting or several over the experts.
 
 Knows: the registry and how people write settings; every mistake is an ``ExpertError`` before anything is loaded.
 """
@@ -13,13 +13,13 @@ from moai.expert import Expert
 from moai.plugins import Registry
 from moai.plugins import registry as process_registry
 
-OTHERS = "*"  # in a mapping per expert name: the value for everybody who is not named
+OTHERS = "*"  # in a mapping by expert name: the value for every other expert
 
 
 def build(
     experts: Sequence[str | Expert], options: Mapping[str, Mapping[str, Any]], registry: Registry | None
 ) -> list[Expert]:
-    """Make the experts that are given by name; see ``Perceiver`` for the arguments and what is refused."""
+    """Build the experts that are given by name; see ``Perceiver`` for the arguments and errors."""
     built: list[Expert] = []
     for item in experts:
         if isinstance(item, str):

@@ -1,6 +1,6 @@
-"""What a set of weights is, as a string for the cache key: pinned, hashed, or named.
+"""Identify a set of weights by a string for the cache key: pinned, hashed, or named.
 
-Knows: how weights are referred to. Hashing a gigabyte takes a second, so the hashes of large files are remembered.
+Knows: references to weights. Hashing a gigabyte takes a second, so the hashes of large files are stored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moai.assets.wheels import find_pin
 
 
 def identify(reference: str | os.PathLike, revision: str | None = None) -> str:
-    """Say which weights ``reference`` stands for, without downloading or loading them.
+    """Identify the weights of ``reference``, without downloading or loading them.
 
     Args:
         reference: as ``moai.assets.resolver.resolve`` takes it.

@@ -1,8 +1,8 @@
-"""One daemon thread that runs calls for one expert, so that a call can be given up when it takes too long.
+"""Run calls for one expert in a daemon thread, so that a call can be abandoned when it takes too long.
 
 Knows: threads and futures. An expert is loaded and called in the same thread for its whole life: engines keep state
-per thread, and a new thread per batch would pay for new thread pools each time. A call that never gives the
-interpreter lock back cannot be given up by any thread; such an engine belongs into a process of its own.
+per thread, and a new thread per batch would start new thread pools each time. A call that never releases the
+interpreter lock cannot be abandoned by any thread; such an engine needs a process of its own.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 
 class TimedOut(Exception):
-    """The call did not come back within ``limit`` seconds. Its own class: an expert may raise TimeoutError itself."""
+    """Report a call that did not return within ``limit`` seconds. An expert may raise TimeoutError itself."""
 
     def __init__(self, limit: float) -> None:
-        super().__init__(f"no answer within {limit:g} seconds")
+        super().__init__(f"no result within {limit:g} seconds")
         self.limit = limit
 
 
 class Worker:
-    """Runs one call at a time. Hold ``lock`` around calls that belong together."""
+    """Run one call at a time in a thread. Hold ``lock`` around calls that belong together."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,7 +32,12 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def call(self, function: Callable, *args: Any, limit: float | None) -> Any:
-        """Return ``function(*args)``, run in the worker's thread; what it raises is raised here.
+        """Return ``function(*args)``, run in the worker's thread; its exceptions are raised here.
+
+        Args:
+            function: runs in the worker's thread.
+            args: of the function.
+            limit: seconds; None waits for ever.
 
         Raises:
             TimedOut: the thread is abandoned; the next call starts a new one.
@@ -43,7 +48,7 @@ class Worker:
             self._jobs.put((future, function, args))
             try:
                 wait([future], timeout=limit)
-            except BaseException:  # Ctrl-C: nobody waits for this call any more
+            except BaseException:  # Ctrl-C: the result is not needed any more
                 self.stop()
                 raise
             if limit is not None and not future.done():
@@ -52,7 +57,7 @@ class Worker:
             return future.result()
 
     def stop(self) -> None:
-        """End the thread after the call it is in, if any."""
+        """End the thread after its current call, if any."""
         self._jobs.put(None)
         self._thread = None
 
@@ -69,6 +74,6 @@ def _serve(jobs: queue.SimpleQueue) -> None:
         future, function, args = job
         try:
             future.set_result(function(*args))
-        except BaseException as error:  # SystemExit too belongs to the caller, not to this thread
+        except BaseException as error:  # SystemExit too is raised in the caller, not in this thread
             future.set_exception(error)
         del job, future, function, args  # hold no images while waiting for the next call

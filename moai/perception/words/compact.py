@@ -1,16 +1,16 @@
-"""The style "compact": a few tokens per fact, for hosts and compressors with little room.
+"""Verbalize the four roles in the style "compact": a few tokens per fact, for hosts and compressors with little room.
 
-Knows: its English wording. An object is where its box lies in a grid of three by three, and its label; relations are
-said without "is"; a line of text stands behind its place and the word "text". Nothing introduces a role, and its facts
-end with a full stop: ``center red circle, top left dog. dog left of red circle. top text EXIT.`` The place comes first,
-because a language model that reads the label knows only what stands before it.
+Knows: its English wording. An object is a place and its label; the place is the cell of its box's centre in a grid of
+three by three. Relations have no "is". A line of text is its place, the word "text" and the line. No words introduce a
+role, and its facts end with a full stop: ``center red circle, top left dog. dog left of red circle. top text EXIT.``
+The place comes first, because a language model processes the label with the tokens before it only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moai.perception.words.verbalize import clean, clean_label, instance_names, with_score
+from moai.perception.words.formatting import clean, clean_label, instance_names, with_score
 from moai.types import Box, Perception, describe
 
 _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
@@ -18,39 +18,39 @@ CENTER = "center"
 
 
 def place(box: Box) -> str:
-    """Where the centre of a box lies: ``top left`` to ``bottom right``; a centre on a border counts as inwards."""
+    """Name the cell of a box's centre, ``top left`` to ``bottom right``; a centre on a border counts as inwards."""
     row, column = _third(box[1] + box[3]), _third(box[0] + box[2])
     return f"{_ROWS[row]} {_COLUMNS[column]}".strip() or CENTER
 
 
 def objects(items: Sequence, scores: bool = False) -> str:
-    """Places and labels of segments or detections."""
+    """List the places and labels of segments or detections."""
     named = [(clean_label(describe(item)), item) for item in items]
     return _role([with_score(f"{place(item.box)} {name}", item.score, scores) for name, item in named if name])
 
 
 def panoptic(perception: Perception, scores: bool = False) -> str:
-    """Places and names of the segments."""
+    """List the places and names of the segments."""
     return objects(perception.segments, scores)
 
 
 def open_world(perception: Perception, scores: bool = False) -> str:
-    """Places and names of the detections."""
+    """List the places and names of the detections."""
     return objects(perception.detections, scores)
 
 
 def scene_graph(perception: Perception, scores: bool = False) -> str:
-    """Relations; instances that share a name are numbered, ``person #1``."""
+    """List the relations; instances that share a name are numbered, ``person #1``."""
     names = instance_names(perception.relations, " #{}")
     facts = []
     for r in perception.relations:
-        said = f"{names[r.subject, r.subject_box]} {clean(r.predicate)} {names[r.object, r.object_box]}"
-        facts.append(with_score(said, r.score, scores))
+        fact = f"{names[r.subject, r.subject_box]} {clean(r.predicate)} {names[r.object, r.object_box]}"
+        facts.append(with_score(fact, r.score, scores))
     return _role(facts)
 
 
 def ocr(perception: Perception, scores: bool = False) -> str:
-    """Lines of text, each with the place of its polygon when it has one."""
+    """List the lines of text, each with the place of its polygon when it has one."""
     facts = []
     for line in perception.texts:
         if text := clean(line.text):
@@ -72,7 +72,7 @@ def _role(facts: list[str]) -> str:
 
 
 def _third(double: float) -> int:
-    """0, 1 or 2 for twice a coordinate in [0, 1]."""
+    """Return the third, 0, 1 or 2, of twice a coordinate in [0, 1]."""
     return 0 if 3 * double < 2 else 2 if 3 * double > 4 else 1
 
 

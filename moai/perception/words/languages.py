@@ -1,8 +1,8 @@
-"""The words of seven languages: Korean, Chinese, Japanese, Arabic, Portuguese, Russian and Turkish.
+"""Define the wordings of seven languages: Korean, Chinese, Japanese, Arabic, Portuguese, Russian and Turkish.
 
 Knows: sentences only. Boxes and scores are written as in English, in every language. A label may be a word of any
-language, so no pattern inflects one: where the grammar needs a case, a noun for "object" bears it (Russian, Turkish),
-and Korean chooses the particle by the last syllable, or writes both forms.
+language, so no pattern inflects one. Where the grammar needs a case, a noun for "object" carries it (Russian, Turkish).
+Korean chooses the particle by the last syllable, or writes both forms.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A wording: the sentences of one language as patterns, and how facts are put into them.
+"""Verbalize the four roles from a wording: the sentences of one language as patterns.
 
-Knows: lists, relations and particles, but no language. Labels and recognised text are put in as they are: they are not
-translated and not inflected, so a pattern bears the grammar itself ("left of the object cup").
+Knows: lists, relations and particles, but no language. Labels and recognised text are inserted unchanged: they are not
+translated and not inflected, so a pattern carries the grammar itself ("left of the object cup").
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from moai.perception.words.verbalize import box_facts, clean, instance_names, text_facts, with_score
+from moai.perception.words.formatting import box_facts, clean, instance_names, text_facts, with_score
 from moai.types import Perception, Relation
 
-# What experts say -> the relation that a wording has a pattern for. Anything else is said by `Wording.other`.
+# An expert's predicate -> the relation that a wording has a pattern for. Any other predicate uses `Wording.other`.
 RELATIONS = {
     **{name: name for name in ("inside", "on", "touching", "next to", "left of", "right of", "above", "below")},
     **{name: name for name in ("in front of", "behind", "near")},
@@ -24,37 +24,37 @@ Template = Callable[..., str]
 
 @dataclass(frozen=True)
 class Wording:
-    """How a language says what is seen."""
+    """Hold the sentences of a language as patterns, and render the templates of the four roles from them."""
 
     objects: str
-    """What introduces boxes and names."""
+    """The words before boxes and names."""
     relations: str
-    """What introduces relations."""
+    """The words before relations."""
     texts: str
-    """What introduces lines of text."""
+    """The words before lines of text."""
     between: dict[str, str]
     """Relation -> pattern with ``{subject}`` and ``{object}``; the keys are the values of `RELATIONS`."""
     other: str
-    """The pattern of every other relation, with ``{predicate}`` besides."""
+    """The pattern of every other relation, which also has ``{predicate}``."""
     comma: str = ", "
     last: str = ", "
-    """Before the last of several objects or texts."""
+    """The separator before the last of several objects or texts."""
     semicolon: str = "; "
-    """Between relations, which are clauses."""
+    """The separator between relations, which are clauses."""
     stop: str = "."
     particles: dict[str, tuple[str, str, str]] = field(default_factory=dict)
-    """Field of a pattern -> what follows a subject that ends in a consonant, in a vowel, in neither (Korean)."""
+    """Field of a pattern -> the particle of a subject that ends in a consonant, in a vowel, in neither (Korean)."""
 
     def panoptic(self, perception: Perception, scores: bool = False) -> str:
-        """Boxes and names of the segments."""
+        """List the boxes and names of the segments."""
         return self._list(self.objects, box_facts(perception.segments, scores))
 
     def open_world(self, perception: Perception, scores: bool = False) -> str:
-        """Boxes and names of the detections."""
+        """List the boxes and names of the detections."""
         return self._list(self.objects, box_facts(perception.detections, scores))
 
     def scene_graph(self, perception: Perception, scores: bool = False) -> str:
-        """Relations; instances that share a name are numbered, ``person (#1)``."""
+        """List the relations; instances that share a name are numbered, ``person (#1)``."""
         names = instance_names(perception.relations)
         facts = [
             with_score(
@@ -65,11 +65,11 @@ class Wording:
         return f"{self.relations}{self.semicolon.join(facts)}{self.stop}" if facts else ""
 
     def ocr(self, perception: Perception, scores: bool = False) -> str:
-        """The lines of text, as read."""
+        """List the lines of text, as read."""
         return self._list(self.texts, text_facts(perception, scores))
 
     def templates(self, language: str) -> dict[tuple[str, str], Template]:
-        """The templates of the four roles, by role and language."""
+        """Return the templates of the four roles, by role and language."""
         methods = (self.panoptic, self.open_world, self.scene_graph, self.ocr)
         return {(method.__name__, language): method for method in methods}
 
@@ -87,7 +87,7 @@ class Wording:
 
 
 def _ending(word: str) -> int:
-    """0 when the word ends in a Hangul syllable with a final consonant, 1 without one, 2 in any other character."""
+    """Return 0 for a word that ends in a Hangul syllable with a final consonant, 1 without one, 2 for any other."""
     syllable = ord(word[-1]) - 0xAC00 if word else -1
     if not 0 <= syllable < 11172:  # the block of precomposed syllables
         return 2

@@ -1,7 +1,7 @@
-"""The order in which people read the lines of text in a picture: by rows, and along each row.
+"""Sort the lines of text in a picture into reading order: by rows, and along each row.
 
-Knows: polygons of text lines. For experts of the role ``ocr``; languages written from right to left, and columns of a
-page, are read row by row like everything else.
+Knows: polygons of text lines. For experts of the role ``ocr``. Languages written from right to left, and columns of a
+page, are sorted by the same rule.
 """
 
 from __future__ import annotations

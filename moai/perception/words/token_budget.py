@@ -1,8 +1,8 @@
-"""A perception in words within a number of tokens: what does not fit is left out fact by fact.
+"""Verbalize a perception within a number of tokens, by leaving out whole facts.
 
-Knows: which fact goes first. A fact is an object, a relation, a line of text or a sentence of a plugin's own role; it
-is said whole or not at all. Least important roles lose facts first, and within a role the facts with the lowest
-scores. What was left out is returned, and logged by counts.
+Knows: the order in which facts are left out. A fact is an object, a relation, a line of text or a sentence of a
+plugin's own role. The least important roles lose facts first, and within a role the facts with the lowest scores. The
+facts left out are returned, and their numbers are logged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from moai import types
 from moai.errors import RecipeError
@@ -22,15 +22,15 @@ from moai.types import ROLES, Detection, Perception, Relation, Segment, TextLine
 
 log = logging.getLogger("moai")
 OWN = "own"  # stands for every role that a plugin brings
-# The most important role first. What no image encoder sees (text) and what no other role repeats is kept longest:
-# relations mostly restate boxes, and an open vocabulary mostly repeats the panoptic objects under other names.
+# The most important role first. Relations mostly restate boxes, and an open vocabulary mostly repeats the panoptic
+# objects under other names. Text is in no other role, and an image encoder hardly represents it.
 IMPORTANCE = ("panoptic", "ocr", "open_world", OWN, "scene_graph")
 FIELDS = {"panoptic": "segments", "open_world": "detections", "scene_graph": "relations", "ocr": "texts"}
 Fact = Segment | Detection | Relation | TextLine | str  # a str is a sentence of ``Perception.notes``
 
 
 class Dropped(NamedTuple):
-    """A fact that was left out: its role, its number there (sentences of ``notes`` count on their own), itself."""
+    """Hold a fact that was left out, its role, and its number there (sentences of ``notes`` are numbered apart)."""
 
     role: str
     number: int
@@ -38,78 +38,70 @@ class Dropped(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A verbalized perception, and the facts it leaves out, the first one to go first."""
+class Verbalization:
+    """Hold a perception as text, its token ids, and the facts left out, in the order in which they were removed."""
 
     text: str
     dropped: tuple[Dropped, ...] = ()
+    ids: Sequence[Any] = ()
 
 
 def verbalize_within(
     perception: Perception,
     budget: int,
-    count_tokens: Callable[[str], int],
+    tokenize: Callable[[str], Sequence[Any]],
     language: str = "en",
     style: str = PAPER,
     registry: Registry | None = None,
     scores: bool = False,
     merge_duplicates: bool = False,
     importance: Sequence[str] = IMPORTANCE,
-) -> Spoken:
-    """Put into words as much of a perception as fits; a longer one also logs a warning with the numbers.
+) -> Verbalization:
+    """Verbalize as many facts as fit into a budget of tokens; a longer perception also logs a warning with the numbers.
 
     Args:
-        perception: what the experts saw.
+        perception: the experts' findings.
         budget: the most tokens that the text may have.
-        count_tokens: the number of tokens of a text.
+        tokenize: the token ids of a text.
         language, style, registry, scores, merge_duplicates: as in :func:`~moai.perception.words.verbalize.verbalize`.
         importance: roles, the most important first; ``"own"`` stands for the plugins' own. A role that is not named is
             less important than those that are.
 
     Returns:
-        The text of ``verbalize`` when it fits. Otherwise without as few facts as make it fit, in this order: the least
-        important role first (own roles from the end of the alphabet); in a role first the sentences without a score,
-        then the lowest score, of equals the one said later. The facts that stay keep their order. The text is empty
-        when not even one fact fits, or when a template says more than the budget without any facts.
+        The text of ``verbalize`` when it fits, and its ids. Otherwise as few facts as possible are left out, in this
+        order: the least important role first (own roles from the end of the alphabet); in a role first the sentences
+        without a score, then the lowest score, of equals the later one. The other facts keep their order. The text is
+        empty when not even one fact fits, or when a template exceeds the budget without any facts.
 
     Raises:
         RecipeError: as ``verbalize``, or ``importance`` names a role twice.
         PluginError: as ``verbalize``.
     """
     perception = types.merge_duplicates(perception) if merge_duplicates else perception
-    text = verbalize(perception, language, style, registry, scores)
-    length = count_tokens(text)
-    if length <= budget:
-        return Spoken(text)
-    facts = _leaving(perception, importance)
-    texts: dict[int, str] = {}
 
-    def fits(left_out: int) -> bool:
-        texts[left_out] = verbalize(without_facts(perception, facts[:left_out]), language, style, registry, scores)
-        return count_tokens(texts[left_out]) <= budget
+    def without(dropped: Sequence[Dropped]) -> Verbalization:
+        rest = without_facts(perception, dropped) if dropped else perception
+        text = verbalize(rest, language, style, registry, scores)
+        return Verbalization(text, tuple(dropped), tokenize(text) if text else ())
+
+    whole = without(())
+    if len(whole.ids) <= budget:
+        return whole
+    facts = _by_removal(perception, importance)
+    tried: dict[int, Verbalization] = {}
+
+    def fits(count: int) -> bool:
+        tried[count] = without(facts[:count])
+        return len(tried[count].ids) <= budget
 
     fewest = 1 + bisect_left(range(1, len(facts) + 1), True, key=fits)  # each fact less is a shorter text
-    spoken = Spoken(texts.get(fewest, ""), tuple(facts[:fewest]))
-    log.warning("%s", _report(length, budget, facts, spoken.dropped))
-    return spoken
+    fitting = tried[fewest] if fewest in tried else Verbalization("", tuple(facts))
+    log.warning("%s", _report(len(whole.ids), budget, facts, fitting.dropped))
+    return fitting
 
 
-def speak_within(
-    plain_ids: Callable[[str], list[int]], perception: Perception, budget: int, language: str, style: str = PAPER
-) -> tuple[Spoken, list[int]]:
-    """A perception in words of at most ``budget`` tokens, and their ids; it loses whole facts, never half a box."""
-    ids: dict[str, list[int]] = {"": []}
-
-    def count_tokens(text: str) -> int:
-        ids[text] = plain_ids(text)
-        return len(ids[text])
-
-    spoken = verbalize_within(perception, budget, count_tokens, language, style)
-    return spoken, ids[spoken.text]
-
-
-def _leaving(perception: Perception, importance: Sequence[str]) -> list[Dropped]:
-    """All facts, the first to go first."""
+def _by_removal(perception: Perception, importance: Sequence[str]) -> list[Dropped]:
+    """List all facts in the order in which they are left out."""
     if len(set(importance)) != len(importance):
         raise RecipeError(f"importance names a role twice: {', '.join(importance)}; name each once")
     ranks = [*importance, *(role for role in IMPORTANCE if role not in importance)]
@@ -118,19 +110,19 @@ def _leaving(perception: Perception, importance: Sequence[str]) -> list[Dropped]
         rank = ranks.index(dropped.role if dropped.role in ranks else OWN)
         return -rank, -1.0 if isinstance(dropped.fact, str) else dropped.fact.score
 
-    return sorted(reversed(facts_of(perception)), key=worth)  # reversed: of equals, the one said later goes first
+    return sorted(reversed(facts_of(perception)), key=worth)  # reversed: of equals, the later one goes first
 
 
 def facts_of(perception: Perception) -> list[Dropped]:
-    """All facts, in the order in which they are said."""
-    said = {role: getattr(perception, name) for role, name in FIELDS.items()}
-    facts = [Dropped(role, number, fact) for role in ROLES for number, fact in enumerate(said[role])]
+    """List all facts, in the order of the text."""
+    by_role = {role: getattr(perception, name) for role, name in FIELDS.items()}
+    facts = [Dropped(role, number, fact) for role in ROLES for number, fact in enumerate(by_role[role])]
     own = sorted(perception.notes, key=lambda role: (role in ROLES, role))
     return facts + [Dropped(role, number, line) for role in own for number, line in enumerate(perception.notes[role])]
 
 
 def without_facts(perception: Perception, dropped: Sequence[Dropped]) -> Perception:
-    """The perception less these facts; everything else stays as it is."""
+    """Remove these facts from a perception; everything else is unchanged."""
     gone = {(role, isinstance(fact, str), number) for role, number, fact in dropped}
     kept = {
         name: tuple(fact for number, fact in enumerate(getattr(perception, name)) if (role, False, number) not in gone)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from moai.errors import ImageError
 from moai.evaluation.report.explanation import COLOURS, draw_explanation
-from moai.perception.explaining.explanation import put_to_words
-from moai.perception.explaining.facts import Said
+from moai.perception.explaining.explanation import build_explanation
+from moai.perception.explaining.facts import FactSpan
 
 PICTURE = Image.new("RGB", (60, 40), (200, 200, 200))
 
@@ -20,9 +20,9 @@ def explained(text="red cup", image_gates=None, grid=(2, 2), tokens=3, question=
     count = len(spans)
     asked = np.full((len(question), 3), 1 / 3)
     read = [np.full((rows, count), 1 / max(1, count)) for rows in (len(gates), len(question))]
-    said = [Said(0, len(text), "ocr", text, ("reader",))] if text else []
+    said = [FactSpan(0, len(text), "ocr", text, ("reader",))] if text else []
     shares = np.full(count, 1 / max(1, count))
-    return put_to_words(text, said, spans, list(question), [(3, gates, asked, *read)], shares, grid)
+    return build_explanation(text, said, spans, list(question), [(3, gates, asked, *read)], shares, grid)
 
 
 def drawn(path, explanation, question="What color?", answer="red"):

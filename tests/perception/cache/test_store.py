@@ -109,7 +109,7 @@ def test_a_damaged_file_is_set_aside(tmp_path, caplog, cut):
     assert again.get("k1") is None
     again.put("k1", SAMPLE)
     assert again.get("k1") == SAMPLE
-    assert "set aside and started anew" in caplog.text
+    assert "renamed, and a new one is made" in caplog.text
     assert any(".damaged-" in path.name for path in tmp_path.iterdir())
 
 

@@ -192,14 +192,14 @@ def test_scripts_that_come_with_matplotlib_are_drawn():
     fonts = Fonts()
     for text in ("Ещё строка", "São açaí", "İğdır", "مرحبا", "Ωμέγα"):
         assert fonts.fit(text, 12)[0] == text
-    assert fonts.excuse() == ""
+    assert fonts.missing_note() == ""
 
 
 def test_what_no_font_has_is_said_in_the_legend():
     fonts = Fonts()
     shown, font = fonts.fit("ok \U000f0000 \u202eevil", 12)  # a private character, and one that turns the line round
     assert shown == "ok ? evil" and font.getlength(shown) > 0
-    assert fonts.excuse().startswith('"?" stands for characters that no installed font has (unnamed)')
+    assert fonts.missing_note().startswith('"?" stands for characters that no installed font has (unnamed)')
     plain = draw_overlay(Image.new("RGB", (64, 64)), Perception(notes={"a": ("x",)}))
     lacking = draw_overlay(Image.new("RGB", (64, 64)), Perception(notes={"a": ("\U000f0000",)}))
     assert lacking.height > plain.height

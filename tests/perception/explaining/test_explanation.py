@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from moai.perception.explaining.explanation import FRAME, MAP, onto_words, put_to_words, split_words
-from moai.perception.explaining.facts import Said
+from moai.perception.explaining.explanation import FRAME, MAP, build_explanation, split_words, token_word_matrix
+from moai.perception.explaining.facts import FactSpan
 
 TEXT = "Seen: [0.10, 0.20, 0.30, 0.40] red cup, blue cup."
-FINDINGS = [Said(6, 38, "panoptic", "x", ("shapes",)), Said(40, 48, "open_world", "y", ("finder",))]
+FINDINGS = [FactSpan(6, 38, "panoptic", "x", ("shapes",)), FactSpan(40, 48, "open_world", "y", ("finder",))]
 
 
 def explained(tokens=None, shares=None, maps=1):
@@ -20,7 +20,7 @@ def explained(tokens=None, shares=None, maps=1):
     read[0, 3], read[1] = 1.0, 1 / count
     gates = np.array([[0.8, 0.1, 0.1], [0.2, 0.4, 0.4]])
     layers = [(4, gates, gates, read, read)]
-    return put_to_words(TEXT, FINDINGS, spans, ["what", "color"], layers, shares, (1, 2))
+    return build_explanation(TEXT, FINDINGS, spans, ["what", "color"], layers, shares, (1, 2))
 
 
 def test_words_belong_to_their_findings():
@@ -32,14 +32,14 @@ def test_words_belong_to_their_findings():
     assert all(TEXT[word.start : word.end] == word.text for word in words)
 
 
-def test_tokens_are_dealt_out_whole():
+def test_tokens_are_distributed_whole():
     words = split_words(TEXT, FINDINGS)
-    dealt = onto_words(words, [(0, 6), (5, 6), (34, 43), (49, 49)], maps=2)
-    assert dealt.sum(axis=1) == pytest.approx(np.ones(6))
-    assert dealt[0, :2] == pytest.approx([0.8, 0.2])  # "Seen" and ":", white space counting for nobody
-    assert dealt[1, 1] == 1.0 or dealt[1, 2] == 1.0  # white space alone goes to a neighbour
-    assert dealt[2, [4, 5, 6]] == pytest.approx([3 / 7, 1 / 7, 3 / 7])
-    assert dealt[3, 8] == 1.0 and (dealt[4:, -1] == 1.0).all()
+    matrix = token_word_matrix(words, [(0, 6), (5, 6), (34, 43), (49, 49)], maps=2)
+    assert matrix.sum(axis=1) == pytest.approx(np.ones(6))
+    assert matrix[0, :2] == pytest.approx([0.8, 0.2])  # "Seen" and ":", white space counting for nobody
+    assert matrix[1, 1] == 1.0 or matrix[1, 2] == 1.0  # white space alone goes to a neighbour
+    assert matrix[2, [4, 5, 6]] == pytest.approx([3 / 7, 1 / 7, 3 / 7])
+    assert matrix[3, 8] == 1.0 and (matrix[4:, -1] == 1.0).all()
 
 
 def test_sources_are_ranked_and_add_up():
@@ -69,6 +69,6 @@ def test_gates_keep_their_order_and_json_takes_all():
 def test_nothing_seen_leaves_the_gates():
     gates = np.full((2, 3), 1 / 3)
     empty = np.zeros((2, 0))
-    found = put_to_words("", [], [], ["what", "color"], [(0, gates, gates, empty, empty)], np.zeros(0))
+    found = build_explanation("", [], [], ["what", "color"], [(0, gates, gates, empty, empty)], np.zeros(0))
     assert found.sources() == [] and found.sharpest() == [] and found.words == ()
     assert found.gates("question").shape == (2, 3) and json.dumps(found.to_dict())

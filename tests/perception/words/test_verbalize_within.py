@@ -1,4 +1,4 @@
-"""A budget of tokens: whole facts are left out in the stated order, as few as possible, and reported."""
+"""A budget of tokens, which are letters here: as few whole facts as possible are left out, in the stated order."""
 
 from __future__ import annotations
 
@@ -53,57 +53,57 @@ def shown(dropped: tuple[Dropped, ...]) -> list[tuple[str, str]]:
     ]
 
 
-def test_what_fits_is_said_as_without_a_budget(registry, caplog):
+def test_a_perception_that_fits_is_verbalized_as_without_a_budget(registry, caplog):
     text = verbalize(SEEN, registry=registry)
-    spoken = verbalize_within(SEEN, len(text), len, registry=registry)
-    assert spoken.text == text and spoken.dropped == () and not caplog.records
-    assert verbalize_within(SEEN, len(text) - 1, len, registry=registry).dropped
+    words = verbalize_within(SEEN, len(text), list, registry=registry)
+    assert words.text == text and words.dropped == () and not caplog.records
+    assert verbalize_within(SEEN, len(text) - 1, list, registry=registry).dropped
 
 
 def test_facts_leave_in_the_documented_order(registry):
-    gone = verbalize_within(SEEN, 0, len, registry=registry)
+    gone = verbalize_within(SEEN, 0, list, registry=registry)
     assert gone.text == "" and shown(gone.dropped) == ORDER
 
 
 @pytest.mark.parametrize("language", ["en", "ko", "zh", "en-x-compact"])
 @pytest.mark.parametrize("budget", range(0, 600, 7))
-def test_what_is_said_fits_and_is_whole(registry, language, budget):
+def test_the_text_fits_and_its_facts_are_whole(registry, language, budget):
     code, _, style = language.partition("-x-")
-    said = {"language": code, "style": style or "paper", "registry": registry}
-    spoken = verbalize_within(SEEN, budget, len, **said)
-    assert len(spoken.text) <= budget
-    assert shown(spoken.dropped) == ORDER[: len(spoken.dropped)]
-    for box in re.findall(r"\[[^\]]*", spoken.text):
+    options = {"language": code, "style": style or "paper", "registry": registry}
+    words = verbalize_within(SEEN, budget, list, **options)
+    assert len(words.text) <= budget and "".join(words.ids) == words.text
+    assert shown(words.dropped) == ORDER[: len(words.dropped)]
+    for box in re.findall(r"\[[^\]]*", words.text):
         assert re.fullmatch(r"\[(0\.\d\d, ){3}0\.\d\d", box)
 
 
 def test_one_fact_less_than_needed_does_not_fit(registry):
     whole = {
-        k: verbalize_within(SEEN, k, len, registry=registry) for k in range(len(verbalize(SEEN, registry=registry)))
+        k: verbalize_within(SEEN, k, list, registry=registry) for k in range(len(verbalize(SEEN, registry=registry)))
     }
-    lengths = {len(spoken.dropped): len(spoken.text) for spoken in whole.values()}
+    lengths = {len(words.dropped): len(words.text) for words in whole.values()}
     assert sorted(lengths) == list(range(1, len(ORDER) + 1))  # every number of facts is the right one for some budget
-    for budget, spoken in whole.items():
-        assert lengths.get(len(spoken.dropped) - 1, budget + 1) > budget
+    for budget, words in whole.items():
+        assert lengths.get(len(words.dropped) - 1, budget + 1) > budget
 
 
-def test_what_stays_keeps_its_order(registry):
+def test_the_other_facts_keep_their_order(registry):
     seen = Perception(texts=tuple(TextLine(f"t{i}", i / 10) for i in (5, 1, 9, 3)))
-    said = verbalize_within(seen, len("The image includes text descriptions: t5, and t9."), len, registry=registry)
-    assert said.text == "The image includes text descriptions: t5, and t9."
+    words = verbalize_within(seen, len("The image includes text descriptions: t5, and t9."), list, registry=registry)
+    assert words.text == "The image includes text descriptions: t5, and t9."
 
 
 def test_another_importance(registry):
-    gone = verbalize_within(SEEN, 0, len, registry=registry, importance=("scene_graph", "weather", "panoptic"))
+    gone = verbalize_within(SEEN, 0, list, registry=registry, importance=("scene_graph", "weather", "panoptic"))
     roles = list(dict.fromkeys(role for role, _, _ in gone.dropped))
     assert roles == ["depth", "open_world", "ocr", "panoptic", "weather", "scene_graph"]
     with pytest.raises(RecipeError, match="names a role twice"):
-        verbalize_within(SEEN, 0, len, registry=registry, importance=("ocr", "ocr"))
+        verbalize_within(SEEN, 0, list, registry=registry, importance=("ocr", "ocr"))
 
 
-def test_the_log_counts_what_was_left_out(registry, caplog):
+def test_the_log_counts_the_facts_left_out(registry, caplog):
     text = verbalize(SEEN, registry=registry)
-    verbalize_within(SEEN, len(text) - 100, len, registry=registry)
+    verbalize_within(SEEN, len(text) - 100, list, registry=registry)
     [record] = caplog.records
     assert record.levelname == "WARNING"
     assert f"{len(text)} tokens was cut to {len(text) - 100}" in record.message
@@ -113,21 +113,21 @@ def test_the_log_counts_what_was_left_out(registry, caplog):
 def test_scores_and_merging_are_counted_too(registry):
     seen = Perception(segments=(Segment("dog", 0.5, BOX),), detections=(Detection("dog", 0.9, BOX),))
     text = verbalize(seen, registry=registry, scores=True, merge_duplicates=True)
-    spoken = verbalize_within(seen, len(text), len, registry=registry, scores=True, merge_duplicates=True)
-    assert spoken.text == text and text.endswith("dog (0.90).") and not spoken.dropped
+    words = verbalize_within(seen, len(text), list, registry=registry, scores=True, merge_duplicates=True)
+    assert words.text == text and text.endswith("dog (0.90).") and not words.dropped
 
 
-def test_a_template_that_says_too_much_without_facts_is_left_out_whole(registry, monkeypatch, caplog):
+def test_a_template_that_is_too_long_without_facts_is_left_out_whole(registry, monkeypatch, caplog):
     monkeypatch.setitem(registry.templates, ("depth", "en"), lambda perception: "far " * 50)
     seen = Perception(sources=(Source("d", "depth", "1"),), texts=(TextLine("EXIT", 1.0),))
-    spoken = verbalize_within(seen, 60, len, registry=registry)
-    assert spoken.text == "" and len(spoken.dropped) == 1 and caplog.records
+    words = verbalize_within(seen, 60, list, registry=registry)
+    assert words.text == "" and len(words.dropped) == 1 and caplog.records
 
 
 def test_few_renderings_are_enough(registry):
     calls = []
     seen = Perception(texts=tuple(TextLine(f"line {i}", 0.5) for i in range(1000)))
-    verbalize_within(seen, 500, lambda text: calls.append(text) or len(text), registry=registry)
+    verbalize_within(seen, 500, lambda text: calls.append(text) or text, registry=registry)
     assert len(calls) <= 12
 
 

@@ -1,6 +1,6 @@
-"""What is in a perception cache, what is damaged in it, and how it gets smaller.
+"""Maintain a perception cache: count its entries, verify them, and clear them.
 
-Knows: the tables of ``moai.perception.cache.store``. Everything works while other processes read and write.
+Knows: the tables of ``moai.perception.cache.store``. Other processes may read and write meanwhile.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from moai.errors import AssetError
 from moai.perception.cache.store import Store, read_entry
 
 log = logging.getLogger("moai")
-UNKNOWN = "(unknown)"  # entries of a moai that did not note whose they are
-_CHUNK = 500  # entries read at once, so that a large cache does not pass through memory
-_NOTED = "FROM entries LEFT JOIN origins USING (key)"
+UNKNOWN = "(unknown)"  # the expert of entries from a version of moai that did not store it
+_CHUNK = 500  # entries read at once, so that a large cache is never in memory as a whole
+_WITH_ORIGINS = "FROM entries LEFT JOIN origins USING (key)"
 _OWNER = f"coalesce(nullif(expert, ''), '{UNKNOWN}')"
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one expert has in a cache."""
+    """Count the entries and bytes of one expert."""
 
     expert: str
     entries: int
@@ -33,22 +33,23 @@ class Share:
 
 
 def shares(store: Store) -> list[Share]:
-    """Entries and bytes per expert, the largest first."""
+    """Count entries and bytes per expert, the largest first."""
     query = (
-        f"SELECT {_OWNER} AS owner, count(*), sum(length(data)), max(created) {_NOTED} GROUP BY owner ORDER BY 3 DESC"
+        f"SELECT {_OWNER} AS owner, count(*), sum(length(data)), max(created) {_WITH_ORIGINS} "
+        "GROUP BY owner ORDER BY 3 DESC"
     )
     return [Share(*row) for row in store.run(lambda db: db.execute(query).fetchall())]
 
 
 def clear(store: Store, expert: str | None = None, older_than: float | None = None) -> int:
-    """Drop entries, and give their room back to the disk.
+    """Delete entries, and free their disk space.
 
     Args:
-        expert: only this expert's; ``UNKNOWN`` for those of nobody known.
-        older_than: only those made more than so many seconds ago. An entry that nobody dated counts as old.
+        expert: only this expert's; ``UNKNOWN`` for those without one.
+        older_than: only those made more than so many seconds ago. An entry without a date counts as old.
 
     Returns:
-        How many were dropped.
+        The number of deleted entries.
     """
     wheres, values = ["1"], []
     if expert is not None:
@@ -57,7 +58,7 @@ def clear(store: Store, expert: str | None = None, older_than: float | None = No
     if older_than is not None:
         wheres.append("coalesce(created, 0) < ?")
         values.append(time.time() - older_than)
-    which = f"SELECT key {_NOTED} WHERE {' AND '.join(wheres)}"
+    which = f"SELECT key {_WITH_ORIGINS} WHERE {' AND '.join(wheres)}"
 
     def drop(db: sqlite3.Connection) -> int:
         gone = db.execute(f"DELETE FROM entries WHERE key IN ({which})", values).rowcount
@@ -71,7 +72,7 @@ def clear(store: Store, expert: str | None = None, older_than: float | None = No
 
 
 def verify(store: Store) -> Iterator[tuple[str, str | None]]:
-    """Read every entry; yield its key, and what is wrong with it or None. A damaged one is dropped: it is remade."""
+    """Read every entry; yield its key, and the reason when it is damaged, or None. A damaged entry is deleted."""
     last = ""
     query = "SELECT key, checksum, data FROM entries WHERE key > ? ORDER BY key LIMIT ?"
     while rows := store.run(lambda db, after=last: db.execute(query, (after, _CHUNK)).fetchall()):
@@ -86,14 +87,14 @@ def verify(store: Store) -> Iterator[tuple[str, str | None]]:
         last = rows[-1][0]
 
 
-def set_aside(folder: Path) -> list[Path]:
-    """Files of caches that were damaged as a whole, kept by ``Store`` beside the sound one."""
+def damaged_files(folder: Path) -> list[Path]:
+    """List the files of caches that were damaged as a whole, which ``Store`` renamed."""
     return sorted(folder.glob("*.damaged-*"))
 
 
 def _shrink(store: Store) -> None:
-    # VACUUM cannot run inside a transaction, and other processes may be in one: then the room is reused, not freed.
+    # VACUUM cannot run inside a transaction, and other processes may be in one: then the space is reused, not freed.
     try:
         store.vacuum()
     except AssetError as error:
-        log.warning("the entries are gone, but the file keeps its size: %s", error)
+        log.warning("the entries are deleted, but the file keeps its size: %s", error)

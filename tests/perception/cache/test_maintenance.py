@@ -8,8 +8,8 @@ import time
 import pytest
 
 from moai.errors import AssetError
+from moai.perception.cache.maintenance import UNKNOWN, clear, damaged_files, shares, verify
 from moai.perception.cache.store import Store
-from moai.perception.running.maintenance import UNKNOWN, clear, set_aside, shares, verify
 from moai.types import Detection, Perception
 
 SEEN = Perception(detections=(Detection("dog", 0.5, (0.0, 0.0, 0.5, 0.5)),))
@@ -87,7 +87,7 @@ def test_a_reader_that_holds_the_file_costs_the_room_only(store, monkeypatch, ca
 
 
 def test_verify_reads_everything_and_drops_what_is_damaged(store, monkeypatch):
-    monkeypatch.setattr("moai.perception.running.maintenance._CHUNK", 2)
+    monkeypatch.setattr("moai.perception.cache.maintenance._CHUNK", 2)
     assert list(verify(store)) == [(key, None) for key in ("nobody", "o0", "o1", "s0", "s1", "s2")]
     damage(store, "o1")
     damage(store, "s2")
@@ -96,10 +96,10 @@ def test_verify_reads_everything_and_drops_what_is_damaged(store, monkeypatch):
 
 
 def test_files_set_aside_are_found(tmp_path, store):
-    assert set_aside(store.folder) == []
+    assert damaged_files(store.folder) == []
     store.close()
     for part in store.folder.glob("*-wal"):
         part.unlink()
     store.path.write_bytes(b"garbage" * 1000)
     assert len(Store(store.folder)) == 0
-    assert [path.name.partition(".damaged-")[0] for path in set_aside(store.folder)][0] == "perceptions.sqlite"
+    assert [path.name.partition(".damaged-")[0] for path in damaged_files(store.folder)][0] == "perceptions.sqlite"
