@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import random
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from moai.cli import show
 from moai.cli.main import RESUME, options_given
-from moai.cli.reroute import describe, rerouting_of, unrecorded
-from moai.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
-    from moai.answering import Augmented
-    from moai.evaluation.journal import Journal
-    from moai.evaluation.paired import Metric, Record
-    from moai.model.analysis.rerouting import Rerouting
-    from moai.recipe.schema import Recipe
-    from moai.types import Perception, Sample
+    from moai.evaluation.evaluate import Evaluation
 
 
 @click.command("eval", short_help="Measure a run with perception on, off and shuffled.")
@@ -75,214 +65,20 @@ def evaluate(
     """
     if full and limit:
         raise click.UsageError("give --limit or --full, not both")
-    recipe = recipe_of(run)
     context = click.get_current_context()
     context.meta[RESUME] = shlex.join(["moai", "eval", str(run), *options_given(context)])
 
-    from moai.answering import load
+    from moai.evaluation.evaluate import evaluate_run
 
-    chosen = None if full else limit or recipe.evaluation.limit
     names = None if conditions is None else [name.strip() for name in conditions.split(",") if name.strip()]
-    settings = {"limit": chosen, "split": split, "conditions": names, "batch_size": batch_size, "seed": seed}
-    evaluate_run(load(run), recipe, run, data=data, **settings, reroute=reroute, strength=strength)
+    draw = {"data": data, "split": split, "limit": limit, "full": full, "seed": seed}
+    rerouting = {"reroute": reroute, "strength": strength}
+    print_evaluation(evaluate_run(run, conditions=names, batch_size=batch_size, **draw, **rerouting))
 
 
-def recipe_of(run: Path) -> Recipe:
-    """The resolved recipe that a run folder was trained with."""
-    from moai.recipe.loading import load_recipe
-
-    path = run / "recipe.yaml"
-    if not path.is_file():
-        raise CheckpointError(f"{run} is no run folder: it has no recipe.yaml; `moai train` makes one")
-    return load_recipe(path)
-
-
-def evaluate_run(
-    augmented: Augmented,
-    recipe: Recipe,
-    run: Path,
-    *,
-    limit: int | None,
-    data: str | None = None,
-    split: str | None = None,
-    conditions: Sequence[str] | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    reroute: int = 0,
-    strength: float = 1.0,
-) -> dict[str, Any]:
-    """Perceive, answer under each condition, print the table, write the report; returns the summary.
-
-    What is left out is the recipe's. With ``reroute`` all conditions are answered with re-routed gates, and the
-    condition ``plain`` is ``on`` without.
-    """
-    from moai.evaluation.conditions import expand_conditions
-    from moai.evaluation.report.save import save_report
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the table of an evaluation, and the files that were written."""
     from moai.evaluation.report.table import render_table
-    from moai.evaluation.summary import summarize
 
-    wanted = recipe.evaluation
-    split, size = split or wanted.split, batch_size or wanted.batch_size
-    experts = [expert.name for expert in augmented.perceiver.experts]
-    names = expand_conditions(conditions or wanted.conditions, experts)
-    whole = dataset_of(recipe, split, data)
-    whole = unrecorded(whole, recipe, split, data) if reroute else whole
-    samples = draw(whole, limit, seed)
-    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole), reroute=reroute)
-    perceptions, reduced = perceive_views(augmented, samples, [*names, "on"] if reroute else names)
-    metric = metric_of(recipe, data)
-    answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
-    asked = _Asked(augmented, run, folder, samples, perceptions, reduced, metric, answering)
-    rerouting = rerouting_of(augmented, recipe, run, size, reroute, strength) if reroute else None
-    records, gates = asked.answer(names, rerouting)
-    summary = summarize(
-        records,
-        split=split,
-        seed=seed,
-        available=len(whole),
-        name=recipe.name,
-        data=data or recipe.data.name,
-        metric=getattr(metric, "__name__", ""),
-    )
-    summary["gates"] = gates
-    if rerouting is not None:
-        summary["rerouting"] = describe(rerouting)
-    images = {sample.image_id: sample.image for sample in samples}
-    written = save_report(summary, records, folder, images=images, words=words_of(augmented, perceptions))
-    asked.close()
-    show.console().print(render_table(summary))
-    click.echo("written:  " + ", ".join(str(path) for path in written))
-    return summary
-
-
-@dataclass
-class _Asked:
-    """Questions and what the experts saw, to be answered with and without re-routing."""
-
-    augmented: Augmented
-    run: Path
-    folder: Path
-    samples: Sequence[Sample]
-    perceptions: dict[str, Perception]
-    reduced: dict[str, dict[str, Perception]]
-    metric: Metric | None
-    answering: dict[str, Any]
-    journals: list[Journal] = field(default_factory=list)
-
-    def answer(self, names: list[str], rerouting: Rerouting | None) -> tuple[list[Record], dict[str, Any] | None]:
-        """The records, with plain answers among them where there is re-routing, and the gates' histograms."""
-        if rerouting is None:
-            return self._answer(names), self._gates(names)
-        from moai.evaluation.report.save import with_baseline
-        from moai.evaluation.rerouting import PLAIN, rerouted
-
-        with rerouted(self.augmented, rerouting):
-            records, gates = self._answer(names, rerouting), self._gates(names)
-        return with_baseline(records, self._answer(["on"]), "on", PLAIN), gates
-
-    def close(self) -> None:
-        """All is written: forget the answers."""
-        for journal in self.journals:
-            journal.close()
-
-    def _answer(self, names: list[str], rerouting: Rerouting | None = None) -> list[Record]:
-        from moai.evaluation.journal import Journal
-        from moai.evaluation.paired import run_conditions
-
-        moved = [] if rerouting is None else [describe(rerouting), rerouting.record.about]
-        given = fingerprint(self.run, self.samples, self.perceptions, self.reduced, *moved)
-        answering = {"conditions": names, **self.answering}
-        journal = Journal(self.folder, {**answering, "given": given})
-        self.journals.append(journal)
-        if journal.rows:
-            count = len(journal.rows)
-            click.echo(f"going on with an interrupted evaluation: {count:,} questions are answered", err=True)
-        with show.progress(f"answering ({', '.join(names)})", len(self.samples) * len(names)) as advance:
-            return run_conditions(
-                self.augmented,
-                self.samples,
-                self.perceptions,
-                **answering,
-                progress=advance,
-                reduced=self.reduced,
-                metric=self.metric,
-                journal=journal,
-            )
-
-    def _gates(self, names: list[str]) -> dict[str, Any] | None:
-        from moai.evaluation.gates import sample_gates
-
-        size = self.answering["batch_size"]
-        return sample_gates(self.augmented, self.samples, self.perceptions, size) if "on" in names else None
-
-
-def perceive_views(
-    augmented: Augmented, samples: Sequence[Sample], conditions: Sequence[str]
-) -> tuple[dict[str, Perception], dict[str, dict[str, Perception]]]:
-    """What all experts saw, and what they see without each one that a condition leaves out."""
-    from moai.data.perceive import perceive_samples, perceive_without
-    from moai.evaluation.conditions import left_out
-
-    if set(conditions) <= {"off", "oracle"}:
-        return {}, {}
-    count, reduced = len({sample.image_id for sample in samples}), {}
-    with show.progress("perceiving", count) as advance:
-        perceptions = perceive_samples(augmented.perceiver, samples, advance)
-    for expert in left_out(conditions):
-        with show.progress(f"perceiving without {expert}", count) as advance:
-            reduced[expert] = perceive_without(augmented.perceiver, expert, samples, advance)
-    return perceptions, reduced
-
-
-def fingerprint(run: Path, samples: Sequence[Sample], *perceptions: Any) -> str:
-    """A hash of the run's weights, the questions, and what the experts saw: what decides the answers."""
-    from moai.evaluation.journal import digest
-
-    manifest = run / "manifest.json"
-    weights = manifest.read_bytes() if manifest.is_file() else b""
-    asked = [(s.id, s.image_id, s.question, s.answer, s.kind, s.language, s.truth) for s in samples]
-    return digest([weights, asked, *perceptions])
-
-
-def words_of(augmented: Augmented, perceptions: dict[str, Perception]) -> dict[str, str]:
-    """Image id -> the perception as the model was given it."""
-    from moai.perception.words.verbalize import verbalize
-
-    speak = getattr(augmented, "words", verbalize)
-    return {image: speak(perception) for image, perception in perceptions.items()}
-
-
-def folder_of(recipe: Recipe, data: str | None, split: str | None, *, full: bool, reroute: int = 0) -> str:
-    """``eval``, with the data set and the split where they are not the recipe's, and ``-full`` for a whole split."""
-    parts = ["eval", *([f"rerouted-{reroute}"] if reroute else [])]
-    parts += [data] if data and data != recipe.data.name else []
-    parts += [split] if split and split != recipe.evaluation.split else []
-    return "-".join([*parts, *(["full"] if full else [])])
-
-
-def dataset_of(recipe: Recipe, split: str, data: str | None = None) -> Sequence[Sample]:
-    """All samples of a split of the recipe's data set, or of another."""
-    from moai.plugins import registry
-
-    name = data or recipe.data.name
-    options = recipe.data.options if name == recipe.data.name else {}
-    samples = registry().get_dataset(name)(split, **options)
-    if not len(samples):
-        raise RecipeError(f"the split '{split}' of {name} is empty; choose another with --split")
-    return samples
-
-
-def metric_of(recipe: Recipe, data: str | None = None) -> Metric | None:
-    """The data set's own metric: the attribute ``metric`` of its factory, where it has one."""
-    from moai.plugins import registry
-
-    return getattr(registry().get_dataset(data or recipe.data.name), "metric", None)
-
-
-def draw(samples: Sequence[Sample], limit: int | None, seed: int) -> Sequence[Sample]:
-    """At most ``limit`` samples at random, in their own order; a larger limit contains a smaller one."""
-    if limit is None or limit >= len(samples):
-        return samples
-    order = list(range(len(samples)))
-    random.Random(seed).shuffle(order)
-    return [samples[index] for index in sorted(order[:limit])]
+    show.console().print(render_table(evaluation.summary))
+    click.echo("written:  " + ", ".join(str(path) for path in evaluation.files))

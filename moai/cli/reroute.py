@@ -31,14 +31,15 @@ def rerouting_of(
     augmented: Augmented, recipe: Recipe, run: Path, batch_size: int, neighbours: int, strength: float
 ) -> Rerouting:
     """Re-routing by the run's record of solved validation samples, which is made where it is missing or outdated."""
-    from moai.cli.evaluate import dataset_of, draw, fingerprint, perceive_views
+    from moai.evaluation.evaluate import dataset_of, draw, fingerprint, perceive_views
     from moai.evaluation.rerouting import recorded_half
     from moai.model.analysis.rerouting import Rerouting, save_record
+    from moai.training.progress import Progress
 
     Rerouting.check(neighbours, strength)
     split = recipe.data.validation_split
     samples = draw(recorded_half(dataset_of(recipe, split)), SAMPLES, seed=0)
-    perceptions, _ = perceive_views(augmented, samples, ["on"])
+    perceptions, _ = perceive_views(augmented, samples, ["on"], Progress())
     key = fingerprint(run, samples, perceptions)
     record = _kept(run, key)
     if record is None:
