@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moai.cli import show
-from moai.cli.perceive import split_names
+from moai.cli.options import split_names
 from moai.errors import ImageError
 
 if TYPE_CHECKING:
