@@ -15,7 +15,6 @@ import torch
 
 from moai.errors import ExpertError, PromptError, nearest
 from moai.images import read_image
-from moai.model.analysis.rerouting import Rerouting, load_record, question_states
 from moai.model.host.native_vision import sees
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.processor import MoaiProcessor
@@ -47,12 +46,7 @@ class Answer:
 
 
 class Augmented:
-    """A model, its processor and its experts. One thread at a time is in the model; others wait.
-
-    ``rerouting`` moves the gates of every prompt that is answered; ``None``, as after ``load``, leaves them alone.
-    """
-
-    rerouting: Rerouting | None = None
+    """A model, its processor and its experts. One thread at a time is in the model; others wait."""
 
     def __init__(self, model: MoaiForConditionalGeneration, processor: MoaiProcessor, perceiver: Perceiver) -> None:
         self.model, self.processor, self.perceiver = model, processor, perceiver
@@ -105,7 +99,6 @@ class Augmented:
         """Answer one question about each image, greedily; ``None`` in ``perceptions`` switches perception off."""
         inputs = self._inputs(images, questions, perceptions)
         with self._lock:
-            inputs = self._rerouted(inputs)
             output = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         answers = output[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)]
@@ -130,8 +123,7 @@ class Augmented:
 
     def _attribution(self, inputs: dict[str, torch.Tensor]) -> Attribution:
         with self._lock, torch.no_grad():
-            given = self._rerouted(inputs)
-            return self.model(**given, use_cache=False, logits_to_keep=1, return_attribution=True).attribution
+            return self.model(**inputs, use_cache=False, logits_to_keep=1, return_attribution=True).attribution
 
     def _explained(self, read: Attribution, row: int, ids: torch.Tensor, seen: Perception | None) -> Explanation:
         from moai.model.analysis.attribution import patches
@@ -204,10 +196,6 @@ class Augmented:
             for mixer in read.mixers
         }
 
-    def _rerouted(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        shift = None if self.rerouting is None else self.rerouting.shift(question_states(self.model, inputs))
-        return inputs if shift is None else {**inputs, "gate_shift": shift.to(self.model.device)}
-
     def _prompts(
         self, images: Sequence[Image] | None, questions: Sequence[str], perceptions: Sequence[Perception | None]
     ) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
@@ -228,18 +216,13 @@ class Augmented:
         return {name: value.to(self.model.device) for name, value in inputs.items()}
 
 
-def load(
-    run_dir: str | Path, *, device: str | None = None, dtype: str | None = None, reroute: int = 0, strength: float = 1.0
-) -> Augmented:
+def load(run_dir: str | Path, *, device: str | None = None, dtype: str | None = None) -> Augmented:
     """Open a run folder.
 
     Args:
         run_dir: what ``moai train`` made, or a hub id of such a folder.
         device: ``"cpu"``, ``"cuda"``, ..; left out, a GPU when there is one.
         dtype: of the host; left out, the one it was trained with.
-        reroute: move the gates of each prompt by this many solved samples that resemble it
-            (``moai.model.analysis.rerouting``); ``moai eval RUN --reroute K`` records them.
-        strength: of that, in logits.
 
     Raises:
         CheckpointError: a file is missing or altered; the message names it.
@@ -248,7 +231,4 @@ def load(
     processor = MoaiProcessor.from_pretrained(model.name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     perceiver = Perceiver(processor.experts, options=processor.expert_options, store=default_store())
-    augmented = Augmented(model.to(device).fix_adapters(), processor, perceiver)
-    if reroute:
-        augmented.rerouting = Rerouting(load_record(model.name_or_path), reroute, strength)
-    return augmented
+    return Augmented(model.to(device).fix_adapters(), processor, perceiver)

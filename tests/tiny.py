@@ -232,8 +232,7 @@ def gates_of(model, forward) -> list[tuple[torch.Tensor, torch.Tensor]]:
     found = []
 
     def collect(mixer, args):
-        streams, _, shift = args
-        found.append(mixer.gate_weights(streams, shift))
+        found.append(mixer.gate_weights(args[0]))
 
     hooks = [mixer.register_forward_pre_hook(collect) for mixer in model.mixers.values()]
     try:

@@ -31,16 +31,6 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Questions at a time [evaluation.batch_size].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw, the shuffling and the intervals.")
-@click.option(
-    "--reroute",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="K",
-    help="Move the gates by the K nearest solved validation samples, beside plain answers.",
-)
-@click.option(
-    "--strength", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Of --reroute, in logits."
-)
 def evaluate(
     run: Path,
     data: str | None,
@@ -50,8 +40,6 @@ def evaluate(
     conditions: str | None,
     batch_size: int | None,
     seed: int,
-    reroute: int,
-    strength: float,
 ) -> None:
     """Measure a run with perception on, off and shuffled.
 
@@ -60,8 +48,8 @@ def evaluate(
     (oracle), one expert missing at a time (leave-one-out), a share of the words replaced (noisy:0.3).
 
     Table on the terminal; report.html, report.md, report.json, report.png and predictions.jsonl in RUN/eval, of a
-    whole split in RUN/eval-full; another data set or split has its own folder, and so has --reroute. The same command
-    goes on with an evaluation that was interrupted.
+    whole split in RUN/eval-full; another data set or split has its own folder. The same command goes on with an
+    evaluation that was interrupted.
     """
     if full and limit:
         raise click.UsageError("give --limit or --full, not both")
@@ -72,8 +60,7 @@ def evaluate(
 
     names = None if conditions is None else [name.strip() for name in conditions.split(",") if name.strip()]
     draw = {"data": data, "split": split, "limit": limit, "full": full, "seed": seed}
-    rerouting = {"reroute": reroute, "strength": strength}
-    print_evaluation(evaluate_run(run, conditions=names, batch_size=batch_size, **draw, **rerouting))
+    print_evaluation(evaluate_run(run, conditions=names, batch_size=batch_size, **draw))
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

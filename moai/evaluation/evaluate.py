@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from moai.evaluation.conditions import expand_conditions, left_out
 from moai.evaluation.gates import sample_gates
 from moai.evaluation.journal import Journal, digest
 from moai.evaluation.paired import Metric, Record, run_conditions
-from moai.evaluation.report.save import save_report, with_baseline
+from moai.evaluation.report.save import save_report
 from moai.evaluation.summary import summarize
 from moai.perception.words.verbalize import verbalize
 from moai.recipe import loading
@@ -27,7 +27,6 @@ from moai.types import Perception, Sample
 
 if TYPE_CHECKING:
     from moai.answering import Augmented
-    from moai.model.analysis.rerouting import Rerouting
     from moai.recipe.schema import Recipe
 
 
@@ -52,8 +51,6 @@ def evaluate_run(
     conditions: Sequence[str] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    reroute: int = 0,
-    strength: float = 1.0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a run folder as ``moai eval`` does, and write the report into it.
@@ -68,7 +65,6 @@ def evaluate_run(
         conditions: see ``moai.evaluation.conditions``.
         batch_size: questions per call of the model.
         seed: of the draw, the shuffling and the intervals.
-        reroute, strength: re-route the gates by so many neighbours; the condition ``plain`` is ``on`` without.
         progress: where progress is shown; a bar on a terminal by default.
 
     Returns:
@@ -84,27 +80,26 @@ def evaluate_run(
     wanted = recipe.evaluation
     split, size = split or wanted.split, batch_size or wanted.batch_size
     whole = dataset_of(recipe, split, data)
-    if reroute:
-        from moai.cli.reroute import describe, rerouting_of, unrecorded
-
-        whole = unrecorded(whole, recipe, split, data)
     samples = draw(whole, None if full else limit or wanted.limit, seed)
     augmented = augmented or _load(run)
     names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
-    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole), reroute=reroute)
-    perceptions, reduced = perceive_views(augmented, samples, [*names, "on"] if reroute else names, progress)
+    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole))
+    perceptions, reduced = perceive_views(augmented, samples, names, progress)
     metric = metric_of(recipe, data)
     answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
-    task = _Task(augmented, run, folder, samples, perceptions, reduced, metric, answering, progress)
-    rerouting = rerouting_of(augmented, recipe, run, size, reroute, strength) if reroute else None
-    records, gates = task.answer(names, rerouting)
+    given = fingerprint(run, samples, perceptions, reduced)
+    journal = Journal(folder, {"conditions": names, **answering, "given": given})
+    if journal.rows:
+        progress.note(f"going on with an interrupted evaluation: {len(journal.rows):,} questions are answered")
+    settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "journal": journal}
+    with progress.bar(f"answering ({', '.join(names)})", len(samples) * len(names)) as advance:
+        records = run_conditions(augmented, samples, perceptions, **settings, progress=advance)
+    gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
     about = {"name": recipe.name, "data": data or recipe.data.name, "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
-    if rerouting is not None:
-        summary["rerouting"] = describe(rerouting)
     images = {sample.image_id: sample.image for sample in samples}
     files = save_report(summary, records, folder, images=images, words=words_of(augmented, perceptions))
-    task.close()
+    journal.close()  # everything is written
     return Evaluation(summary, records, folder, files)
 
 
@@ -120,9 +115,9 @@ def recipe_of(run: str | Path) -> Recipe:
     return loading.load_recipe(path)
 
 
-def folder_of(recipe: Recipe, data: str | None, split: str | None, *, full: bool, reroute: int = 0) -> str:
+def folder_of(recipe: Recipe, data: str | None, split: str | None, *, full: bool) -> str:
     """Name an evaluation's folder: ``eval``, the data set and the split where they are not the recipe's, ``-full``."""
-    parts = ["eval", *([f"rerouted-{reroute}"] if reroute else [])]
+    parts = ["eval"]
     parts += [data] if data and data != recipe.data.name else []
     parts += [split] if split and split != recipe.evaluation.split else []
     return "-".join([*parts, *(["full"] if full else [])])
@@ -194,62 +189,3 @@ def _load(run: Path) -> Augmented:
     from moai.answering import load
 
     return load(run)
-
-
-@dataclass
-class _Task:
-    """Answer one evaluation's questions; finished batches wait in a journal until the report is written."""
-
-    augmented: Augmented
-    run: Path
-    folder: Path
-    samples: Sequence[Sample]
-    perceptions: dict[str, Perception]
-    reduced: dict[str, dict[str, Perception]]
-    metric: Metric | None
-    answering: dict[str, Any]
-    progress: Progress
-    journals: list[Journal] = field(default_factory=list)
-
-    def answer(self, names: list[str], rerouting: Rerouting | None) -> tuple[list[Record], dict[str, Any] | None]:
-        """Return the records, with plain answers among them where there is re-routing, and the gates' histograms."""
-        if rerouting is None:
-            return self._answer(names), self._gates(names)
-        from moai.evaluation.rerouting import PLAIN, rerouted
-
-        with rerouted(self.augmented, rerouting):
-            records, gates = self._answer(names, rerouting), self._gates(names)
-        return with_baseline(records, self._answer(["on"]), "on", PLAIN), gates
-
-    def close(self) -> None:
-        """Remove the journals: everything is written."""
-        for journal in self.journals:
-            journal.close()
-
-    def _answer(self, names: list[str], rerouting: Rerouting | None = None) -> list[Record]:
-        moved = []
-        if rerouting is not None:
-            from moai.cli.reroute import describe
-
-            moved = [describe(rerouting), rerouting.record.about]
-        given = fingerprint(self.run, self.samples, self.perceptions, self.reduced, *moved)
-        answering = {"conditions": names, **self.answering}
-        journal = Journal(self.folder, {**answering, "given": given})
-        self.journals.append(journal)
-        if journal.rows:
-            self.progress.note(f"going on with an interrupted evaluation: {len(journal.rows):,} questions are answered")
-        with self.progress.bar(f"answering ({', '.join(names)})", len(self.samples) * len(names)) as advance:
-            return run_conditions(
-                self.augmented,
-                self.samples,
-                self.perceptions,
-                **answering,
-                progress=advance,
-                reduced=self.reduced,
-                metric=self.metric,
-                journal=journal,
-            )
-
-    def _gates(self, names: list[str]) -> dict[str, Any] | None:
-        size = self.answering["batch_size"]
-        return sample_gates(self.augmented, self.samples, self.perceptions, size) if "on" in names else None

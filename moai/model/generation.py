@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Output = GenerateOutput | torch.LongTensor
 
-PREFILL_ONLY = ("image_features", "aux_states", "aux_states_mask", "aux_said", "prompt_mask", "gate_shift")
+PREFILL_ONLY = ("image_features", "aux_states", "aux_states_mask", "aux_said", "prompt_mask")
 AUXILIARY = ("aux_input_ids", "aux_attention_mask", "aux_pixel_values", "aux_pixel_mask")
 
 

@@ -229,7 +229,6 @@ class MoaiForConditionalGeneration(
         aux_said: Tensor | None = None,
         prompt_mask: Tensor | None = None,
         module_choices: Tensor | None = None,
-        gate_shift: Tensor | None = None,
         guide: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -251,7 +250,6 @@ class MoaiForConditionalGeneration(
             prompt_mask: ``(B, S)`` true at image and prompt tokens: what is mixed. Never padding, answers, or generated
                 tokens. Left out, it is everything before the first label, or all of the prompt.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
-            gate_shift: ``(B, mixers, 2, 3)`` added to the logits of each row's gates, image then language.
             guide: ``(B, G, A + 1)`` bool: groups of auxiliary words, then "none of them"; see :meth:`Mixer.guide_loss`.
             labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others.
             return_attribution: ``True`` puts :class:`~moai.model.analysis.attribution.Attribution` into the output.
@@ -272,7 +270,7 @@ class MoaiForConditionalGeneration(
             aux_said = self.aux_said(*words, aux_pixel_mask) if self.copies else None
         slots = None if guide is None else self.guide_slots(guide, aux_input_ids, aux_attention_mask, aux_pixel_mask)
         aux = (aux_states, aux_states_mask, aux_said)
-        self._condition(input_ids, prompt_mask, is_image, aux, module_choices, gate_shift, slots)
+        self._condition(input_ids, prompt_mask, is_image, aux, module_choices, slots)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
         if position_ids is None and not sees(self.config):

@@ -108,11 +108,11 @@ class Trace:
         self.steps: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
-    def mixed(self, number: int, mixer: Mixer, streams: Streams, shift: Tensor | None = None) -> None:
+    def mixed(self, number: int, mixer: Mixer, streams: Streams) -> None:
         """Called by the hook of the ``number``-th mixer with what it is about to mix."""
         with torch.autocast(streams.aux.device.type, enabled=False):
             s = Streams(*(part.float() if part is not None and part.is_floating_point() else part for part in streams))
-            gates, masks = mixer.gate_weights(s, shift), (s.image_mask, s.language_mask)
+            gates, masks = mixer.gate_weights(s), (s.image_mask, s.language_mask)
             pairs = zip(("image", "language"), mixer.inputs(s), masks, gates, strict=True)
             taken = [_taken(mixer, f"{name}_aux", x, mask, gate, s) for name, x, mask, gate in pairs]
         self.mixers.append(MixerAttribution(self.layers[number], *taken))

@@ -39,7 +39,6 @@ class Conditioned:
         is_image: Tensor | None,
         aux: Auxiliary,
         module_choices: Tensor | None,
-        gate_shift: Tensor | None,
         guide: Tensor | None,
     ) -> None:
         """Set what the mixers of the coming forward need; without a prompt nothing is mixed.
@@ -72,7 +71,6 @@ class Conditioned:
             choices=None if module_choices is None else [tuple(pair) for pair in module_choices.tolist()],
             question=question,
             said=said,
-            gate_shift=gate_shift,
             guide=guide,
         )
 

@@ -36,7 +36,6 @@ class Conditioning:
     choices: list[tuple[int, int]] | None = None  # step 1's draw, one pair per mixer
     question: Tensor | None = None  # (B, D), see Streams
     said: Tensor | None = None  # (B, C, D), see Streams
-    gate_shift: Tensor | None = None  # (B, mixers, 2, 3) added to the gates' logits, per row
     guide: Tensor | None = None  # (B, G, C + 1) bool: what the last prompt token should read; collected in ``guided``
     guided: list[Tensor] = field(default_factory=list)  # one loss per mixer
     calls: int = 0
@@ -78,15 +77,12 @@ class _Reached(Exception):
 
 
 @torch.no_grad()
-def states_entering(
-    layer: nn.Module, forward: Callable[[], object], when: Callable[[], bool] = lambda: True
-) -> Tensor | None:
+def states_entering(layer: nn.Module, forward: Callable[[], object]) -> Tensor | None:
     """Run ``forward`` until a decoder layer is handed its hidden states, and return these; what lies above never runs.
 
     Args:
         layer: a decoder layer of the host.
         forward: runs the host.
-        when: asked each time the layer is reached, for a ``forward`` that runs the host more than once.
 
     Returns:
         ``(B, S, D)`` as they come to the layer, before its own mixer; None when it was not reached.
@@ -94,9 +90,8 @@ def states_entering(
     found: list[Tensor] = []
 
     def stop(module, args, kwargs):
-        if when():
-            found.append(args[0] if args else kwargs["hidden_states"])
-            raise _Reached
+        found.append(args[0] if args else kwargs["hidden_states"])
+        raise _Reached
 
     hook = layer.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
     try:
@@ -133,12 +128,11 @@ class MixerHook:
         image, language = take(hidden, index).split([c.image_index.shape[1], c.language_index.shape[1]], dim=1)
         aux = c.aux.to(hidden.dtype)
         streams = Streams(image, c.image_mask, language, c.language_mask, aux, c.aux_mask, c.question, c.said)
-        shift = None if c.gate_shift is None else c.gate_shift[:, self.index]
         if self.holder.trace is not None:
-            self.holder.trace.mixed(self.index, self.mixer, streams, shift)
+            self.holder.trace.mixed(self.index, self.mixer, streams)
         with half_precision(hidden):
             choice = None if c.choices is None else c.choices[self.index]
-            image_update, language_update = self.mixer(streams, choice, shift)
+            image_update, language_update = self.mixer(streams, choice)
             if c.guide is not None:
                 c.guided.append(self.mixer.guide_loss(streams, c.guide))
         real = torch.cat([c.image_mask, c.language_mask], dim=1)

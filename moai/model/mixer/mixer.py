@@ -94,9 +94,7 @@ class Mixer(Keeper):
             for module in (self.attention["image_aux"], self.attention["language_aux"]):
                 module.key.load_state_dict(module.query.state_dict())
 
-    def forward(
-        self, s: Streams, choice: tuple[int, int] | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, s: Streams, choice: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Return the updates ``(B, I, D)`` and ``(B, P, D)`` to add to the image and language tokens.
 
         The gates' weights sum to one, so adding the weighted updates to the tokens equals the paper's weighted sum of
@@ -106,7 +104,6 @@ class Mixer(Keeper):
             s: the streams.
             choice: step 1's draw: the index of the one module to run per modality, in the order of
                 ``IMAGE_MODULES`` and ``LANGUAGE_MODULES``. ``None`` blends all three by the gates.
-            shift: ``(B, 2, 3)`` added to the gates' logits of each row, per modality; ``None`` adds nothing.
         """
         scales: tuple[Tensor | float, Tensor | float] = (1.0, 1.0)
         if self.normalize:
@@ -115,7 +112,7 @@ class Mixer(Keeper):
             s = s._replace(image=image, language=language)
         aux = self.readable(s)
         streams = {"image": (s.image, s.image_mask), "language": (s.language, s.language_mask), "aux": aux}
-        weights = (None, None) if choice else self._weights(s.image, s.language, shift)
+        weights = (None, None) if choice else self._weights(s.image, s.language)
         if choice is None and self.joined and all(tokens.shape[1] for tokens, _ in streams.values()):
             one, made = self.attention["image_self"], self._sides(computing(s.image))
             gates = dict(zip(("image", "language"), weights, strict=True))
@@ -151,11 +148,9 @@ class Mixer(Keeper):
             return self.kept[1]
         return sides(self.attention, dtype)
 
-    def _weights(self, image: Tensor, language: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
-        logits = (self.gate_image(image), self.gate_language(language))
-        if shift is not None:
-            logits = tuple(own + shift[:, None, i].to(own.dtype) for i, own in enumerate(logits))
-        return logits[0].softmax(dim=-1), logits[1].softmax(dim=-1)  # (B, I, 3), (B, P, 3)
+    def _weights(self, image: Tensor, language: Tensor) -> tuple[Tensor, Tensor]:
+        # (B, I, 3), (B, P, 3)
+        return self.gate_image(image).softmax(dim=-1), self.gate_language(language).softmax(dim=-1)
 
     def _blend(self, x, names, weights, contexts, pick: int | None) -> Tensor:
         if pick is not None:
@@ -202,10 +197,9 @@ class Mixer(Keeper):
         asking = s.language_mask.any(dim=1)
         return guide_loss(logits, mask, targets[..., : logits.shape[2]] & asking[:, None, None])
 
-    def gate_weights(self, s: Streams, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def gate_weights(self, s: Streams) -> tuple[Tensor, Tensor]:
         """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""
-        image, language = self.inputs(s)
-        return self._weights(image, language, shift)
+        return self._weights(*self.inputs(s))
 
 
 def _last(mask: Tensor) -> Tensor:

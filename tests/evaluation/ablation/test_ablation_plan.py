@@ -167,6 +167,6 @@ def test_the_docs_name_every_shipped_recipe_and_commands_that_exist():
     text = DOCS.read_text(encoding="utf-8")
     assert {path.stem for path in SHIPPED.parent.glob("ablations*/*.yaml")} <= set(re.findall(r"`([a-z0-9-]+)`", text))
     commands = re.findall(r"^moai (\S+) ?(.*)$", text, re.MULTILINE)
-    assert {name for name, _ in commands} == {"ablate", "eval"}
+    assert {name for name, _ in commands} == {"ablate"}
     for name, arguments in commands:
         cli.get_command(click.Context(cli), name).make_context(name, shlex.split(arguments))
