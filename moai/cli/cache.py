@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from moai.cli import show
 from moai.errors import AssetError, nearest
-
-if TYPE_CHECKING:
-    from moai.perception.cache.store import Store
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -33,23 +28,9 @@ def cache() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def info(as_json: bool) -> None:
     """Show entries and bytes, per expert, and what else lies in the cache folder."""
-    from moai.assets.cache import cache_dir
-    from moai.perception.running.maintenance import set_aside, shares
+    from moai.perception.cache.contents import describe_cache
 
-    store = _store()
-    held = shares(store) if store is not None else []
-    damaged = set_aside(store.folder) if store is not None else []
-    folder = cache_dir()
-    others = {part.name: _bytes_in(part) for part in sorted(folder.glob("[!.]*")) if part.name != "perceptions"}
-    facts = {
-        "path": str(store.path) if store is not None else None,
-        "entries": sum(share.entries for share in held),
-        "bytes": _bytes_in(store.folder) if store is not None else 0,
-        "experts": [vars(share) for share in held],
-        "set_aside": [str(path) for path in damaged],
-        "folder": str(folder),
-        "assets": others,
-    }
+    facts = describe_cache()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -62,13 +43,13 @@ def info(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
     """Drop perceptions; experts look again when they are needed. Downloaded assets stay."""
-    from moai.perception.running import maintenance as upkeep
+    from moai.perception.cache.contents import existing_store, remove_damaged
+    from moai.perception.running import maintenance
 
     age = None if older_than is None else _age(older_than)
-    store = _store()
-    held = upkeep.shares(store) if store is not None else []
-    known = [share.expert for share in held]
-    if store is None or not (held or upkeep.set_aside(store.folder)):
+    store = existing_store()
+    known = [share.expert for share in maintenance.shares(store)] if store is not None else []
+    if store is None or not (known or maintenance.set_aside(store.folder)):
         click.echo("the cache holds no perceptions")
         return
     if expert is not None and expert not in known:
@@ -77,10 +58,9 @@ def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
         what = f"of expert '{expert}'" if expert else "of all experts"
         when = f" made more than {older_than} ago" if older_than else ""
         click.confirm(f"Drop the perceptions {what}{when} in {store.path}?", abort=True, err=True)
-    gone = upkeep.clear(store, expert, age)
+    gone = maintenance.clear(store, expert, age)
     if expert is None and age is None:
-        for path in upkeep.set_aside(store.folder):
-            path.unlink(missing_ok=True)
+        remove_damaged(store.folder)
     click.echo(f"dropped {gone} perceptions; {len(store)} are left")
 
 
@@ -91,29 +71,22 @@ def verify() -> None:
     A damaged one is dropped, and made anew when it is needed next.
     """
     from moai.assets.cache import cache_dir
-    from moai.perception.running import maintenance as upkeep
+    from moai.perception.cache.contents import existing_store
+    from moai.perception.running import maintenance
 
-    earlier = upkeep.set_aside(cache_dir() / "perceptions")
-    store = _store()
+    earlier = maintenance.set_aside(cache_dir() / "perceptions")
+    store = existing_store()
     checked = bad = 0
-    for key, reason in upkeep.verify(store) if store is not None else ():
+    for key, reason in maintenance.verify(store) if store is not None else ():
         checked += 1
         if reason is not None:
             bad += 1
             show.warn(f"entry {key[:12]} was damaged and is dropped: {reason}")
-    whole = [path for path in upkeep.set_aside(store.folder) if path not in earlier] if store is not None else []
+    whole = [path for path in maintenance.set_aside(store.folder) if path not in earlier] if store is not None else []
     verdict = "the file was damaged as a whole" if whole else f"{bad} damaged" if bad else "all sound"
     click.echo(f"checked {checked} perceptions: {verdict}")
     if bad or whole:
         click.get_current_context().exit(1)
-
-
-def _store() -> Store | None:
-    """The perception cache; None when there is none yet, so that asking does not make one."""
-    from moai.assets.cache import cache_dir
-    from moai.perception.cache.store import default_store
-
-    return default_store() if (cache_dir() / "perceptions" / "perceptions.sqlite").exists() else None
 
 
 def _age(text: str) -> float:
@@ -122,12 +95,6 @@ def _age(text: str) -> float:
     if found is None:
         raise AssetError(f"--older-than {text}: write a number and a unit, such as 30d, 12h or 2w")
     return float(found[1]) * _SECONDS[found[2]]
-
-
-def _bytes_in(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file() and not part.is_symlink())
 
 
 def _print_info(facts: dict) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from moai.evaluation.calibration import calibrate
 from moai.evaluation.gates import sample_gates
 from moai.evaluation.paired import Record
-from moai.evaluation.report.examples import gains, regressions
+from moai.evaluation.report.page import gains, regressions
 from moai.types import Sample
 
 
