@@ -19,8 +19,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 def cache() -> None:
     """Show, check or empty the cache of perceptions.
 
-    What an expert saw in an image is kept under the image's pixels and the expert's name, version, options and
-    weights, so that it looks once. The cache is a folder in $MOAI_CACHE, or in ~/.cache/moai.
+    An expert's findings in an image are stored under the image's pixels and the expert's name, version, options and
+    weights, so that it runs once. The cache is a folder in $MOAI_CACHE, or in ~/.cache/moai.
     """
 
 
@@ -38,11 +38,11 @@ def info(as_json: bool) -> None:
 
 
 @cache.command()
-@click.option("--expert", metavar="NAME", help="Only what this expert saw.")
-@click.option("--older-than", metavar="AGE", help="Only what was seen before that: 30d, 12h, 2w.")
+@click.option("--expert", metavar="NAME", help="Only this expert's.")
+@click.option("--older-than", metavar="AGE", help="Only those made before that: 30d, 12h, 2w.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
-    """Drop perceptions; experts look again when they are needed. Downloaded assets stay."""
+    """Drop perceptions; experts run again when they are needed. Downloaded assets stay."""
     from moai.perception.cache.contents import existing_store, remove_damaged
     from moai.perception.running import maintenance
 
@@ -90,7 +90,7 @@ def verify() -> None:
 
 
 def _age(text: str) -> float:
-    """``"30d"`` -> seconds."""
+    """Parse an age: ``"30d"`` -> seconds."""
     found = _AGE.fullmatch(text.strip().lower())
     if found is None:
         raise AssetError(f"--older-than {text}: write a number and a unit, such as 30d, 12h or 2w")

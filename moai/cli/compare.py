@@ -29,7 +29,7 @@ def compare(
     """Set a run beside a baseline run, question by question.
 
     Several baselines may be given; all must have been evaluated on the same questions. Prints the run's table with
-    each baseline as one more condition, and says of each whether the run with perception on beats it, matches it (the
+    each baseline as one more condition, and states of each whether the run with perception on beats it, matches it (the
     interval of the paired difference includes 0) or loses to it, and how many tokens both read. The summary goes to
     RUN/eval/against-BASELINE.json and .md.
     """

@@ -43,8 +43,8 @@ def evaluate(
 ) -> None:
     """Measure a run with perception on, off and shuffled.
 
-    The same questions are answered with what the experts saw, without it, and with what they saw in another image:
-    only the distance from the last shows that perception is read. Further conditions: the data set's ground truth
+    The same questions are answered with the image's perception, without it, and with another image's: only the
+    distance from the last shows that perception is read. Further conditions: the data set's ground truth
     (oracle), one expert missing at a time (leave-one-out), a share of the words replaced (noisy:0.3).
 
     Table on the terminal; report.html, report.md, report.json, report.png and predictions.jsonl in RUN/eval, of a

@@ -68,7 +68,7 @@ def _print_one(expert: type[Expert], facts: dict[str, Any]) -> None:
     click.echo(f"  licence:   {facts['licence'] or 'not stated'}")
     click.echo(f"  weights:   {facts['weights']}")
     click.echo(f"  memory:    {_memory(expert)}")
-    click.echo(f"  threads:   {'may look in several at once' if facts['thread_safe'] else 'one call at a time'}")
+    click.echo(f"  threads:   {'may run in several at once' if facts['thread_safe'] else 'one call at a time'}")
     if not facts["options"]:
         click.echo("  options:   none")
         return

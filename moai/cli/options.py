@@ -15,7 +15,7 @@ def split_names(text: str) -> list[str]:
 
 
 def expert_options(options: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``["easyocr.min_score=0.5"]`` -> ``{"easyocr": {"min_score": 0.5}}``; values are read as YAML."""
+    """Parse ``["easyocr.min_score=0.5"]`` -> ``{"easyocr": {"min_score": 0.5}}``; values are read as YAML."""
     from moai.recipe.loading import split_override
     from moai.recipe.yaml_file import parse_yaml
 
@@ -34,7 +34,10 @@ def expert_options(options: Sequence[str], names: Sequence[str]) -> dict[str, di
 
 
 def by_expert(option: str, text: str) -> str | dict[str, str]:
-    """``"cuda:0"`` -> itself; ``"cuda:0,shapes=cpu"`` -> ``{"*": "cuda:0", "shapes": "cpu"}``."""
+    """Parse one setting for all experts or for some.
+
+    ``"cuda:0"`` -> itself; ``"cuda:0,shapes=cpu"`` -> ``{"*": "cuda:0", "shapes": "cpu"}``.
+    """
     from moai.perception.running.settings import OTHERS
 
     given: dict[str, str] = {}
@@ -57,7 +60,7 @@ def time_limits(text: str) -> float | dict[str, float]:
 
 
 def overlay_paths(overlay: str | None, images: Sequence[str]) -> list[Path | None]:
-    """Where each image's overlay goes, by its place on the command line; unreadable images keep their number."""
+    """Name each image's overlay by the image's place on the command line; unreadable images count as well."""
     if overlay is None:
         return [None] * len(images)
     path = Path(overlay)

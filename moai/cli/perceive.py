@@ -1,4 +1,4 @@
-"""``moai perceive``: what the experts see in images, as a table, as JSON lines, as pictures."""
+"""``moai perceive``: what the experts find in images, as a table, as JSON lines, as pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Show what the experts see in images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--experts", metavar="A,B", help="Which experts look; all that are installed when left out.")
+@click.option("--experts", metavar="A,B", help="Which experts run; all that are installed when left out.")
 @click.option(
     "--option",
     "--set",
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 @click.option(
     "--overlay",
     metavar="PATH",
-    help="Draw what was seen. One image: that file. Several: out.png gives out-1.png, out-2.png, ... in the order of "
+    help="Draw the findings. One image: that file. Several: out.png gives out-1.png, out-2.png, ... in the order of "
     "the images; a folder gets one picture per image, named like it.",
 )
 @click.option("--strict", is_flag=True, help="Exit with code 1 when an expert gave nothing for an image.")
-@click.option("--no-cache", is_flag=True, help="Look again, and keep nothing.")
+@click.option("--no-cache", is_flag=True, help="Perceive anew, and write nothing to the cache.")
 @click.option(
     "--time-limit",
     metavar="SECONDS",
@@ -138,8 +138,8 @@ def _report(name: str, image: Image, perception: Perception, overlay: Path | Non
         size = {"width": image.width, "height": image.height, "overlay": str(overlay) if overlay else None}
         click.echo(json.dumps({"image": name, **size, **perception.to_dict(), "verbalized": words}))
         return
-    title = f"{show.plain(name)} ({image.width} x {image.height}), seen by {show.sources(perception)}"
-    show.console().print(show.seen(perception, title=title))
+    title = f"{show.plain(name)} ({image.width} x {image.height}), perceived by {show.sources(perception)}"
+    show.console().print(show.findings(perception, title=title))
     click.echo(f"in words: {show.plain(words) or '(nothing)'}")
     if overlay:
         click.echo(f"overlay:  {overlay}")

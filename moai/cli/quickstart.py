@@ -54,7 +54,7 @@ def quickstart(overrides: tuple[str, ...], run_dir: Path, recipe_name: str) -> N
 
 
 class Clock:
-    """Names the stages as they start and knows how long each took."""
+    """Print the stages as they start, and measure how long each takes."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -78,7 +78,7 @@ class Clock:
 
 
 def fetch_assets(recipe: Recipe) -> None:
-    """Resolve the frozen parts and the data set into the cache, and say where they are."""
+    """Resolve the frozen parts and the data set into the cache, and print where they are."""
     from moai.assets import resolve, resolve_host
     from moai.evaluation.evaluate import dataset_of
     from moai.plugins import registry
@@ -93,7 +93,7 @@ def fetch_assets(recipe: Recipe) -> None:
 
 
 def perceive_demo(run_dir: Path) -> None:
-    """Show what the experts see in a picture with shapes and printed words; saves both pictures."""
+    """Print what the experts find in a picture with shapes and printed words, and save both pictures."""
     from moai.data.demo import save_demo
     from moai.perception.cache.store import default_store
     from moai.perception.drawing.overlay import draw_overlay
@@ -105,13 +105,13 @@ def perceive_demo(run_dir: Path) -> None:
     [perception] = Perceiver(DEMO_EXPERTS, store=default_store()).perceive([picture])
     draw_overlay(picture, perception, overlay)
     show.failures(perception, str(path))
-    show.console().print(show.seen(perception, title=f"{path}, seen by {show.sources(perception)}"))
+    show.console().print(show.findings(perception, title=f"{path}, perceived by {show.sources(perception)}"))
     click.echo(f"in words: {show.plain(verbalize(perception)) or '(nothing)'}")
     click.echo(f"overlay:  {overlay}")
 
 
 def train_once(recipe: Recipe, run_dir: Path, state: str) -> None:
-    """Train, go on with an interrupted training, or say that it is done."""
+    """Train, go on with an interrupted training, or print that it is done."""
     if state == "finished":
         click.echo(f"{run_dir} is trained already with this recipe; remove the folder to train anew")
         return

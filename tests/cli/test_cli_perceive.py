@@ -21,7 +21,7 @@ def test_all_installed_experts_look(run_cli, picture_file):
     result = run_cli("perceive", picture_file)
     assert result.exit_code == 0
     assert "spot" in result.stdout and "[0.25, 0.25, 0.75, 0.75]" in result.stdout
-    assert "seen by spots 3, reader 1" in result.stdout
+    assert "perceived by spots 3, reader 1" in result.stdout
     assert "in words: The image includes bounding box coordinates and their objects" in result.stdout
     assert "expert 'broken' gave nothing: RuntimeError: no battery" in result.stderr
     assert "absent" not in result.stdout + result.stderr

@@ -31,7 +31,7 @@ def test_the_five_stages_run_in_order_and_are_timed(run_cli, trained, recipe):
     assert trained == [("toy", "runs/quickstart", False)]
     assert "a random sample of 4 of 6 questions" in shown
     assert "question: question 1?" in shown and "answer:   red" in shown and "expected: red" in shown
-    assert "reader:   cache/wheel:letters" in shown and "seen by spots 3, reader 1" in shown
+    assert "reader:   cache/wheel:letters" in shown and "perceived by spots 3, reader 1" in shown
     for name in ("demo.png", "demo-overlay.png", "eval/report.json"):
         assert (Path("runs/quickstart") / name).is_file()
 

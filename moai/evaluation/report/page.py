@@ -1,6 +1,6 @@
-"""The evaluation as one HTML page: it needs no network and no other file, and can be printed.
+"""Render the evaluation as one HTML page: it needs no network and no other file, and can be printed.
 
-Knows: the summary's layout, records, jinja2 and Pillow. Questions, answers and what experts read are untrusted: the
+Knows: the summary's layout, records, jinja2 and Pillow. Questions, answers and text found in images are untrusted: the
 template escapes everything, control and direction-changing characters become spaces, and the page's own policy lets no
 script run and nothing be fetched.
 """
@@ -30,7 +30,7 @@ SMALLEST, LARGEST = 200, 480  # pixels of an example's longest side
 def render_page(
     summary: Mapping[str, Any], records: Sequence[Record], images: Mapping[str, Any], words: Mapping[str, str]
 ) -> str:
-    """The whole page as text.
+    """Render the whole page as text.
 
     Args:
         summary: of ``summarize``, with ``gates`` where they were sampled.
@@ -69,7 +69,7 @@ def gains(records: Sequence[Record], most: int = MOST) -> list[Record]:
 
 
 def plain(value: Any) -> Any:
-    """Text without control, escape and direction-changing characters; anything else as it is."""
+    """Return text without control, escape and direction-changing characters; anything else as it is."""
     if not isinstance(value, str):
         return value
     return type(value)("".join(char if char.isprintable() or char == "\n" else " " for char in value))
@@ -119,7 +119,7 @@ def _points(value: Mapping[str, float], sign: str = "") -> str:
 def _pick(records: Sequence[Record], right: str, wrong: str, most: int) -> list[Record]:
     """Pick at most ``most``: first by how far the data set's own metric fell, then by the experts' scores.
 
-    Each image is shown once before any is shown twice: the same mistake ten times says less than ten mistakes.
+    Each image is shown once before any is shown twice: ten mistakes are more informative than one mistake ten times.
     """
     found = [
         r
@@ -128,12 +128,12 @@ def _pick(records: Sequence[Record], right: str, wrong: str, most: int) -> list[
         and exact_match(r.predictions[right], r.answer)
         and not exact_match(r.predictions[wrong], r.answer)
     ]
-    found.sort(key=lambda r: (_fall(r, wrong, right), -_sure(r), r.id))
-    seen: dict[str, int] = {}
+    found.sort(key=lambda r: (_fall(r, wrong, right), -_mean_score(r), r.id))
+    shown: dict[str, int] = {}
     turns = []
     for record in found:
-        seen[record.image_id] = seen.get(record.image_id, 0) + 1
-        turns.append(seen[record.image_id])
+        shown[record.image_id] = shown.get(record.image_id, 0) + 1
+        turns.append(shown[record.image_id])
     return [record for _, record in sorted(zip(turns, found), key=lambda pair: pair[0])][:most]
 
 
@@ -141,5 +141,5 @@ def _fall(record: Record, wrong: str, right: str) -> float:
     return record.scores.get(wrong, 0.0) - record.scores.get(right, 0.0)
 
 
-def _sure(record: Record) -> float:
+def _mean_score(record: Record) -> float:
     return record.confidence["mean"] if record.confidence else 0.0
