@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moai.types import Perception
 
 
-@click.command(short_help="Show what the experts see in images.")
+@click.command(short_help="Show what the experts find in images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--experts", metavar="A,B", help="Which experts run; all that are installed when left out.")
 @click.option(
@@ -70,7 +70,7 @@ def perceive(
     device: str,
     max_memory: str | None,
 ) -> None:
-    """Show what the experts see in images.
+    """Show what the experts find in images.
 
     An image that cannot be read costs one line on stderr and exit code 1, after the others are done. An expert that
     fails is reported and the others go on; --strict turns that into exit code 1.
