@@ -58,7 +58,7 @@ def _load(folder: Path, repeats: int, starts: int) -> list[Row]:
         vision=vision,
         connector={"kind": "mlp", "options": {}},
         compressor=COMPRESSOR,
-        mixer={"layers": None, "every": 8, "placement": "block_input", **OURS},
+        mixer={"layers": None, "every": 8, **OURS},
         text_config=bare("smollm2").config,
     )
     model = MoaiForConditionalGeneration(config, host=bare("smollm2"), vision=build_vision(**vision))

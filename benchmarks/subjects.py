@@ -22,8 +22,7 @@ SHAPES = {
     "1b": {"layers": 16, "width": 2048, "heads": 32, "kv": 8, "ffn": 8192, "vocab": 128256},
 }  # the second is SmolLM2-135M's, the third Llama-3.2-1B's
 VISION = 256  # width of the features
-PAPER = {"rank": 64, "heads": 4, "sharpness": None, "normalize": False, "identity_init": False}
-OURS = {"rank": 64, "heads": 4, "sharpness": 4.0, "normalize": True, "identity_init": True}
+OURS = {"rank": 64, "heads": 4, "sharpness": 4.0}
 COMPRESSOR = {"latents": 64, "depth": 4, "heads": 4, "head_width": 64}
 
 
@@ -73,7 +72,7 @@ def augmented(shape: str, image: int, layers: list[int] | None = None) -> MoaiFo
         vision={},
         connector={"kind": "mlp", "options": {}},
         compressor=COMPRESSOR,
-        mixer={"layers": layers, "every": 8, "placement": "block_input", **OURS},
+        mixer={"layers": layers, "every": 8, **OURS},
         image_token_id=SHAPES[shape]["vocab"],
         image_tokens=image,
     )

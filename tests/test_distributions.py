@@ -135,7 +135,7 @@ def test_the_wheel_holds_the_code_and_its_files_and_nothing_else(one):
 
 def test_the_core_brings_its_types_recipes_and_templates(built):
     files = set(built["."].in_wheel())
-    assert {"moai/py.typed", "moai/recipes/quickstart.yaml", "moai/recipes/ablations/no-slots.yaml"} <= files
+    assert {"moai/py.typed", "moai/recipes/quickstart.yaml", "moai/recipes/ablations/step2-only.yaml"} <= files
     assert {"moai/evaluation/report/page.html.j2", "moai/scaffold/pyproject.toml.txt"} <= files
 
 
@@ -273,7 +273,7 @@ def test_a_picture_is_perceived(installed, picture):
 def test_recipes_are_found(installed):
     ours = load_recipe(ROOT / "recipes" / "quickstart.yaml").to_yaml()
     assert installed.run("moai", "train", "quickstart", "--dry-run") == ours
-    assert "name: no-slots\n" in installed.run("moai", "train", "ablations/no-slots", "--dry-run")
+    assert "name: step2-only\n" in installed.run("moai", "train", "ablations/step2-only", "--dry-run")
     assert "scenes-without-tally" in installed.run("moai", "ablate", "ablations-scenes", "--dry-run")
 
 

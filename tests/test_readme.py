@@ -211,9 +211,9 @@ def value_of(recipe: Recipe, key: str) -> str:
     return json.dumps(functools.reduce(getattr, key.split("."), recipe)).strip('"')
 
 
-def test_the_table_of_differences_shows_the_defaults_and_the_preset():
+def test_the_table_of_differences_shows_the_defaults_and_the_published_arithmetic():
     minimal = {"version": 1, "name": "x", "host": {"reference": "a/b"}, "vision": {"reference": "a/b"}}
-    ours, official = Recipe(**minimal), Recipe(**minimal, preset="official")
+    ours, published_code = Recipe(**minimal), Recipe(**minimal, arithmetic="published")
     checked = 0
     for what, _, published, here, _ in rows("What differs from the paper and from the published code")[1:]:
         key = first_code(what)
@@ -221,9 +221,9 @@ def test_the_table_of_differences_shows_the_defaults_and_the_preset():
             continue
         assert first_code(here) == value_of(ours, key), key
         if published != "-":
-            assert first_code(published) == value_of(official, key), key
+            assert first_code(published) == value_of(published_code, key), key
         checked += 1
-    assert checked >= 10
+    assert checked >= 6
 
 
 def test_every_pinned_wheel_is_listed_with_version_and_licence():

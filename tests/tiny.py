@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from moai.expert import Expert
+from moai.model.mixer.graft import graft, ungraft
 from moai.plugins import registry
 from moai.recipe.schema import Recipe
 from moai.training.build import build
@@ -133,6 +134,13 @@ def made_of(given: Recipe, noise: float = 0.1):
     model, processor = build(given)
     disturb(model, noise)
     return model.eval(), processor
+
+
+def place(model, arithmetic: str):
+    """Put the mixers where this arithmetic has them, and leave everything else as it is."""
+    ungraft(model.host)
+    graft(model.host, model.mixers, model.holder, arithmetic)
+    return model
 
 
 def disturb(model, scale: float, seed: int = 1) -> None:

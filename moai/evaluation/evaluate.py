@@ -20,6 +20,7 @@ from moai.evaluation.journal import Journal, digest
 from moai.evaluation.paired import Metric, Record, run_conditions
 from moai.evaluation.report.save import save_report
 from moai.evaluation.summary import summarize
+from moai.model.run_format import check_format
 from moai.perception.words.verbalize import verbalize
 from moai.recipe import loading
 from moai.training.progress import Progress
@@ -107,8 +108,9 @@ def recipe_of(run: str | Path) -> Recipe:
     """Read the resolved recipe that a run folder was trained with.
 
     Raises:
-        CheckpointError: the folder has none.
+        CheckpointError: the folder has none, or is of another format.
     """
+    check_format(Path(run))  # before the recipe, whose keys of an older format would be refused as unknown
     path = Path(run) / "recipe.yaml"
     if not path.is_file():
         raise CheckpointError(f"{run} is no run folder: it has no recipe.yaml; `moai train` makes one")

@@ -12,6 +12,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from moai.model.run_format import FORMAT
+
 
 @strict
 class MoaiConfig(PreTrainedConfig):
@@ -24,13 +26,15 @@ class MoaiConfig(PreTrainedConfig):
             ``reference: host``, where the host is a vision-language model that sees with its own.
         connector: ``kind`` and ``options``.
         compressor: arguments of ``Compressor``.
-        mixer: ``layers`` (numbers), ``placement``, and arguments of ``Mixer``.
-        center_aux: bring auxiliary word embeddings to zero mean over the vocabulary and unit variance.
+        mixer: ``layers`` (numbers), and arguments of ``Mixer``.
+        arithmetic: ``"moai"`` or ``"published"``, of mixers, compressor and auxiliary words; see
+            ``moai.model.arithmetic``. Ours brings embeddings of auxiliary words to zero mean and unit variance.
         context_layer: add to each auxiliary word the state with which it enters this layer of the host, which has read
             the words before it; None leaves word embeddings alone, as published.
         fact_ends: tokens that stand between two facts; each auxiliary word then also carries the mean of its fact's
             words. None leaves words alone, as published.
         word_order: what facts and questions say as a whole also says in which order their words stand.
+        format: of the run folder; see ``moai.model.run_format``.
         image_token_id: the placeholder's id; ``image_tokens``: placeholders per image.
     """
 
@@ -43,10 +47,11 @@ class MoaiConfig(PreTrainedConfig):
     connector: dict[str, Any] | None = None
     compressor: dict[str, Any] | None = None
     mixer: dict[str, Any] | None = None
-    center_aux: bool = True
+    arithmetic: str = "moai"
     context_layer: int | None = None
     fact_ends: list[int] | None = None
     word_order: bool = False
+    format: int = FORMAT
     image_token_id: int = 0
     image_tokens: int = 9
 

@@ -87,15 +87,16 @@ class MoaiForConditionalGeneration(
         width = self.host.get_input_embeddings().embedding_dim
         self.vision, self.connector = self._see(vision, width)
         arguments = dict(config.mixer)
-        self.placement = arguments.pop("placement")
         numbers = mixer_layers(
             len(decoder_layers(self.host)), arguments.pop("layers", None), arguments.pop("every", None)
         )
         with without_memory() if empty else nullcontext():
-            self.compressor = Compressor(width, **config.compressor)
-            self.mixers = nn.ModuleDict({str(number): Mixer(width, **arguments) for number in numbers})
+            self.compressor = Compressor(width, arithmetic=config.arithmetic, **config.compressor)
+            self.mixers = nn.ModuleDict(
+                {str(number): Mixer(width, arithmetic=config.arithmetic, **arguments) for number in numbers}
+            )
         self.holder, self.mixed = Holder(), True
-        graft(self.host, self.mixers, self.holder, self.placement)
+        graft(self.host, self.mixers, self.holder, config.arithmetic)
         self.register_buffer("aux_mean", None, persistent=False)  # computed by who asks first
         self.register_buffer("said_mean", None, persistent=False)
         self.copies = any(mixer.copying is not None for mixer in self.mixers.values())

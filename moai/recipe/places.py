@@ -1,7 +1,7 @@
 """Find recipes by name: in ``./recipes`` first, then among those that are installed with moai.
 
 Knows: folders and names, not what a recipe holds. A name is a file's path below one of these folders without
-``.yaml``: ``quickstart``, ``ablations/no-slots``. A name that is both a user's and moai's means the user's.
+``.yaml``: ``quickstart``, ``ablations/step2-only``. A name that is both a user's and moai's means the user's.
 """
 
 from __future__ import annotations

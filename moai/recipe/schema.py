@@ -1,6 +1,6 @@
 """The recipe's schema: every key that a YAML file may hold, with its default; unknown keys are refused.
 
-Knows: pydantic only, so that a recipe can be checked without loading torch. ``recipe_file`` reads the YAML.
+Knows: pydantic and names only, so that a recipe can be checked without loading torch. ``recipe_file`` reads the YAML.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
+from moai.model.arithmetic import OURS
 from moai.recipe.native_vision import problem, settle
 
 
@@ -75,9 +76,6 @@ class CompressorSection(Section):
     heads: int = Field(4, ge=1)
     head_width: int = Field(64, ge=1)
     feedforward: int = Field(1, ge=1)
-    positions: bool = True
-    masked: bool = True
-    slots: bool = True
 
 
 class MixerSection(Section):
@@ -85,19 +83,13 @@ class MixerSection(Section):
 
     layers: tuple[int, ...] | None = None
     every: int | None = Field(None, ge=1)
-    placement: Literal["block_input", "attention_input"] = "block_input"
     rank: int = Field(64, ge=1)
     heads: int = Field(4, ge=1)
-    activation: Literal["none", "gelu"] = "none"
-    identity_init: bool = True
-    sharpness: float | None = Field(4.0, gt=0)
-    normalize: bool = True
-    center: bool = False
+    sharpness: float | None = Field(4.0, gt=0)  # null with the published arithmetic
     match_init: bool = False
     none_token: bool = False
     question_context: float = Field(0.0, ge=0)  # weight of the question's words beside a token's own; true is 1
     copy_words: bool = False
-    gates: Literal["learned", "uniform", "random"] = "learned"
 
 
 class Data(Section):
@@ -154,7 +146,6 @@ class Training(Section):
     clip: float = Field(1.0, gt=0)
     guide: float = Field(0.0, ge=0)  # weight of the loss that guides attention to the words which say the answer
     perception_dropout: float = Field(0.1, ge=0, le=1)  # share of samples without any perception: makes "off" fair
-    expert_dropout: float = Field(0.0, ge=0, le=1)  # share of samples that lose one expert: makes leave-one-out fair
     checkpoint_every: int = Field(50, ge=1)
     monitor_every: int = Field(40, ge=1)
     threads: int | None = Field(None, ge=1)  # CPU threads; part of what makes a run repeatable
@@ -176,7 +167,7 @@ class Recipe(Section):
     version: Literal[1]
     name: str
     seed: int = 0
-    preset: Literal["moai", "official"] = "moai"
+    arithmetic: Literal["moai", "published"] = "moai"  # see ``moai.model.arithmetic``
     host: Host
     vision: Vision | None
     connector: Connector | None = Connector()
@@ -189,15 +180,12 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _apply_preset(cls, data: Any) -> Any:
-        """``preset: official`` fills in the published arithmetic; keys that the recipe names itself win."""
-        if not isinstance(data, dict) or data.get("preset") != "official":
-            return data
-        data = dict(data)
-        for part in ("mixer", "compressor"):
-            given = data.get(part) or {}
-            if isinstance(given, dict):
-                data[part] = {**OFFICIAL[part], **given}
+    def _settle_sharpness(cls, data: Any) -> Any:
+        """Leave the cosine out of the published arithmetic where the recipe does not name it."""
+        if isinstance(data, dict) and data.get("arithmetic") == "published":
+            mixer = data.get("mixer") or {}
+            if isinstance(mixer, dict):
+                return {**data, "mixer": {"sharpness": None, **mixer}}
         return data
 
     @model_validator(mode="before")
@@ -225,17 +213,25 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _published_has_it(self) -> Recipe:
+        """The published arithmetic has none of what we added to the mixers, and its compressed tokens are no words."""
+        ours = {f"mixer.{key}": getattr(self.mixer, key) for key in OURS}
+        ours |= {"training.guide": self.training.guide, "training.align.steps": self.training.align.steps}
+        if self.arithmetic == "published" and (extra := [key for key, value in ours.items() if value]):
+            raise ValueError(
+                f"arithmetic: published has no {', '.join(extra)}; use arithmetic: moai, or set it to false, 0 or null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_guided(self) -> Recipe:
-        """Attention can be guided only where mixers read words, and compressed tokens start from words."""
-        if self.mixer.copy_words and not self.compressor.slots:
-            raise ValueError("mixer.copy_words needs compressor.slots: true; without, no token stands for a word")
+        """Attention can be guided only where mixers read words."""
         if not (self.training.guide or self.training.align.steps):
             return self
         wanted = {
             "perception.experts": bool(self.perception.experts),
             "perception.through: mixers": self.perception.through == "mixers",
             "mixer.layers": self.mixer.layers is None or bool(self.mixer.layers),
-            "compressor.slots: true": self.compressor.slots,
         }
         if missing := [key for key, there in wanted.items() if not there]:
             raise ValueError(f"training.guide and training.align need {', '.join(missing)}; or set both to 0")
@@ -244,18 +240,3 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """The resolved recipe, as it is kept in the run folder."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-# The published modules' arithmetic: GELU behind every projection, the normed input of self-attention, no positions, no
-# padding mask, latents of their own. (github.com/ByungKwanLee/MoAI at a7728a8)
-OFFICIAL: dict[str, dict[str, Any]] = {
-    "mixer": {
-        "every": 8, "rank": 64, "heads": 4, "placement": "attention_input", "activation": "gelu",
-        "identity_init": False, "sharpness": None, "normalize": False, "center": False, "match_init": False,
-        "none_token": False, "question_context": False, "copy_words": False, "gates": "learned",
-    },
-    "compressor": {
-        "latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1,
-        "positions": False, "masked": False, "slots": False,
-    },
-}  # fmt: skip

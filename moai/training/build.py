@@ -143,6 +143,6 @@ def trained_parts(recipe: Recipe) -> dict:
         "connector": None if made is None else {"kind": made.kind, "options": dict(made.options)},
         "compressor": recipe.compressor.model_dump(),
         "mixer": mixer,
-        "center_aux": recipe.preset != "official",
+        "arithmetic": recipe.arithmetic,
         "context_layer": recipe.perception.context_layer,
     }

@@ -5,9 +5,9 @@ Knows: the registry of data sets and the experts; nothing of the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from moai.data.perceive import perceive_samples, perceive_without
+from moai.data.perceive import perceive_samples
 from moai.errors import RecipeError, nearest
 from moai.plugins import registry
 from moai.recipe.schema import Data, Training
@@ -48,28 +48,17 @@ def check_kinds(samples: Sequence[Sample], training: Training) -> None:
             raise RecipeError("training.step1/2.kinds leaves no samples; give at least one kind a share above 0")
 
 
-def perceive(
-    processor, samples: Sequence[Sample], lost: Mapping[str, Sequence[Sample]], progress: Progress
-) -> tuple[Seen, dict[str, Seen]]:
+def perceive(processor, samples: Sequence[Sample], progress: Progress) -> Seen:
     """Let the processor's experts look at all images, through the cache.
 
     Args:
         processor: with ``experts`` and ``expert_options``.
         samples: whose images are looked at.
-        lost: expert -> samples that are also looked at without it.
         progress: where it is shown.
-
-    Returns:
-        What was seen, and, by expert, what is seen without it.
     """
     from moai.perception.cache.store import default_store
     from moai.perception.running.perceiver import Perceiver
 
     perceiver = Perceiver(processor.experts, options=processor.expert_options, store=default_store())
     with progress.bar("perceiving", len({sample.image_id for sample in samples})) as advance:
-        seen = perceive_samples(perceiver, samples, advance)
-    reduced: dict[str, Seen] = {}
-    for expert, chosen in lost.items():
-        with progress.bar(f"perceiving without {expert}", len({sample.image_id for sample in chosen})) as advance:
-            reduced[expert] = perceive_without(perceiver, expert, chosen, advance)
-    return seen, reduced
+        return perceive_samples(perceiver, samples, advance)

@@ -21,7 +21,6 @@ from moai.recipe.schema import Recipe
 from moai.training import sampling as steps
 from moai.training.build import build
 from moai.training.data import check_kinds, perceive, samples_of
-from moai.training.expert_dropout import ExpertDropout
 from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
 from moai.training.objectives.alignment import align
@@ -93,10 +92,8 @@ class _Run:
         lengths = self.collator.lengths(self.samples)
         pairs = [(sample.question, sample.answer) for sample in self.samples]
         self.batches = steps.draw_batches(recipe.seed, lengths, kinds, self.training, pairs)
-        self.dropout = ExpertDropout(recipe.seed, self.training.expert_dropout, recipe.perception.experts)
         self.kept_words = KeptWords(self.model)
         self.perceptions: dict = {}
-        self.reduced: dict[str, dict] = {}  # expert -> image id -> what the others see without it
 
     def train(self) -> Path:
         data = self.recipe.data
@@ -104,11 +101,7 @@ class _Run:
         used = {index for batch in self.batches for index in batch}
         wanted = [self.samples[index] for index in sorted(used)] + validation
         if self.recipe.perception.experts:
-            lost = {
-                expert: [self.samples[index] for index in indices]
-                for expert, indices in self.dropout.needed(self.batches).items()
-            }
-            self.perceptions, self.reduced = perceive(self.processor, wanted, lost, self.progress)
+            self.perceptions = perceive(self.processor, wanted, self.progress)
         monitor = Monitor(validation, self.perceptions, self.collator, self.training.batch_size)
         self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
@@ -193,13 +186,10 @@ class _Run:
         part = steps.step_at(training, step)
         keep = ~steps.draw_rows(seed, step, len(indices), part.image_dropout, "image")
         blind = steps.draw_rows(seed, step, len(indices), training.perception_dropout, "perception")
-        lost = self.dropout.lost(step, len(indices))
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = list(range(len(indices)))[rank::world] or [0]  # a last short batch still gives every process a row
         samples = [self.samples[indices[i]] for i in mine]
-        views = [self.reduced[lost[i]] if lost[i] else self.perceptions for i in mine]
-        rows = zip(mine, samples, views, strict=True)
-        seen = [None if blind[i] else view.get(s.image_id) for i, s, view in rows]
+        seen = [None if blind[i] else self.perceptions.get(s.image_id) for i, s in zip(mine, samples, strict=True)]
         batch = self.guided(samples, seen)
         batch = self.kept_words.add(batch)
         batch["image_keep"] = keep[mine]

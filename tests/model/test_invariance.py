@@ -36,9 +36,11 @@ def last(model, inputs):
 # Rows and padding -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("placement", ["block_input", "attention_input"])
-def test_a_row_does_not_depend_on_the_other_rows(placement):
-    model, processor = tiny.made(mixer={"placement": placement})
+@pytest.mark.parametrize("arithmetic", ["moai", "published"])
+def test_a_row_does_not_depend_on_the_other_rows(arithmetic):
+    """Wherever the mixers are; the published compressor itself reads the padding of a batch."""
+    model, processor = tiny.made()
+    tiny.place(model, arithmetic)
     inputs = tiny.prompt_inputs(processor, QUESTIONS, PERCEPTIONS)
     together = last(model, inputs)
     for row in range(3):
@@ -140,10 +142,10 @@ def training_batch(processor):
 
 
 @pytest.mark.parametrize("choices", [None, *itertools.product(range(3), repeat=2)])
-@pytest.mark.parametrize("placement", ["block_input", "attention_input"])
-def test_no_answer_token_moves_an_earlier_logit(placement, choices):
+@pytest.mark.parametrize("arithmetic", ["moai", "published"])
+def test_no_answer_token_moves_an_earlier_logit(arithmetic, choices):
     """No label leak, in step 2 (gates) and in step 1 for every draw: change one answer token, look at all before it."""
-    model, processor = tiny.made(mixer={"placement": placement})
+    model, processor = tiny.made(arithmetic=arithmetic)
     batch = training_batch(processor)
     if choices is not None:
         batch["module_choices"] = torch.tensor([choices, choices])

@@ -15,7 +15,6 @@ from moai.model.mixer.mixer import Mixer
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.official import import_official, split_fused
 from moai.model.official_config import PLoRALlamaConfig
-from moai.recipe.schema import OFFICIAL, MixerSection
 
 IMAGE, TOKENS = published.WORDS, published.SIDE**2
 PIXELS = published.SIDE * published.PATCH
@@ -133,11 +132,9 @@ def test_what_was_written(imported, weights):
     everything = imported.host + imported.plora + imported.vision + imported.connector
     assert everything + imported.compressor + imported.mixers + published.WIDTH == sum(sizes.values())
     config = json.loads((imported.folder / "config.json").read_text())
-    ours = ("center", "match_init", "none_token", "question_context", "copy_words", "gates")
-    defaults = {"every": 8, **{key: getattr(MixerSection(), key) for key in ours}}
-    for name, value in OFFICIAL["mixer"].items():
-        assert config["mixer"].get(name, defaults.get(name)) == (published.RANK if name == "rank" else value)
-    assert config["compressor"] == OFFICIAL["compressor"] and not config["center_aux"]
+    assert config["mixer"] == {"layers": [7, 15], "rank": published.RANK, "heads": 4}
+    assert config["compressor"] == {"latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1}
+    assert (config["arithmetic"], config["format"]) == ("published", 2)
 
 
 @pytest.mark.parametrize("kind", ["one file", "torch shards", "torch file"])
@@ -276,7 +273,6 @@ def test_a_wrong_path_is_one_sentence(run_cli, tmp_path):
 def test_the_published_sizes():
     """At width 4096: 50.4 M in four mixers, 151.4 M in the compressor."""
     with torch.device("meta"):
-        arguments = {k: v for k, v in OFFICIAL["mixer"].items() if k not in ("every", "placement")}
-        mixer, compressor = Mixer(4096, **arguments), Compressor(4096, **OFFICIAL["compressor"])
+        mixer, compressor = (part(4096, arithmetic="published") for part in (Mixer, Compressor))
     assert round(4 * sum(p.numel() for p in mixer.parameters()) / 1e6, 1) == 50.4
     assert round(sum(p.numel() for p in compressor.parameters()) / 1e6, 1) == 151.4

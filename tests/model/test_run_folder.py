@@ -204,6 +204,22 @@ def test_a_damaged_manifest(run_dir, text):
         moai.load(run_dir, device="cpu")
 
 
+@pytest.mark.parametrize(
+    "found, sentence", [(None, "was written by moai 0.1; open it with"), (3, "has run format 3, and")]
+)
+def test_another_format_is_refused_with_the_version_that_opens_it(run_dir, run_cli, found, sentence):
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config.pop("format") == 2
+    (run_dir / "config.json").write_text(json.dumps(config if found is None else {**config, "format": found}))
+    (run_dir / "recipe.yaml").write_text("preset: moai\n")  # a key of before, which is not what stands in the way
+    write_manifest(run_dir)
+    for load in (moai.load, AutoModelForImageTextToText.from_pretrained, AutoProcessor.from_pretrained):
+        with pytest.raises(CheckpointError, match=f"{run_dir} {sentence}.*or train it again"):
+            load(run_dir)
+    result = run_cli("eval", run_dir)
+    assert result.exit_code == 1 and sentence in result.stderr
+
+
 def test_an_altered_host(run_dir):
     path = run_dir.parent / "parts" / "host" / "model.safetensors"
     state = load_file(path)

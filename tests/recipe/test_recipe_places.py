@@ -50,9 +50,9 @@ def test_a_dry_run_prints_each_of_them(run_cli, name):
 
 def test_a_recipe_of_the_users_own_comes_first():
     mine = own("quickstart")
-    own("ablations/no-slots")
+    own("ablations/step2-only")
     assert find_recipe("quickstart") == mine
-    assert find_recipe("ablations/no-slots") == Path("recipes/ablations/no-slots.yaml")
+    assert find_recipe("ablations/step2-only") == Path("recipes/ablations/step2-only.yaml")
     assert find_recipe("ablations/every-2").is_absolute()  # moai's, although the user has a folder of that name
     Path("quickstart").write_text("")  # a file that is named itself comes before every name
     assert find_recipe("quickstart") == Path("quickstart")
@@ -68,7 +68,8 @@ def test_a_name_may_have_a_dot_and_a_path_is_no_name():
 
 def test_an_unknown_name_gets_the_nearest_of_both_places():
     own("barcodes")
-    for given, meant in {"quickstrat": "quickstart", "barcode": "barcodes", "no-slots": "ablations/no-slots"}.items():
+    near = {"quickstrat": "quickstart", "barcode": "barcodes", "step2-only": "ablations/step2-only"}
+    for given, meant in near.items():
         with pytest.raises(RecipeError) as caught:
             find_recipe(given)
         assert str(caught.value) == f"no recipe '{given}' in ./recipes or among moai's own; did you mean '{meant}'?"
@@ -110,7 +111,7 @@ def test_an_unknown_folder_gets_the_nearest(given):
 def test_ablate_finds_moais_folders(run_cli, arguments):
     done = run_cli("ablate", *arguments, "--dry-run")
     assert done.exit_code == 0, done.stderr
-    assert ("scenes-without" if arguments == ("ablations-scenes",) else "no-slots") in done.stdout
+    assert ("scenes-without" if arguments == ("ablations-scenes",) else "step2-only") in done.stdout
 
 
 def test_where_moai_is_not_installed_the_error_says_so(monkeypatch):

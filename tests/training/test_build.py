@@ -1,4 +1,4 @@
-"""From a recipe to a model: presets, counts at the published width, and the parts that are found by themselves."""
+"""From a recipe to a model: the arithmetic, counts at the published width, and parts that are found by themselves."""
 
 import copy
 
@@ -8,51 +8,64 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import moai
-from moai.errors import AssetError, ExpertError
+from moai.errors import AssetError, ExpertError, RecipeError
 from moai.model.config import mixer_layers
+from moai.model.encoders.compressor import Compressor
+from moai.model.mixer.mixer import Mixer
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.recipe.schema import OFFICIAL, Recipe
+from moai.recipe.schema import Recipe
 from moai.training.build import build
 from moai.training.trainer import train
 
 
-def official(**changes):
-    """The tiny recipe with the published arithmetic, in layers that the tiny host has."""
+def published(**changes):
+    """The tiny recipe with the published arithmetic, at the published sizes, in layers that the tiny host has."""
     sections = tiny.recipe().model_dump(mode="json")
-    for part in ("mixer", "compressor"):
-        sections[part] = {}
-    sections["mixer"] = {"layers": [1, 3]}
-    return Recipe(**{**sections, "preset": "official", **changes})
+    sections.update(arithmetic="published", mixer={"layers": [1, 3]}, compressor={})
+    return Recipe(**{**sections, **changes})
 
 
-def test_the_official_preset_fills_in_the_published_arithmetic():
-    recipe = official()
-    expected = {**OFFICIAL["mixer"], "layers": (1, 3)}
-    assert recipe.mixer.model_dump() == expected
-    assert recipe.compressor.model_dump() == OFFICIAL["compressor"]
-    assert expected["activation"] == "gelu" and expected["placement"] == "attention_input"
-    assert not OFFICIAL["compressor"]["positions"] and not OFFICIAL["compressor"]["masked"]
-
-
-def test_keys_that_the_recipe_names_win_over_the_preset():
-    assert official(mixer={"layers": [0], "rank": 4}).mixer.rank == 4
-
-
-def test_the_official_preset_builds_trains_and_answers(tmp_path):
-    run = train(official(), tmp_path / "run")
+def test_the_published_arithmetic_builds_trains_and_answers(tmp_path):
+    run = train(published(), tmp_path / "run")
     augmented = moai.load(run, device="cpu")
-    assert not augmented.model.config.center_aux
+    assert augmented.model.config.arithmetic == "published" and augmented.model.compressor.published
     mixer = augmented.model.mixers["1"]
     assert not mixer.normalize and mixer.attention["image_aux"].sharpness is None
-    assert mixer.attention["image_aux"].query.activation == "gelu"
+    assert mixer.attention["image_aux"].query.gelu and not mixer.joined
     assert augmented.ask(tiny.picture("red"), "What color?").verbalized
 
 
-def test_the_official_preset_counts_as_published_at_width_4096():
+@pytest.mark.parametrize(
+    "key, changes",
+    [
+        ("mixer.sharpness", {"mixer": {"layers": [1], "sharpness": 4.0}}),
+        ("mixer.match_init", {"mixer": {"layers": [1], "match_init": True}}),
+        ("mixer.none_token", {"mixer": {"layers": [1], "none_token": True}}),
+        ("mixer.question_context", {"mixer": {"layers": [1], "question_context": 1.0}}),
+        ("mixer.copy_words", {"mixer": {"layers": [1], "copy_words": True}}),
+        ("training.guide", {"training": {"guide": 0.3}}),
+        ("training.align.steps", {"training": {"align": {"steps": 5}}}),
+    ],
+)
+def test_the_published_arithmetic_refuses_what_it_cannot_have(key, changes):
+    with pytest.raises(ValueError, match=f"arithmetic: published has no {key}; use arithmetic: moai, or set it to"):
+        published(**changes)
+
+
+def test_an_unknown_arithmetic_is_refused():
+    with pytest.raises(ValueError, match="arithmetic"):
+        published(arithmetic="publish")
+    for part in (Mixer, Compressor):
+        with pytest.raises(RecipeError, match="there is no arithmetic 'publish'; did you mean 'published'"):
+            part(32, arithmetic="publish")
+
+
+def test_the_published_arithmetic_counts_as_published_at_width_4096():
     """Four mixers in a 32-layer host of width 4096: 50.4 M, 2.10 M per module; compressor 151.4 M."""
     template, _ = build(tiny.recipe())
-    recipe = official(mixer={}, compressor={})
+    recipe = published(mixer={})
     config = copy.deepcopy(template.config)
+    config.arithmetic = "published"
     config.mixer, config.compressor = recipe.mixer.model_dump(), recipe.compressor.model_dump()
     sizes = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
     shape = LlamaConfig(**sizes, intermediate_size=8, vocab_size=8)

@@ -115,15 +115,11 @@ def summarize_ablations(outcomes: Sequence[Outcome], *, seed: int = 0) -> dict[s
 
 
 def trained_parameters(run: Path) -> int:
-    """Count the parameters that a finished run trained; gates that were frozen do not count."""
-    import yaml
+    """Count the parameters that a finished run trained."""
     from safetensors import safe_open
 
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    frozen = recipe["mixer"]["gates"] != "learned"
     with safe_open(run / "moai.safetensors", "pt") as file:
-        names = [name for name in file.keys() if not (frozen and ".gate_" in name)]  # noqa: SIM118
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def seconds_per_step(run: Path) -> float | None:

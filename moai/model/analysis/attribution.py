@@ -222,7 +222,7 @@ def _rollout(compressor: Compressor, mask: Tensor, marks: Tensor | None, steps: 
     count, width = len(compressor.latents), mask.shape[1]
     order, lengths = compressor.order(mask, marks)
     found = torch.zeros(len(mask), count, width, device=mask.device)
-    if compressor.slots and width:
+    if width and not compressor.published:
         found.scatter_(2, compressor.slot_index(lengths)[..., None], 1.0)
     for weights, part in steps:
         read = weights[..., :width] + weights[..., width:] @ found

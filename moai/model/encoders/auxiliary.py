@@ -72,7 +72,7 @@ class Encoders:
         with self._precision():
             if aux_pixel_values is not None:
                 maps = self.connector(self.vision(aux_pixel_values.flatten(0, 1))).float()
-                maps = unit(maps) if self.config.center_aux else maps
+                maps = maps if self.compressor.published else unit(maps)
                 maps = maps.unflatten(0, aux_pixel_values.shape[:2])  # (B, M, tokens, D)
                 words = torch.cat([words, maps.flatten(1, 2)], dim=1)
             states = self.compressor(words, mask, marks)
@@ -81,10 +81,10 @@ class Encoders:
     def aux_words(self, aux_input_ids: Tensor, aux_attention_mask: Tensor) -> Tensor:
         """Auxiliary words ``(B, A)`` as vectors ``(B, A, D)`` in fp32; only frozen weights take part."""
         words = self.get_input_embeddings()(aux_input_ids).float()
-        if self.config.center_aux:
-            words = unit(words - self.mean_word())
-        else:
+        if self.compressor.published:
             words = words * (self.word_factor * self.embedding_factor)  # at the scale of what the decoder reads
+        else:
+            words = unit(words - self.mean_word())
         if self.config.context_layer is not None and aux_input_ids.shape[1]:
             layer = self.config.context_layer
             words = unit(unit(words) + context_states(self.host, self.holder, aux_input_ids, aux_attention_mask, layer))
@@ -98,14 +98,13 @@ class Encoders:
     def mean_word(self) -> Tensor:
         """What auxiliary words are centred by, ``(D,)`` in fp32: the mean of the word embeddings, computed once.
 
-        Zero without ``center_aux``. Not while loading, since it reads the whole table, which may be the largest tensor
-        of the host; and in pieces, since in fp32 the table may be larger than the host.
+        Not while loading, since it reads the whole table, which may be the largest tensor of the host; and in pieces,
+        since in fp32 the table may be larger than the host.
         """
         if self.aux_mean is None:
             table = self.get_input_embeddings().weight.detach()
             with torch.inference_mode(False):  # what is kept shall serve training too
-                none = torch.zeros(table.shape[1], device=table.device)
-                self.aux_mean = mean_row(table) if self.config.center_aux else none
+                self.aux_mean = mean_row(table)
         return self.aux_mean
 
     @torch.no_grad()
@@ -121,10 +120,10 @@ class Encoders:
             ``(B, C, D)`` at unit scale in fp32; zero where a token starts from none: of a map, or in a row without any.
 
         Raises:
-            RecipeError: compressed tokens start from no words (``compressor.slots: false``).
+            RecipeError: compressed tokens start from no words (``arithmetic: published``).
         """
-        if not self.compressor.slots:
-            raise RecipeError("mixer.copy_words needs compressor.slots: true; without, no token stands for a word")
+        if self.compressor.published:
+            raise RecipeError("mixer.copy_words needs arithmetic: moai; without, no token stands for a word")
         table = self.get_output_embeddings().weight
         if self.said_mean is None:
             with torch.inference_mode(False):
@@ -176,10 +175,10 @@ class Encoders:
             ``(B, G, C + 1)`` bool. A word that no compressed token starts from loses its mark.
 
         Raises:
-            RecipeError: compressed tokens start from no words (``compressor.slots: false``).
+            RecipeError: compressed tokens start from no words (``arithmetic: published``).
         """
-        if not self.compressor.slots:
-            raise RecipeError("training.guide needs compressor.slots: true; without, no token stands for a word")
+        if self.compressor.published:
+            raise RecipeError("training.guide needs arithmetic: moai; without, no token stands for a word")
         mask, ends = self._aux_masks(aux_input_ids, aux_attention_mask, aux_pixel_mask)
         words = torch.nn.functional.pad(marked[..., :-1], (0, mask.shape[1] - marked.shape[-1] + 1))
         starts = self._starts(mask, ends)[:, None].expand(-1, marked.shape[1], -1)

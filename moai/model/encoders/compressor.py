@@ -2,8 +2,7 @@
 
 Knows: tensors. Source: MoAI (arXiv 2403.07508) section 3.2; Flamingo (arXiv 2204.14198) appendix A.1.1. The published
 form has neither positions nor a padding mask, which makes it a bag of words whose result depends on its neighbours in
-the batch; ours has both, and starts each latent from one of the auxiliary tokens. ``positions``, ``masked`` and
-``slots`` switch each of the three.
+the batch; ours has both, and starts each latent from one of the auxiliary tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moai.model.arithmetic import is_published
 from moai.model.mixer.gather import take
 from moai.model.weight_cache import KeptLinear
 
@@ -64,10 +64,10 @@ class Compressor(nn.Module):
         width: decoder width ``D``.
         latents: compressed tokens ``C``.
         depth, heads, head_width, feedforward: of the resampler; the published form is 4, 4, 64, 1.
-        positions: add sinusoidal positions to the auxiliary tokens, so that order counts.
-        masked: keep padding out of the attention.
-        slots: latent ``i`` starts from the auxiliary token at ``i * length / C`` plus a small learned part, instead of
-            from a learned vector alone; an untrained compressor then hands on what it was given.
+        arithmetic: ``"moai"``: auxiliary tokens get sinusoidal positions, so that order counts; padding stays out of
+            the attention; and latent ``i`` starts from the auxiliary token at ``i * length / C`` plus a small learned
+            part, so that an untrained compressor returns its input. ``"published"``: none of the three, and each latent
+            is a learned vector.
     """
 
     def __init__(
@@ -79,15 +79,14 @@ class Compressor(nn.Module):
         heads: int = 4,
         head_width: int = 64,
         feedforward: int = 1,
-        positions: bool = True,
-        masked: bool = True,
-        slots: bool = True,
+        arithmetic: str = "moai",
     ) -> None:
         super().__init__()
-        self.positions, self.masked, self.slots = positions, masked, slots
-        self.latents = nn.Parameter(torch.randn(latents, width) * (0.02 if slots else 1.0))
+        self.published = is_published(arithmetic)
+        self.latents = nn.Parameter(torch.randn(latents, width) * (1.0 if self.published else 0.02))
         self.layers = nn.ModuleList(
-            PerceiverLayer(width, heads, head_width, feedforward, identity_init=slots) for _ in range(depth)
+            PerceiverLayer(width, heads, head_width, feedforward, identity_init=not self.published)
+            for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
 
@@ -98,16 +97,15 @@ class Compressor(nn.Module):
         row without auxiliary tokens gets latents too; whoever reads them must mask that row.
         """
         order, length = self.order(mask, marks)
-        if self.masked:
+        latents = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
+        if not self.published:
             x = take(x, order)
             mask = mask.gather(1, order)
-        if self.positions:
             x = x + 0.5 * sinusoids(x.shape[1], x.shape[2], x.device, x.dtype)
-        latents = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
-        if self.slots and x.shape[1]:
-            latents = latents + self._slots(x, length)
+            if x.shape[1]:
+                latents = latents + self._slots(x, length)
         for layer in self.layers:
-            latents = layer(latents, x, mask if self.masked else None)
+            latents = layer(latents, x, None if self.published else mask)
         return self.norm(latents)
 
     def order(self, mask: Tensor, marks: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -115,7 +113,7 @@ class Compressor(nn.Module):
 
         Padding may stand on either side: it comes last, so that positions do not depend on it, and before it ``marks``.
         """
-        if not self.masked:
+        if self.published:
             order = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
             return order, torch.full_like(order[:, :1], mask.shape[1])
         words = mask if marks is None else mask & ~marks

@@ -98,7 +98,7 @@ def seeing_config(
         host=frozen,
         vision={"reference": HOST},
         compressor=dict(compressor or {}),
-        mixer={"placement": "block_input", **(mixer or {})},
+        mixer=dict(mixer or {}),
         image_token_id=host_image_token(host.config),
         **settings,
     )

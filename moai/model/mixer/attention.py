@@ -1,7 +1,7 @@
 """One attention module of a mixer: rank-factored projections, query added to the output by the mixer.
 
 Knows: tensors. Source: MoAI (arXiv 2403.07508) section 3.3; the published code puts a GELU behind every projection,
-the paper writes none. Both are reachable by ``activation``.
+the paper writes none. Both are reachable by ``arithmetic``.
 
 A head is ``D / H`` wide, yet its queries, keys and values have only the rank's worth of freedom. Where the rank is the
 smaller of the two, products of second factors are taken once and attention runs at the rank's width, with the same
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moai.errors import HostError
+from moai.model.arithmetic import is_published
 from moai.model.mixer.low_rank import EPSILON, Tables, keys, queries, scale, tables
 from moai.model.weight_cache import KeptLinear
 
@@ -23,16 +24,16 @@ ROW = 1 << 20  # elements of one row's projection; from here a CPU is faster row
 
 
 class FactoredLinear(nn.Module):
-    """A ``(width, width)`` projection as two factors of ``rank``, without bias, and an optional activation behind.
+    """A ``(width, width)`` projection as two factors of ``rank``, without bias, and a GELU after it with ``gelu=True``.
 
     ``zero=True`` starts the second factor at zero, so that the projection's output is exactly zero.
     """
 
-    def __init__(self, width: int, rank: int, *, activation: str = "none", zero: bool = False) -> None:
+    def __init__(self, width: int, rank: int, *, gelu: bool = False, zero: bool = False) -> None:
         super().__init__()
         self.down = KeptLinear(width, rank, bias=False)
         self.up = KeptLinear(rank, width, bias=False)
-        self.activation = activation
+        self.gelu = gelu
         nn.init.normal_(self.down.weight, std=width**-0.5)
         nn.init.normal_(self.up.weight, std=rank**-0.5)
         if zero:
@@ -43,9 +44,9 @@ class FactoredLinear(nn.Module):
         return self.widen(self.down(x))
 
     def widen(self, x: Tensor) -> Tensor:
-        """The second factor and the activation alone: ``(..., r) -> (..., D)``."""
+        """Apply the second factor and the activation alone: ``(..., r) -> (..., D)``."""
         x = self.up(x)
-        return F.gelu(x) if self.activation == "gelu" else x
+        return F.gelu(x) if self.gelu else x
 
 
 class AttentionModule(nn.Module):
@@ -55,8 +56,8 @@ class AttentionModule(nn.Module):
         width: decoder width ``D``; must be divisible by ``heads``.
         rank: rank of the four projections (the paper: 64).
         heads: attention heads (the published code: 4).
-        activation: ``"none"`` (paper) or ``"gelu"`` (published code: behind every projection).
-        identity_init: start the output projection at zero, so that a fresh module changes nothing.
+        arithmetic: ``"moai"``: no activations (as the paper), and an output projection that starts at zero, so that a
+            fresh module changes nothing; ``"published"``: a GELU after every projection, and a random start.
         sharpness: when set, the logits are this times the cosine of query and key; 4 or more makes attention selective
             from the first step. ``None`` is the paper's scaled dot product.
     """
@@ -67,8 +68,7 @@ class AttentionModule(nn.Module):
         *,
         rank: int = 64,
         heads: int = 4,
-        activation: str = "none",
-        identity_init: bool = True,
+        arithmetic: str = "moai",
         sharpness: float | None = None,
     ) -> None:
         super().__init__()
@@ -76,14 +76,14 @@ class AttentionModule(nn.Module):
             raise HostError(f"the host's width {width} cannot be split into {heads} heads; change mixer.heads")
         self.heads = heads
         self.sharpness = sharpness
-        self.query = FactoredLinear(width, rank, activation=activation)
-        self.key = FactoredLinear(width, rank, activation=activation)
-        self.value = FactoredLinear(width, rank, activation=activation)
-        self.output = FactoredLinear(width, rank, activation=activation, zero=identity_init)
+        self.plain = not is_published(arithmetic)
+        self.query = FactoredLinear(width, rank, gelu=not self.plain)
+        self.key = FactoredLinear(width, rank, gelu=not self.plain)
+        self.value = FactoredLinear(width, rank, gelu=not self.plain)
+        self.output = FactoredLinear(width, rank, gelu=not self.plain, zero=self.plain)
         # By the module's shape alone: a choice by the batch's would let a row's last bits depend on its neighbours.
         self.size = width // heads  # of a head
         self.narrow = rank < self.size
-        self.plain = activation == "none"
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the update for ``x``; the mixer adds ``x`` itself.

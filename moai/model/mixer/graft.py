@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from moai.errors import HostError
+from moai.model.arithmetic import is_published
 from moai.model.mixer.gather import add, take
 from moai.model.mixer.mixer import Mixer, Streams
 
@@ -139,15 +140,15 @@ class MixerHook:
         return add(hidden, index, torch.cat([image_update, language_update], dim=1) * real[..., None])
 
 
-def graft(host: nn.Module, mixers: nn.ModuleDict, holder: Holder, placement: str) -> None:
+def graft(host: nn.Module, mixers: nn.ModuleDict, holder: Holder, arithmetic: str) -> None:
     """Put ``mixers`` (keyed by layer number) on ``host``.
 
     Args:
         host: a causal language model.
         mixers: layer number as a string -> mixer.
         holder: where the model will set the conditioning.
-        placement: ``"block_input"`` (paper: the residual stream before the layer) or ``"attention_input"`` (published
-            code: the normed input of self-attention).
+        arithmetic: ``"moai"`` puts them on the residual stream before the layer, as the paper does; ``"published"`` on
+            the normed input of self-attention.
 
     Raises:
         HostError: a layer that does not exist, or no attention module to hook.
@@ -159,12 +160,12 @@ def graft(host: nn.Module, mixers: nn.ModuleDict, holder: Holder, placement: str
                 f"mixer in layer {name}, but the host has layers 0 to {len(layers) - 1}; change mixer.layers"
             )
         target = layers[int(name)]
-        if placement == "attention_input":
+        if is_published(arithmetic):
             target = attention_of(target)
             if target is None:
                 raise HostError(
                     f"layer {name} of {type(host).__name__} has no attention module; "
-                    "change mixer.layers, or use mixer.placement=block_input"
+                    "change mixer.layers, or use arithmetic: moai"
                 )
         target.register_forward_pre_hook(MixerHook(mixer, order, holder), with_kwargs=True)
 

@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moai.errors import RecipeError
+from moai.model.arithmetic import OURS, is_published
 from moai.model.mixer.attention import AttentionModule
 from moai.model.mixer.copying import Copying
 from moai.model.mixer.gather import add, take
 from moai.model.mixer.stacked import CONTEXTS, Side, blended, changing, sides
 from moai.model.mixer.supervision import guide_loss
-from moai.model.norms import centered, unit
+from moai.model.norms import unit
 from moai.model.weight_cache import Keeper, computing, keep
 
 IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
@@ -42,43 +44,47 @@ class Mixer(Keeper):
 
     Args:
         width: decoder width ``D``.
-        normalize: bring each token to unit root mean square before it is read, and write the update in units of the
-            token's own, since a residual stream is a hundred times larger in its last layers than in its first (ours);
-            ``False`` is the published arithmetic.
-        center: also take each row's mean over its tokens away before they are read: tokens in the middle of a host
-            share a few huge directions, beside which what tells them apart is small (ours; needs ``normalize``).
+        arithmetic: ``"moai"``: each token is brought to unit root mean square before it is read, and the update is
+            written in units of the token's own, since a residual stream is a hundred times larger in its last layers
+            than in its first; ``"published"``: tokens as they are, and the modules' published form.
         match_init: start the modules that read auxiliary tokens with equal query and key projections, so that a token
             attends to its own word among them from the first step (ours; ``False`` is the published form).
         none_token: put one learned token behind the auxiliary ones, to be read where none of them fits (ours); what an
             attention takes from it says "not there", which a softmax over the others alone cannot say.
         question_context: with how much weight beside their own state language tokens also carry what all of the
-            question's words say together, from `Streams.question` (ours; needs ``normalize``): the token that is about
+            question's words say together, from `Streams.question` (ours): the token that is about
             to answer is asked for the same words that the facts are made of, in every layer, and with a weight of some
             units hardly notices what mixers below have written into it. ``True`` is 1.
         copy_words: the last language token also takes the words that it reads as they are (ours): see
             :class:`~moai.model.mixer.copying.Copying`.
-        gates: ``"learned"``; or, for comparison, frozen: ``"uniform"`` (a third each) or ``"random"``.
-        others: passed to each :class:`AttentionModule`.
+        sharpness, others: passed to each :class:`AttentionModule`.
+
+    Raises:
+        RecipeError: there is no such arithmetic, or it is the published one, which has none of what is marked as ours.
     """
 
     def __init__(
         self,
         width: int,
         *,
-        normalize: bool = True,
-        center: bool = False,
+        arithmetic: str = "moai",
+        sharpness: float | None = None,
         match_init: bool = False,
         none_token: bool = False,
         question_context: float = 0.0,
         copy_words: bool = False,
-        gates: str = "learned",
         **others,
     ) -> None:
         super().__init__()
-        self.normalize, self.center = normalize, center and normalize
-        self.question_context = float(question_context) if normalize else 0.0
+        ours = zip(OURS, (sharpness, match_init, none_token, question_context, copy_words), strict=True)
+        self.normalize = not is_published(arithmetic)
+        if not self.normalize and (extra := [name for name, value in ours if value]):
+            raise RecipeError(f"arithmetic: published has no mixer.{extra[0]}; use arithmetic: moai, or leave it out")
+        self.question_context = float(question_context)
         names = IMAGE_MODULES + LANGUAGE_MODULES
-        self.attention = nn.ModuleDict({name: AttentionModule(width, **others) for name in names})
+        self.attention = nn.ModuleDict(
+            {name: AttentionModule(width, arithmetic=arithmetic, sharpness=sharpness, **others) for name in names}
+        )
         self.joined = all(module.narrow and module.plain for module in self.attention.values())
         self.none = nn.Parameter(torch.randn(1, 1, width)) if none_token else None
         self.copying = Copying(width, self.attention["language_aux"].heads) if copy_words else None
@@ -87,9 +93,6 @@ class Mixer(Keeper):
         for gate in (self.gate_image, self.gate_language):  # equal weights until step 2 learns better ones
             nn.init.zeros_(gate.weight)
             nn.init.zeros_(gate.bias)
-            if gates == "random":
-                nn.init.normal_(gate.weight, std=2 * width**-0.5)  # logits of about 2 for tokens at unit scale
-            gate.requires_grad_(gates == "learned")
         if match_init:
             for module in (self.attention["image_aux"], self.attention["language_aux"]):
                 module.key.load_state_dict(module.query.state_dict())
@@ -171,8 +174,6 @@ class Mixer(Keeper):
         if not self.normalize:
             return s.image, s.language
         image, language = unit(s.image), unit(s.language)
-        if self.center:
-            image, language = centered(image, s.image_mask), centered(language, s.language_mask)
         if self.question_context and s.question is not None:
             language = unit(language + self.question_context * s.question[:, None].to(language.dtype))
         return image, language

@@ -18,6 +18,7 @@ from moai.images import read_image
 from moai.model.processor.prompts import Prompts
 from moai.model.processor.verbalized import SpokenPerceptions
 from moai.model.run_folder import write_manifest
+from moai.model.run_format import check_format
 from moai.types import Perception
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class MoaiProcessor(Prompts, SpokenPerceptions, ProcessorMixin):
         from moai.model.processor.native_vision import SeeingProcessor, of_a_seeing_host  # it builds on this class
 
         where = pretrained_model_name_or_path
+        check_format(where)
         if cls is MoaiProcessor and of_a_seeing_host(where, **kwargs):
             return SeeingProcessor.from_pretrained(where, **kwargs)
         return super().from_pretrained(where, **kwargs)

@@ -142,8 +142,8 @@ def test_the_rollout_is_what_a_straight_computation_gives():
     assert torch.allclose(found[0], expected / expected.sum(dim=-1, keepdim=True), atol=1e-6)
 
 
-def test_without_slots_attention_alone_leads_back():
-    made = compressor(slots=False, positions=False, masked=False, depth=1)
+def test_in_the_published_form_attention_alone_leads_back():
+    made = compressor(arithmetic="published", depth=1)
     found, [(weights, _)] = rolled(made, torch.randn(2, 5, 16), torch.ones(2, 5).bool())
     own = weights[..., :5]
     assert torch.allclose(found, own / own.sum(dim=-1, keepdim=True), atol=1e-6)

@@ -1,4 +1,4 @@
-"""The compressor: order counts, padding does not, and the published form is there by switches."""
+"""The compressor: order counts, padding does not, and the published form is there as well."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ import torch
 from moai.model.encoders.compressor import Compressor, sinusoids
 
 WIDTH = 32
-OFFICIAL = {"positions": False, "masked": False, "slots": False}
+PUBLISHED = {"arithmetic": "published"}
 
 
 def compressor(noise=0.2, **options):
-    """Slots start as the identity, so noise goes on top: the layers themselves are under test."""
+    """It starts as the identity, so noise goes on top: the layers themselves are under test."""
     torch.manual_seed(0)
     made = Compressor(WIDTH, **{"latents": 8, "depth": 2, "heads": 2, "head_width": 8, **options})
     with torch.no_grad():
@@ -24,10 +24,9 @@ def aux(rows=2, length=12):
     return x, torch.ones(rows, length, dtype=torch.bool)
 
 
-@pytest.mark.parametrize("options", [{}, {"slots": False}])
-def test_order_counts(options):
-    """Two permutations: a reversal, and a swap of two tokens that no slot starts from."""
-    made, (x, mask) = compressor(**options), aux()
+def test_order_counts():
+    """Two permutations: a reversal, and a swap of two tokens that no latent starts from."""
+    made, (x, mask) = compressor(), aux()
     out = made(x, mask)
     assert out.shape == (2, 8, WIDTH)
     swapped = x.clone()
@@ -36,15 +35,14 @@ def test_order_counts(options):
         assert (made(permuted, mask) - out).abs().max() > 1e-2
 
 
-def test_without_positions_and_slots_it_is_a_bag_of_words():
-    made, (x, mask) = compressor(**OFFICIAL), aux()
+def test_the_published_form_is_a_bag_of_words():
+    made, (x, mask) = compressor(**PUBLISHED), aux()
     assert torch.allclose(made(x.flip(1), mask), made(x, mask), atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"slots": False}, {"positions": False}])
 @pytest.mark.parametrize("side", ["left", "right", "between"])
-def test_padding_does_not_count(options, side):
-    made, (x, mask) = compressor(**options), aux()
+def test_padding_does_not_count(side):
+    made, (x, mask) = compressor(), aux()
     garbage, no = torch.full((2, 5, WIDTH), 30.0), torch.zeros(2, 5, dtype=torch.bool)
     cut = {"left": 0, "right": 12, "between": 7}[side]
     padded = torch.cat([x[:, :cut], garbage, x[:, cut:]], dim=1)
@@ -52,8 +50,8 @@ def test_padding_does_not_count(options, side):
     assert torch.allclose(made(padded, padded_mask), made(x, mask), atol=1e-5)
 
 
-def test_without_the_mask_padding_counts():
-    made, (x, mask) = compressor(**OFFICIAL), aux()
+def test_in_the_published_form_padding_counts():
+    made, (x, mask) = compressor(**PUBLISHED), aux()
     padded = torch.nn.functional.pad(x, (0, 0, 0, 5))
     assert (made(padded, torch.nn.functional.pad(mask, (0, 5))) - made(x, mask)).abs().max() > 1e-3
 
@@ -85,7 +83,7 @@ def test_rows_do_not_see_each_other():
 
 
 def test_different_perceptions_stay_different_when_untrained():
-    """A fresh compressor with slots hands on what it was given: no constant soft prompt to start from."""
+    """A fresh compressor returns what it was given: no constant soft prompt to start from."""
     torch.manual_seed(0)
     fresh = Compressor(WIDTH, latents=8, depth=2, heads=2, head_width=8)
     x, mask = aux(rows=6)
@@ -97,7 +95,7 @@ def test_different_perceptions_stay_different_when_untrained():
     assert (cosine > 0.8).all()
 
 
-@pytest.mark.parametrize("options", [{}, OFFICIAL])
+@pytest.mark.parametrize("options", [{}, PUBLISHED])
 def test_nothing_to_condense_is_finite(options):
     made = compressor(**options)
     assert made(torch.zeros(2, 0, WIDTH), torch.zeros(2, 0, dtype=torch.bool)).isfinite().all()
@@ -106,7 +104,7 @@ def test_nothing_to_condense_is_finite(options):
     out = made(x.requires_grad_(), mask)
     out.square().sum().backward()
     assert out.isfinite().all() and x.grad.isfinite().all()
-    if made.masked:
+    if not made.published:
         assert not x.grad[0].any()
 
 
@@ -122,9 +120,9 @@ def test_positions_are_distinct(width):
     assert torch.cdist(table, table).fill_diagonal_(9).min() > 1e-3
 
 
-def test_the_official_width_counts_as_published():
+def test_the_published_width_counts_as_published():
     with torch.device("meta"):
-        made = Compressor(4096, latents=64, depth=4, heads=4, head_width=64, feedforward=1, **OFFICIAL)
+        made = Compressor(4096, latents=64, depth=4, heads=4, head_width=64, feedforward=1, **PUBLISHED)
     count = sum(p.numel() for p in made.parameters())
     inner = 4 * 64
     per_layer = 2 * 2 * 4096 + 4 * inner * 4096 + 2 * 4096 + 2 * 4096 * 4096

@@ -23,13 +23,13 @@ WORDS = torch.tensor([[40, 50, 60, 70, 80]])
 
 
 @functools.cache
-def template(placement="block_input"):
-    return tiny.made(mixer={"placement": placement})
+def template(arithmetic="moai"):
+    return tiny.made(arithmetic=arithmetic)
 
 
-def augmented(host, placement="block_input"):
+def augmented(host, arithmetic="moai"):
     """A model around ``host`` with noise on every adapter, and inputs of a left-padded batch of two."""
-    made, processor = template(placement)
+    made, processor = template(arithmetic)
     model = MoaiForConditionalGeneration(copy.deepcopy(made.config), host=host, vision=made.vision)
     model.load_state_dict({f"{part}.{name}": value for part, module in made.adapters().items()
                            for name, value in module.state_dict().items()}, strict=False)  # fmt: skip
@@ -127,7 +127,7 @@ def test_image_features_reach_the_first_layer_at_their_own_scale(family):
 def test_the_other_placement(named):
     host = frozen(tiny_host(named))
     expected = host(input_ids=WORDS).logits
-    model, inputs = augmented(host, "attention_input")
+    model, inputs = augmented(host, "published")
     logits = model(**inputs).logits
     assert model.holder.conditioning.calls == len(model.mixers)
     blind = model(**{name: value for name, value in inputs.items() if not name.startswith("aux_")}).logits

@@ -132,15 +132,15 @@ def test_compressed_tokens_without_their_words_are_refused(made, inputs):
 
 
 def test_latents_that_start_from_no_words_have_none_to_copy(made, inputs):
-    with pytest.raises(ValueError, match=r"copy_words needs compressor\.slots"):
-        tiny.recipe(mixer=MIXER, compressor={"slots": False})
+    with pytest.raises(ValueError, match=r"arithmetic: published has no .*mixer\.copy_words.*; use arithmetic: moai"):
+        tiny.recipe(mixer=MIXER, arithmetic="published")
     model, _ = made
-    model.compressor.slots = False
+    model.compressor.published = True
     try:
-        with pytest.raises(RecipeError, match=r"compressor\.slots"):
+        with pytest.raises(RecipeError, match="copy_words needs arithmetic: moai"):
             model.aux_said(inputs["aux_input_ids"], inputs["aux_attention_mask"])
     finally:
-        model.compressor.slots = True
+        model.compressor.published = False
 
 
 def test_a_saved_model_copies_as_before(made, inputs, tmp_path):

@@ -75,10 +75,10 @@ def test_a_host_that_skips_its_hooks_is_refused():
         model(**inputs)
 
 
-@pytest.mark.parametrize("placement", ["block_input", "attention_input"])
+@pytest.mark.parametrize("arithmetic", ["moai", "published"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_other_families_can_be_hosts(family, placement):
-    template, processor = tiny.made(mixer={"placement": placement})
+def test_other_families_can_be_hosts(family, arithmetic):
+    template, processor = tiny.made(arithmetic=arithmetic)
     torch.manual_seed(0)
     host = frozen(AutoModelForCausalLM.from_config(copy.deepcopy(FAMILIES[family])).eval())
     words = torch.tensor([[40, 50, 60]])

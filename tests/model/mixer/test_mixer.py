@@ -3,15 +3,24 @@
 import pytest
 import torch
 
+from moai.errors import RecipeError
 from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES, Mixer, Streams
 
 WIDTH = 32
 
 
+def trained(**options):
+    """A mixer in the middle of training: its modules' output projections are no longer zero."""
+    made = Mixer(WIDTH, rank=8, heads=2, **options)
+    for module in made.attention.values():
+        torch.nn.init.normal_(module.output.up.weight, std=8**-0.5)
+    return made
+
+
 @pytest.fixture
 def mixer():
     torch.manual_seed(0)
-    made = Mixer(WIDTH, rank=8, heads=2, identity_init=False)
+    made = trained()
     for gate in (made.gate_image, made.gate_language):
         torch.nn.init.normal_(gate.weight)
         torch.nn.init.normal_(gate.bias)
@@ -96,7 +105,7 @@ def test_padding_in_a_stream_is_not_read(mixer, streams):
 def test_the_official_width_counts_as_published():
     """2.10 M per module, and 50.4 M over four layers, at width 4096."""
     with torch.device("meta"):
-        layer = Mixer(4096, rank=64, heads=4, activation="gelu", identity_init=False, normalize=False)
+        layer = Mixer(4096, rank=64, heads=4, arithmetic="published")
     for module in layer.attention.values():
         assert sum(p.numel() for p in module.parameters()) == 4 * 2 * 64 * 4096 == 2_097_152
     assert sum(p.numel() for p in layer.parameters()) == 6 * 2_097_152 + 2 * (3 * 4096 + 3)
@@ -114,23 +123,13 @@ def test_matching_tokens_attend_to_each_other_from_the_start():
     assert found[True] == 1.0 and found[False] < 0.5
 
 
-@pytest.mark.parametrize("gates", ["uniform", "random"])
-def test_gates_that_do_not_learn(streams, gates):
-    torch.manual_seed(0)
-    mixer = Mixer(WIDTH, rank=8, heads=2, gates=gates)
-    frozen = {name for name, p in mixer.named_parameters() if not p.requires_grad}
-    assert frozen == {f"gate_{stream}.{part}" for stream in ("image", "language") for part in ("weight", "bias")}
-    for weights in mixer.gate_weights(streams):
-        assert (weights.std() > 0.1) == (gates == "random")
-
-
 def test_the_question_is_asked_by_every_language_token_and_by_no_image_token(streams):
     torch.manual_seed(0)
-    mixer = Mixer(WIDTH, rank=8, heads=2, question_context=True, identity_init=False)
+    mixer = trained(question_context=True)
     one, other = (streams._replace(question=torch.randn(2, WIDTH)) for _ in range(2))
     (image, language), (same, moved) = mixer(one, (0, 0)), mixer(other, (0, 0))
     assert torch.equal(image, same) and (language - moved).abs().amax(dim=-1).min() > 1e-3
-    plain = Mixer(WIDTH, rank=8, heads=2, identity_init=False)
+    plain = trained()
     plain.load_state_dict(mixer.state_dict())  # it has no weights
     assert torch.equal(plain(one)[1], plain(other)[1])
 
@@ -145,7 +144,12 @@ def test_a_heavy_question_hides_what_other_mixers_wrote(streams):
         assert mixer.question_context == float(weight)
         moved.append((mixer.inputs(asked)[1] - mixer.inputs(written)[1]).norm())
     assert moved[1] < 0.6 * moved[0]
-    assert Mixer(WIDTH, rank=8, heads=2, question_context=3.0, normalize=False).question_context == 0
+
+
+@pytest.mark.parametrize("option", ["sharpness", "match_init", "none_token", "question_context", "copy_words"])
+def test_what_the_published_arithmetic_has_not(option):
+    with pytest.raises(RecipeError, match=f"arithmetic: published has no mixer.{option}; use arithmetic: moai"):
+        Mixer(WIDTH, rank=8, heads=2, arithmetic="published", **{option: 1})
 
 
 def test_the_guide_pulls_at_a_head_that_looks_away_for_sure(streams):
@@ -168,7 +172,7 @@ def test_the_guide_pulls_at_a_head_that_looks_away_for_sure(streams):
 
 def test_a_none_token_is_read_where_there_is_something_to_read(streams):
     torch.manual_seed(0)
-    mixer = Mixer(WIDTH, rank=8, heads=2, none_token=True, identity_init=False)
+    mixer = trained(none_token=True)
     aux, mask = mixer.readable(streams)
     assert aux.shape[1] == streams.aux.shape[1] + 1 and torch.equal(aux[:, :-1], streams.aux)
     assert torch.equal(mask[:, -1], streams.aux_mask.any(dim=1))

@@ -22,14 +22,12 @@ def registered():
 
 @pytest.fixture(scope="module")
 def seven():
-    compressor = dict.fromkeys(("latents", "depth", "heads", "head_width", "positions", "masked", "slots"))
-    compressor.update(latents=64, depth=4, heads=4, head_width=64, positions=False, masked=False, slots=False)
     recipe = tiny.recipe(
-        preset="official",
+        arithmetic="published",
         host={"reference": "owner/name", "dtype": "bfloat16"},
         vision={"reference": None, "architecture": None, "image_size": 490},
         mixer={"layers": None, "every": 8, "rank": 64, "heads": 4},
-        compressor=compressor,
+        compressor={"latents": 64, "depth": 4, "heads": 4, "head_width": 64},
     )
     return plan(recipe, host_shape=SEVEN, vision_shape="width=1024,layers=24")
 

@@ -198,9 +198,9 @@ def test_aligning_is_the_same_again(rows):
 
 def test_latents_that_start_from_no_words_cannot_be_guided(rows):
     samples, perceptions = rows
-    model, processor = built(compressor={"slots": False})
+    model, processor = tiny.made(arithmetic="published")
     batch = guided(processor, perceptions.values())(samples, [perceptions[sample.image_id] for sample in samples])
-    with pytest.raises(RecipeError, match=r"compressor\.slots"):
+    with pytest.raises(RecipeError, match="training.guide needs arithmetic: moai"):
         model(**batch)
 
 
@@ -228,7 +228,6 @@ def test_kept_words_are_those_of_the_forward(rows):
         ({"perception": {"through": "prompt"}}, "through"),
         ({"perception": {"experts": []}}, "experts"),
         ({"mixer": {"layers": []}}, "mixer.layers"),
-        ({"compressor": {"slots": False}}, "compressor.slots"),
     ],
 )
 @pytest.mark.parametrize("plan", [{"guide": 0.3}, {"align": {"steps": 5}}])
