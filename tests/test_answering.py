@@ -115,7 +115,7 @@ def test_experts_are_switched_off_for_one_question(two, how, looked):
     answer = two.ask(tiny.picture("red"), QUESTION, **how)
     assert [source.expert for source in answer.perception.sources] == looked and answer.text
     assert ("EXIT" in answer.verbalized) == ("tiny-names" in looked)
-    assert len(two.ask(tiny.picture("red"), QUESTION).perception.sources) == 2, "and the next one sees all again"
+    assert len(two.ask(tiny.picture("red"), QUESTION).perception.sources) == 2, "and the next one uses all again"
 
 
 @pytest.mark.parametrize("how", ["experts", "without"])

@@ -1,7 +1,7 @@
 """Wheels and sdists of moai and of its plugins: what is in them, and that they work where there is no clone.
 
 All are built here from a copy of the repository's files, so that nothing is left in the clone, and without a network.
-The core and two plugins are then installed into a new virtual environment. It sees the third-party packages of the
+The core and two plugins are then installed into a new virtual environment. It has the third-party packages of the
 environment that the tests run in, and nothing of ours but the three wheels.
 """
 
@@ -136,7 +136,7 @@ def test_the_wheel_holds_the_code_and_its_files_and_nothing_else(one):
 def test_the_core_brings_its_types_recipes_and_templates(built):
     files = set(built["."].in_wheel())
     assert {"moai/py.typed", "moai/recipes/quickstart.yaml", "moai/recipes/ablations/step2-only.yaml"} <= files
-    assert {"moai/evaluation/page.html.j2", "moai/scaffold/pyproject.toml.txt"} <= files
+    assert {"moai/evaluation/report/page.html.j2", "moai/scaffold/pyproject.toml.txt"} <= files
 
 
 def test_the_sdist_holds_what_the_wheel_is_made_of(one):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +10,11 @@ import click
 
 from moai.cli import show
 from moai.cli.main import RESUME, options_given
-from moai.errors import CheckpointError, MoaiError
+from moai.errors import MoaiError
 
 if TYPE_CHECKING:
     from moai.evaluation.ablation.plan import Ablation
     from moai.evaluation.ablation.run import Outcome
-
-CONDITIONS = ("on", "off", "shuffled")
 
 
 @click.command(short_help="Train and evaluate a folder of ablations, and print one table.")
@@ -63,20 +58,22 @@ def ablate(
 
     planned = plan_ablations(folder, only, overrides, steps)
     if dry_run:
-        _list(planned, root)
+        print_plan(planned, root)
         return
-    for ablation in planned:
-        _check_free(ablation, root / ablation.name)
     context = click.get_current_context()
     context.meta[RESUME] = shlex.join(["moai", "ablate", folder, *options_given(context)])
-    outcomes = _work(planned, root, split, None if full else limit, seed)
-    _print(outcomes, root, seed)
+
+    from moai.evaluation.ablation.run import run_ablations
+
+    outcomes = run_ablations(planned, root, split=split, limit=None if full else limit, seed=seed)
+    print_outcomes(outcomes, root, seed)
     failed = [outcome.name for outcome in outcomes if outcome.failure]
     if failed:
         raise MoaiError(f"{', '.join(failed)} failed; the table says why, and the same command tries again")
 
 
-def _list(planned: list[Ablation], root: Path) -> None:
+def print_plan(planned: list[Ablation], root: Path) -> None:
+    """Print what would be trained, and what is trained already."""
     from moai.evaluation.ablation.table import changes
 
     table = show.table("recipe", "changes", "steps", "state")
@@ -84,80 +81,13 @@ def _list(planned: list[Ablation], root: Path) -> None:
         training = ablation.recipe.training
         done = (root / ablation.name / "manifest.json").is_file()
         state = "trained" if done else "begun" if (root / ablation.name / "recipe.yaml").is_file() else "to train"
-        told = changes({"changed": ablation.changed})
-        table.add_row(ablation.name, show.cell(told), str(training.step1.steps + training.step2.steps), state)
+        listed = changes({"changed": ablation.changed})
+        table.add_row(ablation.name, show.cell(listed), str(training.step1.steps + training.step2.steps), state)
     show.console().print(table)
 
 
-def _check_free(ablation: Ablation, run: Path) -> None:
-    path = run / "recipe.yaml"
-    if path.is_file() and path.read_text() != ablation.recipe.to_yaml():
-        raise CheckpointError(
-            f"{run} was trained with other settings; name another folder with --run, or remove this one"
-        )
-
-
-def _work(planned: list[Ablation], root: Path, split: str | None, limit: int | None, seed: int) -> list[Outcome]:
-    from moai.evaluation.ablation.run import Outcome, summarize_ablations
-    from moai.evaluation.ablation.table import save_ablations
-
-    outcomes: list[Outcome] = []
-    for number, ablation in enumerate(planned, 1):
-        click.echo(f"[{number}/{len(planned)}] {ablation.name}", err=True)
-        run = root / ablation.name
-        try:
-            with contextlib.redirect_stdout(
-                sys.stderr
-            ):  # each evaluation's own table; stdout is for the one at the end
-                _train(ablation, run)
-                evaluation = _evaluate(ablation, run, split, limit, seed)
-        except (MoaiError, RuntimeError) as error:  # RuntimeError: torch's, for instance of a loss that is not finite
-            if not outcomes:
-                raise
-            show.warn(f"{ablation.name} failed: {error}")
-            outcomes.append(Outcome(ablation.name, ablation.changed, run, failure=str(error)))
-        else:
-            outcomes.append(Outcome(ablation.name, ablation.changed, run, evaluation))
-        gc.collect()  # a model is full of cycles, and the next one needs the room
-        save_ablations(summarize_ablations(outcomes, seed=seed), root)
-    return outcomes
-
-
-def _train(ablation: Ablation, run: Path) -> None:
-    if (run / "manifest.json").is_file():
-        return
-    from moai.training.trainer import train
-
-    train(ablation.recipe, run, resume=(run / "recipe.yaml").is_file())
-
-
-def _evaluate(ablation: Ablation, run: Path, split: str | None, limit: int | None, seed: int) -> Path:
-    """The evaluation's folder; what is there already is kept when it is of these questions and newer than the run."""
-    from moai.answering import load
-    from moai.cli.evaluate import dataset_of, evaluate_run, folder_of
-
-    recipe = ablation.recipe
-    split = split or recipe.data.validation_split
-    available = len(dataset_of(recipe, split))
-    count = min(limit or available, available)
-    folder = run / folder_of(recipe, None, split, full=count == available)
-    if not _evaluated(folder, run, count, seed):
-        evaluate_run(load(run), recipe, run, limit=limit, split=split, conditions=CONDITIONS, seed=seed)
-    return folder
-
-
-def _evaluated(folder: Path, run: Path, count: int, seed: int) -> bool:
-    from moai.evaluation.report.save import read_report
-
-    path = folder / "report.json"
-    if not path.is_file() or path.stat().st_mtime < (run / "manifest.json").stat().st_mtime:
-        return False
-    report = read_report(folder)
-    asked = (report["n"], report["seed"], tuple(report["conditions"]))
-    return asked == (count, seed, CONDITIONS)
-
-
-def _print(outcomes: list[Outcome], root: Path, seed: int) -> None:
+def print_outcomes(outcomes: list[Outcome], root: Path, seed: int) -> None:
+    """Print the table of finished ablations, and the files that were written."""
     from moai.evaluation.ablation.run import summarize_ablations
     from moai.evaluation.ablation.table import render_ablations
 

@@ -1,4 +1,4 @@
-"""``moai ask``: one question about one image, with the answer beside what the experts saw."""
+"""``moai ask``: one question about one image, with the answer and the perception."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moai.cli import show
-from moai.cli.perceive import split_names
+from moai.cli.options import split_names
 from moai.errors import ImageError
 
 if TYPE_CHECKING:
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("image")
 @click.argument("question")
-@click.option("--experts", metavar="A,B", help="Which experts look, instead of the run's own; '' for none.")
-@click.option("--without", metavar="A,B", help="Which of the experts do not look.")
+@click.option("--experts", metavar="A,B", help="Which experts run, instead of the run's own; '' for none.")
+@click.option("--without", metavar="A,B", help="Which of the experts do not run.")
 @click.option(
-    "--explain", metavar="PNG", type=click.Path(path_type=Path, dir_okay=False), help="Draw what the answer rests on."
+    "--explain",
+    metavar="PNG",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw what the answer was computed from.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=16, show_default=True)
@@ -40,7 +43,7 @@ def ask(
     """Ask a question about an image.
 
     RUN is a folder made by `moai train`. An expert that fails is reported, and the answer still comes. Experts are
-    switched off without training again: --experts and --without say which of them look.
+    switched off without training again: --experts and --without choose which of them run.
     """
     from moai.images import read_image
 
@@ -69,7 +72,7 @@ def ask(
 
 
 def choose_experts(augmented: Augmented, experts: str) -> Any:
-    """A perceiver with the named experts; those of the run keep the options they were trained with."""
+    """Make a perceiver with the named experts; those of the run have the options they were trained with."""
     from moai.perception.cache.store import default_store
     from moai.perception.running.perceiver import Perceiver
 
@@ -78,7 +81,7 @@ def choose_experts(augmented: Augmented, experts: str) -> Any:
 
 
 def to_json(answer: Answer, image: str, question: str) -> dict[str, Any]:
-    """The answer with everything it rests on, as plain JSON types."""
+    """Return the answer with its perception, as plain JSON types."""
     explanation = getattr(answer, "explanation", None)
     return {
         "image": image,
@@ -92,12 +95,12 @@ def to_json(answer: Answer, image: str, question: str) -> dict[str, Any]:
 
 
 def print_answer(answer: Answer, image: str, question: str) -> None:
-    """The answer, then what the experts saw, then who gave nothing."""
+    """Print the answer, the perception, and the experts that failed."""
     click.echo(f"question: {show.plain(question)}")
     click.echo(f"answer:   {show.plain(answer.text)}")
     if answer.perception is not None:
-        title = f"seen by {show.sources(answer.perception)}"
-        show.console().print(show.seen(answer.perception, title=title))
+        title = f"perceived by {show.sources(answer.perception)}"
+        show.console().print(show.findings(answer.perception, title=title))
     click.echo(f"in words: {show.plain(answer.verbalized) or '(nothing)'}")
     for failure in answer.failures:
         show.warn(f"{image}: expert '{failure.expert}' gave nothing, answered without it: {failure.reason}")

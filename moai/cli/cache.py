@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from moai.cli import show
 from moai.errors import AssetError, nearest
-
-if TYPE_CHECKING:
-    from moai.perception.cache.store import Store
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -24,8 +19,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 def cache() -> None:
     """Show, check or empty the cache of perceptions.
 
-    What an expert saw in an image is kept under the image's pixels and the expert's name, version, options and
-    weights, so that it looks once. The cache is a folder in $MOAI_CACHE, or in ~/.cache/moai.
+    An expert's findings in an image are stored under the image's pixels and the expert's name, version, options and
+    weights, so that it runs once. The cache is a folder in $MOAI_CACHE, or in ~/.cache/moai.
     """
 
 
@@ -33,23 +28,9 @@ def cache() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def info(as_json: bool) -> None:
     """Show entries and bytes, per expert, and what else lies in the cache folder."""
-    from moai.assets.cache import cache_dir
-    from moai.perception.cache.maintenance import damaged_files, shares
+    from moai.perception.cache.contents import describe_cache
 
-    store = _store()
-    held = shares(store) if store is not None else []
-    damaged = damaged_files(store.folder) if store is not None else []
-    folder = cache_dir()
-    others = {part.name: _bytes_in(part) for part in sorted(folder.glob("[!.]*")) if part.name != "perceptions"}
-    facts = {
-        "path": str(store.path) if store is not None else None,
-        "entries": sum(share.entries for share in held),
-        "bytes": _bytes_in(store.folder) if store is not None else 0,
-        "experts": [vars(share) for share in held],
-        "set_aside": [str(path) for path in damaged],
-        "folder": str(folder),
-        "assets": others,
-    }
+    facts = describe_cache()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -57,18 +38,18 @@ def info(as_json: bool) -> None:
 
 
 @cache.command()
-@click.option("--expert", metavar="NAME", help="Only what this expert saw.")
-@click.option("--older-than", metavar="AGE", help="Only what was seen before that: 30d, 12h, 2w.")
+@click.option("--expert", metavar="NAME", help="Only this expert's.")
+@click.option("--older-than", metavar="AGE", help="Only those made before that: 30d, 12h, 2w.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
-    """Drop perceptions; experts look again when they are needed. Downloaded assets stay."""
+    """Drop perceptions; experts run again when they are needed. Downloaded assets stay."""
+    from moai.perception.cache.contents import existing_store, remove_damaged
     from moai.perception.cache import maintenance
 
     age = None if older_than is None else _age(older_than)
-    store = _store()
-    held = maintenance.shares(store) if store is not None else []
-    known = [share.expert for share in held]
-    if store is None or not (held or maintenance.damaged_files(store.folder)):
+    store = existing_store()
+    known = [share.expert for share in maintenance.shares(store)] if store is not None else []
+    if store is None or not (known or maintenance.damaged_files(store.folder)):
         click.echo("the cache holds no perceptions")
         return
     if expert is not None and expert not in known:
@@ -79,8 +60,7 @@ def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
         click.confirm(f"Drop the perceptions {what}{when} in {store.path}?", abort=True, err=True)
     gone = maintenance.clear(store, expert, age)
     if expert is None and age is None:
-        for path in maintenance.damaged_files(store.folder):
-            path.unlink(missing_ok=True)
+        remove_damaged(store.folder)
     click.echo(f"dropped {gone} perceptions; {len(store)} are left")
 
 
@@ -91,61 +71,47 @@ def verify() -> None:
     A damaged one is dropped, and made anew when it is needed next.
     """
     from moai.assets.cache import cache_dir
+    from moai.perception.cache.contents import existing_store
     from moai.perception.cache import maintenance
 
     earlier = maintenance.damaged_files(cache_dir() / "perceptions")
-    store = _store()
+    store = existing_store()
     checked = bad = 0
     for key, reason in maintenance.verify(store) if store is not None else ():
         checked += 1
         if reason is not None:
             bad += 1
             show.warn(f"entry {key[:12]} was damaged and is dropped: {reason}")
-    files = maintenance.damaged_files(store.folder) if store is not None else []
-    whole = [path for path in files if path not in earlier]
+    whole = [path for path in maintenance.damaged_files(store.folder) if path not in earlier] if store is not None else []
     verdict = "the file was damaged as a whole" if whole else f"{bad} damaged" if bad else "all sound"
     click.echo(f"checked {checked} perceptions: {verdict}")
     if bad or whole:
         click.get_current_context().exit(1)
 
 
-def _store() -> Store | None:
-    """The perception cache; None when there is none yet, so that asking does not make one."""
-    from moai.assets.cache import cache_dir
-    from moai.perception.cache.store import default_store
-
-    return default_store() if (cache_dir() / "perceptions" / "perceptions.sqlite").exists() else None
-
-
 def _age(text: str) -> float:
-    """``"30d"`` -> seconds."""
+    """Parse an age: ``"30d"`` -> seconds."""
     found = _AGE.fullmatch(text.strip().lower())
     if found is None:
         raise AssetError(f"--older-than {text}: write a number and a unit, such as 30d, 12h or 2w")
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def _bytes_in(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file() and not part.is_symlink())
-
-
 def _print_info(facts: dict) -> None:
-    from moai.perception.running.memory import format_size
+    from moai.perception.running.memory import say_size
 
     if facts["path"] is None:
         click.echo(f"no perceptions are cached in {facts['folder']}")
     else:
-        click.echo(f"{facts['path']}: {facts['entries']} perceptions, {format_size(facts['bytes'])} on disk")
+        click.echo(f"{facts['path']}: {facts['entries']} perceptions, {say_size(facts['bytes'])} on disk")
     if facts["experts"]:
         rows = show.table("expert", "entries", "data", "newest")
         for share in facts["experts"]:
             newest = "" if share["newest"] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(share["newest"]))
-            values = (share["expert"], share["entries"], format_size(share["bytes"]), newest)
+            values = (share["expert"], share["entries"], say_size(share["bytes"]), newest)
             rows.add_row(*(show.cell(value) for value in values))
         show.console().print(rows)
     if facts["set_aside"]:
-        show.warn(f"{len(facts['set_aside'])} files of damaged caches were renamed; `moai cache clear` removes them")
+        show.warn(f"{len(facts['set_aside'])} files of damaged caches were set aside; `moai cache clear` removes them")
     for name, size in facts["assets"].items():
-        click.echo(f"beside it: {name}, {format_size(size)}")
+        click.echo(f"beside it: {name}, {say_size(size)}")

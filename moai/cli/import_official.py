@@ -26,7 +26,7 @@ def import_official(checkpoint: Path, out: Path, config: Path | None, tokenizer:
     CHECKPOINT is its folder, or one file with its state dict (safetensors or torch). OUT is a new folder; host and
     vision encoder are written into it as well.
     """
-    from moai.cli.perceive import split_names
+    from moai.cli.options import split_names
     from moai.model.official import import_official as convert
     from moai.plugins import registry
 

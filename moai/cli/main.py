@@ -19,7 +19,7 @@ COMMANDS = {  # name -> (module, one line of help); pinned to the commands' own 
     "quickstart": ("moai.cli.quickstart", "Do the whole main job: assets, perceive, train, evaluate, ask."),
     "experts": ("moai.cli.experts", "List the experts that are registered, and whether they can run."),
     "new-expert": ("moai.cli.new_expert", "Write a plugin package with an expert to start from."),
-    "perceive": ("moai.cli.perceive", "Show what the experts see in images."),
+    "perceive": ("moai.cli.perceive", "Show what the experts find in images."),
     "cache": ("moai.cli.cache", "Show, check or empty the cache of perceptions."),
     "train": ("moai.cli.train", "Train a recipe's mixers around its frozen host."),
     "eval": ("moai.cli.evaluate", "Measure a run with perception on, off and shuffled."),
@@ -127,7 +127,7 @@ def _debugging(ctx: click.Context) -> bool:
 )
 @click.version_option(moai.__version__, prog_name="moai")
 def cli() -> None:
-    """A frozen language model sees what specialist vision models see."""
+    """Let a frozen language model use what specialist vision models find."""
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def print_plan(made: Plan, batch: int) -> None:
     tokens = ", ".join(f"{count} {name}" for name, count in made.tokens.items())
     click.echo(f"mixers in layers {layers}; tokens per sample: {tokens}\n")
     click.echo(f"answering one question          {made.answering() / GIB:>8.1f} GiB")
-    for checkpointed, name in ((False, "activations kept"), (True, "activations checkpointed")):
+    for checkpointed, name in ((False, "all activations"), (True, "activations checkpointed")):
         each = made.checkpointed if checkpointed else made.activations
         total = made.training(batch, checkpointed) / GIB
         click.echo(f"training, batch {batch:<16}{total:>8.1f} GiB  {name}, {each / GIB:.2f} per sample")

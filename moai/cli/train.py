@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from moai.cli.main import RESUME
-from moai.errors import RecipeError
 
 
 @click.command(short_help="Train a recipe's mixers around its frozen host.")
@@ -33,7 +32,6 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path |
         click.echo(resolved.to_yaml(), nl=False)
         return
     run_dir = run_dir or Path("runs") / resolved.name
-    refuse_overwrite(run_dir, resume)
     words = ["moai", "train", recipe, *overrides, "--run", str(run_dir), "--resume"]
     click.get_current_context().meta[RESUME] = shlex.join(words)
 
@@ -42,9 +40,3 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path |
     made = run_training(resolved, run_dir, resume=resume)
     click.echo(f"trained:  {made}")
     click.echo(f"next:     moai eval {shlex.quote(str(made))}")
-
-
-def refuse_overwrite(run_dir: Path, resume: bool) -> None:
-    """Raise when a run would be trained over another without ``--resume``."""
-    if not resume and (run_dir / "recipe.yaml").exists():
-        raise RecipeError(f"{run_dir} holds a run already; go on with --resume, or name another folder with --run")

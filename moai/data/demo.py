@@ -5,6 +5,8 @@ Knows: Pillow. The same pixels come out every time; nothing is read from disk or
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (320, 240)  # width, height
@@ -30,6 +32,14 @@ def demo_picture() -> Image.Image:
     # Words are drawn at their final size: shrunk letters are paler, and an OCR expert is less sure of them.
     ImageDraw.Draw(image).text((160, 46), WORDS, font=ImageFont.load_default(40), fill=_PAPER, anchor="mm")
     return image
+
+
+def save_demo(path: Path) -> Image.Image:
+    """Save the picture into a PNG file, whose folder is made where it is missing, and return the picture."""
+    picture = demo_picture()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return picture
 
 
 def _scaled(*values: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Whether experts that are surer help more: what perception gains, by the scores of what was seen in the image.
+"""Calibrate perception: its gain in accuracy by the experts' scores in the image.
 
 Knows: records and metrics.
 """
@@ -12,25 +12,25 @@ from moai.evaluation.metrics import exact_match, paired_difference
 from moai.evaluation.paired import Record
 
 BINS = 5
-BY = ("mean", "least")  # of the scores of all that was seen in the image
+BY = ("mean", "least")  # of the scores of all findings in the image
 
 
 def calibrate(records: Sequence[Record], *, seed: int = 0, resamples: int = 2000) -> dict[str, Any] | None:
-    """Accuracy with perception on minus off, per bin of the experts' scores.
+    """Measure accuracy with perception on minus off, per bin of the experts' scores.
 
     Bins hold about equally many questions; questions with the same score share a bin, so there may be fewer than
-    ``BINS``. Images in which nothing was seen have no score and are left out; ``nothing_seen`` counts their questions.
+    ``BINS``. Images without findings have no score and are left out; ``without_findings`` counts their questions.
 
     Returns:
-        ``nothing_seen``, and for ``mean`` and ``least`` a list of bins: ``from`` and ``to`` (lowest and highest score
-        inside), ``n``, ``images``, ``value``, ``low``, ``high``; None without both conditions, or when no record has
-        a score.
+        ``without_findings``, and for ``mean`` and ``least`` a list of bins: ``from`` and ``to`` (lowest and highest
+        score inside), ``n``, ``images``, ``value``, ``low``, ``high``; None without both conditions, or when no
+        record has a score.
     """
     paired = [r for r in records if "on" in r.predictions and "off" in r.predictions]
     scored = [r for r in paired if r.confidence]
     if not scored:
         return None
-    found: dict[str, Any] = {"nothing_seen": len(paired) - len(scored)}
+    found: dict[str, Any] = {"without_findings": len(paired) - len(scored)}
     for by in BY:
         found[by] = [_bin(members, by, seed, resamples) for members in _bins(scored, by)]
     return found

@@ -1,9 +1,9 @@
-"""The conditions of an evaluation: what each of them shows the model of an image.
+"""Make the conditions of an evaluation: the perception of each image that the model is given.
 
-Knows: samples and perceptions; nothing of models. ``on`` is what the run's experts saw, ``off`` nothing at all,
-``shuffled`` what they saw in another image, ``oracle`` the data set's ground truth, ``without:EXPERT`` what the other
-experts see where one is missing, ``noisy:P`` the perception with a share of its words replaced. A view depends on the
-images and the seed only, so that all questions about one image see the same.
+Knows: samples and perceptions; nothing of models. ``on`` is the image's own perception, ``off`` none,
+``shuffled`` another image's, ``oracle`` the data set's ground truth, ``without:EXPERT`` that of the other experts where
+one is missing, ``noisy:P`` the perception with a share of its words replaced. A view depends on the images and the seed
+only, so that all questions about one image get the same perception.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def expand_conditions(names: Iterable[str], experts: Sequence[str] = ()) -> list
 
 
 def left_out(conditions: Iterable[str]) -> list[str]:
-    """The experts that the conditions leave out, one at a time."""
+    """Return the experts that the conditions leave out, one at a time."""
     return [name.removeprefix(WITHOUT) for name in conditions if name.startswith(WITHOUT)]
 
 
@@ -51,13 +51,13 @@ def make_views(
     reduced: Mapping[str, Mapping[str, Perception]],
     seed: int,
 ) -> dict[str, View]:
-    """Condition -> image id -> what the model is given.
+    """Return condition -> image id -> the perception that the model is given.
 
     Args:
         conditions: as ``expand_conditions`` returns them.
         samples: whose images are viewed.
-        perceptions: image id -> what all experts saw.
-        reduced: expert -> image id -> what the others see without it (``moai.data.perceive``).
+        perceptions: image id -> perception by all experts.
+        reduced: expert -> image id -> perception by the others (``moai.data.perceive``).
         seed: of the shuffling and of the noise.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How much the gates give each module: histograms per mixer layer, for the report.
+"""Sample the gates: histograms of each module's weight per mixer layer, for the report.
 
 Knows: samples, perceptions, numpy, and something that hands out gate weights (``moai.answering.Augmented``).
 """
@@ -21,7 +21,7 @@ STREAMS = {"image": ("auxiliary", "language", "image"), "language": ("auxiliary"
 def sample_gates(
     answerer: Any, samples: Sequence[Sample], perceptions: Mapping[str, Perception], batch_size: int = 32
 ) -> dict[str, Any] | None:
-    """Histograms of the gates' weights while evenly spaced questions are read with perception on.
+    """Make histograms of the gates' weights while evenly spaced questions are read with perception on.
 
     Args:
         answerer: its ``gate_weights(images, questions, perceptions)`` gives layer -> weights of image tokens

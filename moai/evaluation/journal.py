@@ -1,4 +1,4 @@
-"""Answers kept as they come, so that an interrupted evaluation goes on where it stopped.
+"""Write answers as they come, so that an interrupted evaluation goes on where it stopped.
 
 Knows: files of JSON lines. The file's name holds a hash of everything that decides the answers: another run, other
 questions, other conditions or other perceptions write into another file, and never mix.
@@ -17,7 +17,7 @@ from moai.errors import CheckpointError
 
 
 class Journal:
-    """Lines that are appended to ``folder``, and those an interrupted evaluation left there."""
+    """Append lines to a file in ``folder``, and read those of an interrupted evaluation."""
 
     def __init__(self, folder: str | Path, arguments: Mapping[str, Any]) -> None:
         """Read what is there already; a last line that was cut short is dropped.
@@ -51,12 +51,12 @@ class Journal:
             file.write(lines)
 
     def close(self) -> None:
-        """The evaluation is finished and its results are written: forget the answers."""
+        """Remove the file: the evaluation is finished and its results are written."""
         self.path.unlink(missing_ok=True)
 
 
 def digest(items: Iterable[object]) -> str:
-    """A short hash of things in their order, for the arguments."""
+    """Hash things in their order, for the arguments."""
     made = hashlib.sha256()
     for item in items:
         made.update(repr(item).encode("utf-8", errors="surrogatepass") + b"\0")

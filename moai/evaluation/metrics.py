@@ -1,4 +1,4 @@
-"""Scores of short answers, and how sure one can be of them.
+"""Score short answers, with intervals and tests.
 
 Knows: strings and numpy arrays; nothing of models or images. Questions about one image are not independent, so every
 interval here can resample whole images (``groups``) instead of single questions.
@@ -13,20 +13,20 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = re.compile(r"(?<!\d)[^\w\s]|[^\w\s](?!\d)|_")  # kept between digits: "3.5" is not "3 5"
+_PUNCTUATION = re.compile(r"(?<!\d)[^\w\s]|[^\w\s](?!\d)|_")  # not removed between digits: "3.5" is not "3 5"
 _CHUNK = 100  # resamples drawn at once, which bounds the memory
 _Z95 = 1.959964
 
 
 def normalize(text: str) -> str:
-    """Lower case, no punctuation except inside numbers, no English articles, single spaces."""
+    """Normalize an answer: lower case, no punctuation except inside numbers, no English articles, single spaces."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = _PUNCTUATION.sub(" ", text)
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def exact_match(prediction: str, answer: str) -> bool:
-    """True when both are equal after ``normalize``; an answer of nothing but articles or signs is compared as it is."""
+    """Return whether both are equal after ``normalize``; an answer of articles or signs alone is compared as it is."""
     wanted = normalize(answer)
     return normalize(prediction) == wanted if wanted else prediction.strip() == answer.strip()
 
@@ -39,7 +39,7 @@ def bootstrap_interval(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of ``values``.
+    """Compute the percentile bootstrap interval of the mean of ``values``.
 
     Args:
         values: ``(N,)`` numbers.
@@ -71,7 +71,7 @@ def accuracy_interval(
     seed: int = 0,
     resamples: int = 2000,
 ) -> tuple[float, float]:
-    """95 % interval of an accuracy: the bootstrap's, or Wilson's over the groups when all answers are alike.
+    """Compute the 95 % interval of an accuracy: bootstrap, or Wilson over the groups when all answers are alike.
 
     Resampling from answers that are all right (or all wrong) can only give an interval of width zero, which would
     claim more than a finite sample can show.
@@ -104,7 +104,7 @@ def paired_difference(
 
 
 def mcnemar(a: Sequence[bool] | np.ndarray, b: Sequence[bool] | np.ndarray) -> tuple[int, int, float]:
-    """McNemar's exact test of two conditions on the same questions.
+    """Compute McNemar's exact test of two conditions on the same questions.
 
     Returns:
         ``(only_a, only_b, p)``: questions that only a, or only b, answered right, and the two-sided binomial p value.

@@ -1,6 +1,6 @@
-"""Perceptions made worse on purpose: names and texts replaced by others, boxes moved.
+"""Add noise to perceptions: replace names and texts by others, and move boxes.
 
-Knows: perceptions. It shows how an answer suffers from experts that err, with nothing else changed.
+Knows: perceptions. The condition ``noisy:P`` measures by it how much an expert's mistakes cost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Name = tuple[str, tuple[tuple[str, str], ...]]  # label, attributes
 def noisy(perceptions: Mapping[str, Perception], share: float, seed: int) -> dict[str, Perception]:
     """Replace each name and text with probability ``share``, and move each box.
 
-    What stands in its place is drawn from the other names (predicates, texts, sentences) that were seen in any of the
+    What stands in its place is drawn from the other names (predicates, texts, sentences) of all
     images, so that the words stay plausible. An object that several experts name alike in one box is misnamed alike.
     Each edge of a box moves by up to half of ``share`` of the box's size. Masks, scores, sources and failures stay.
 
@@ -36,18 +36,18 @@ def noisy(perceptions: Mapping[str, Perception], share: float, seed: int) -> dic
 
 
 class _Pool:
-    """Everything that was seen, each thing once and in alphabetical order."""
+    """Collect all findings, each name once and in alphabetical order."""
 
     def __init__(self, perceptions: Iterable[Perception]) -> None:
-        self.seen = list(perceptions)
+        self.perceptions = list(perceptions)
 
     @cached_property
     def names(self) -> dict[str, Name]:
-        """What is said of an object -> how a segment holds it."""
+        """Return an object's description -> the label and attributes of a segment of it."""
         found: dict[str, Name] = {}
-        for p in self.seen:
+        for p in self.perceptions:
             found |= {describe(s): (s.label, tuple(s.attributes.items())) for s in p.segments}
-        for p in self.seen:
+        for p in self.perceptions:
             ends = [end for r in p.relations for end in (r.subject, r.object)]
             found |= {name: (name, ()) for name in [describe(d) for d in p.detections] + ends if name not in found}
         return dict(sorted(found.items()))
@@ -58,23 +58,23 @@ class _Pool:
 
     @cached_property
     def predicates(self) -> list[str]:
-        return sorted({r.predicate for p in self.seen for r in p.relations})
+        return sorted({r.predicate for p in self.perceptions for r in p.relations})
 
     @cached_property
     def texts(self) -> list[str]:
-        return sorted({line.text for p in self.seen for line in p.texts})
+        return sorted({line.text for p in self.perceptions for line in p.texts})
 
     @cached_property
     def notes(self) -> dict[str, list[str]]:
         found: dict[str, set[str]] = {}
-        for p in self.seen:
+        for p in self.perceptions:
             for role, lines in p.notes.items():
                 found.setdefault(role, set()).update(lines)
         return {role: sorted(lines) for role, lines in found.items()}
 
 
 class _Noise:
-    """The noise of one image."""
+    """Draw the noise of one image."""
 
     def __init__(self, share: float, pool: _Pool, rng: random.Random) -> None:
         self.share, self.pool, self.rng = share, pool, rng

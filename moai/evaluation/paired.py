@@ -1,7 +1,7 @@
-"""The same questions answered under several conditions, so that only what the experts saw differs.
+"""Answer the same questions under several conditions, so that nothing but the perception differs.
 
 Knows: samples, perceptions and something that answers batches; nothing of models. A model that scores alike with its
-own perception and with another image's does not read it, however healthy its loss looks.
+own perception and with another image's does not read it, however low its loss is.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Metric = Callable[[str, str], float]  # prediction, answer -> a score in [0, 1]
 
 
 class Answerer(Protocol):
-    """What ``run_conditions`` needs of a model.
+    """Define what ``run_conditions`` calls of a model.
 
-    Where it also has ``token_counts(questions, perceptions, images)``, the records say what each answer cost.
+    Where it also has ``token_counts(questions, perceptions, images)``, the records count the tokens of each answer.
     """
 
     def answer_batch(
@@ -42,7 +42,7 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """One question with its answer under every condition."""
+    """Hold one question with its answer under every condition."""
 
     id: str
     image_id: str
@@ -56,10 +56,10 @@ class Record:
     language: str = "en"  # of the question
     scores: dict[str, float] = field(default_factory=dict)  # condition -> the data set's own metric, if it has one
     tokens: dict[str, dict[str, int]] = field(default_factory=dict)  # condition -> prompt, auxiliary, words
-    confidence: dict[str, float] | None = None  # mean and least score of what the experts saw; None if nothing
+    confidence: dict[str, float] | None = None  # mean and least score of the findings; None without any
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return the record as plain JSON types."""
         return asdict(self)
 
 
@@ -80,21 +80,21 @@ def run_conditions(
     """Answer every sample under every condition: same prompts, same order, same batches.
 
     Samples are batched by length, which pads less; all conditions get the same batches, so that nothing but the
-    perception is apart. The records come back in the order of ``samples``.
+    perception differs. The records come back in the order of ``samples``.
 
     Args:
         answerer: a loaded model, for instance ``moai.load(run)``.
         samples: the questions; several may share an image.
-        perceptions: ``image_id`` -> what the experts saw, for every image in ``samples``.
+        perceptions: ``image_id`` -> perception, for every image in ``samples``.
         conditions: see ``moai.evaluation.conditions``; without repetition.
         batch_size: questions per call.
         seed: of the derangement that picks, for every image, another image's perception, and of the noise.
         progress: called after each batch with the number of questions just answered; these add up to
             ``len(samples) * len(conditions)``.
         max_new_tokens: length limit of an answer.
-        reduced: expert -> ``image_id`` -> what the others see without it, for each ``without:EXPERT``.
+        reduced: expert -> ``image_id`` -> the others' perception without it, for each ``without:EXPERT``.
         metric: the data set's own, beside exact match.
-        journal: where finished batches are kept; those it holds already are not answered again.
+        journal: where finished batches are written; those it holds already are not answered again.
 
     Raises:
         RecipeError: an unknown condition, ``oracle`` without ground truth, or a batch size below 1.
@@ -108,7 +108,9 @@ def run_conditions(
     if not samples:
         raise MoaiError("there is no question to answer; check the split and its limit")
     views = make_views(conditions, samples, perceptions, reduced, seed)
-    notes = _Notes(samples, perceptions, derange({s.image_id for s in samples}, seed) if "shuffled" in views else {})
+    made_of = _RecordBuilder(
+        samples, perceptions, derange({s.image_id for s in samples}, seed) if "shuffled" in views else {}
+    )
     records = {row["id"]: Record(**row) for row in (journal.rows if journal else ())}
     ordered = sorted(samples, key=lambda sample: len(sample.question))
     for start in range(0, len(ordered), batch_size):
@@ -118,7 +120,7 @@ def run_conditions(
                 progress(len(batch) * len(views))
             continue
         answered = _answer(answerer, batch, views, max_new_tokens, progress)
-        made = [notes.record(s, {c: rows[i] for c, rows in answered.items()}, metric) for i, s in enumerate(batch)]
+        made = [made_of.record(s, {c: rows[i] for c, rows in answered.items()}, metric) for i, s in enumerate(batch)]
         records.update({record.id: record for record in made})
         if journal is not None:
             journal.append(record.to_dict() for record in made)
@@ -126,16 +128,16 @@ def run_conditions(
 
 
 def confidence(perception: Perception) -> dict[str, float] | None:
-    """``mean`` and ``least`` score of all that was seen, and ``items``, how many that were; None for nothing."""
-    seen = (*perception.segments, *perception.detections, *perception.relations, *perception.texts)
-    scores = [float(item.score) for item in seen]
+    """Return ``mean`` and ``least`` score of all findings, and their number as ``items``; None without findings."""
+    findings = (*perception.segments, *perception.detections, *perception.relations, *perception.texts)
+    scores = [float(item.score) for item in findings]
     if not scores:
         return None
     return {"mean": sum(scores) / len(scores), "least": min(scores), "items": len(scores)}
 
 
 def _answer(answerer, batch, views: Mapping[str, View], max_new_tokens: int, progress) -> dict[str, list[tuple]]:
-    """Condition -> per question its answer and what it cost."""
+    """Return condition -> per question its answer and its number of tokens."""
     images, questions = _read_images(batch), [s.question for s in batch]
     count = getattr(answerer, "token_counts", None)
     answered: dict[str, list[tuple]] = {}
@@ -151,15 +153,15 @@ def _answer(answerer, batch, views: Mapping[str, View], max_new_tokens: int, pro
     return answered
 
 
-class _Notes:
-    """What a record says of its image, beside the answers."""
+class _RecordBuilder:
+    """Build records from answers and from what is known of each image."""
 
     def __init__(
         self, samples: Sequence[Sample], perceptions: Mapping[str, Perception], donors: Mapping[str, str]
     ) -> None:
         self.donors = donors
         self.alike = {image: _compare(perceptions[image], perceptions[donor]) for image, donor in donors.items()}
-        self.sure = {image: confidence(p) for image, p in perceptions.items()}
+        self.scores = {image: confidence(p) for image, p in perceptions.items()}
 
     def record(self, s: Sample, answered: Mapping[str, tuple], metric: Metric | None) -> Record:
         texts = {condition: text for condition, (text, _) in answered.items()}
@@ -175,7 +177,7 @@ class _Notes:
             language=s.language,
             scores={c: float(metric(text, s.answer)) for c, text in texts.items()} if metric else {},
             tokens={c: cost for c, (_, cost) in answered.items() if cost},
-            confidence=self.sure.get(s.image_id),
+            confidence=self.scores.get(s.image_id),
         )
 
 

@@ -1,4 +1,4 @@
-"""From answered questions to a summary: accuracies and paired differences with intervals, overall and by group.
+"""Summarize answered questions: accuracies and paired differences with intervals, overall and by group.
 
 Knows: records and metrics. Everything is plain JSON types; accuracies are shares in [0, 1].
 """
@@ -16,7 +16,7 @@ COUNTS = ("prompt", "auxiliary", "words")
 
 
 def pairs(conditions: Sequence[str]) -> list[tuple[str, str]]:
-    """The comparisons a report makes: ``on`` against every other condition, a baseline run among them."""
+    """Return the comparisons of a report: ``on`` against every other condition, a baseline run among them."""
     return [("on", other) for other in conditions if other != "on"] if "on" in conditions else []
 
 
@@ -45,7 +45,7 @@ def summarize(
     Returns:
         ``name``, ``data``, ``n``, ``images``, ``split``, ``available``, ``sampled``, ``seed``, ``conditions``,
         ``method``, ``metric``, ``shuffled`` (how often the other image's perception was equal; None without that
-        condition), ``tokens`` (condition -> mean per question; {} when nobody counted), ``calibration`` and
+        condition), ``tokens`` (condition -> mean per question; {} when they were not counted), ``calibration`` and
         ``groups``: ``"overall"``, ``"yes/no"`` and ``"open"`` (all but yes/no) where there are yes/no questions, each
         kind, and ``"language: .."`` where there are several -> ``n``, ``images``, ``accuracy``, ``differences``, and
         with a metric ``score`` and ``score_differences``.
@@ -80,7 +80,7 @@ def summarize(
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """Say in one line what was measured: the split, how many of its questions, and whether that is a sample."""
+    """Describe in one line what was measured: the split, how many of its questions, and whether that is a sample."""
     name = f"{summary['name']}: " if summary["name"] else ""
     data = f"{summary['data']}, " if summary.get("data") else ""
     if summary["sampled"]:
@@ -91,7 +91,7 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 
 def split_groups(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Title -> records: all, by answer type, by language where there are several."""
+    """Return title -> records: all, by answer type, by language where there are several."""
     groups = {"overall": list(records)}
     kinds = sorted({r.kind for r in records})
     if "yes/no" in kinds:
@@ -101,7 +101,7 @@ def split_groups(records: Sequence[Record]) -> dict[str, list[Record]]:
         groups.setdefault(kind, [r for r in records if r.kind == kind])
     languages = sorted({r.language for r in records})
     if len(languages) > 1:
-        groups |= {f"language: {spoken}": [r for r in records if r.language == spoken] for spoken in languages}
+        groups |= {f"language: {language}": [r for r in records if r.language == language] for language in languages}
     return {title: members for title, members in groups.items() if members}
 
 

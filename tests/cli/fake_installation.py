@@ -1,4 +1,4 @@
-"""An installation with nothing wrong, as ``moai doctor`` sees it, and what changes it."""
+"""An installation with nothing wrong, as ``moai doctor`` examines it, and what changes it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def test_the_answer_stands_beside_what_was_seen(run_cli, model, picture_file):
     result = run_cli("ask", "runs/toy", picture_file, "What color?")
     assert result.exit_code == 0
     assert "question: What color?" in result.stdout and "answer:   red" in result.stdout
-    assert "seen by spots 3" in result.stdout and "0.75" in result.stdout and "in words: a spot" in result.stdout
+    assert "perceived by spots 3" in result.stdout and "0.75" in result.stdout and "in words: a spot" in result.stdout
     assert "\x1b" not in result.stdout
     assert "expert 'broken' gave nothing, answered without it: RuntimeError: no battery" in result.stderr
 
@@ -37,7 +37,7 @@ def test_experts_can_be_chosen_and_keep_their_options(run_cli, model, picture_fi
 def test_no_expert_can_be_chosen(run_cli, model, picture_file):
     result = run_cli("ask", "runs/toy", picture_file, "What?", "--experts", "")
     assert result.exit_code == 0 and model.perceiver.experts == ()
-    assert "seen by no expert" in result.stdout
+    assert "perceived by no expert" in result.stdout
 
 
 def test_an_unknown_expert_is_a_sentence(run_cli, model, picture_file):

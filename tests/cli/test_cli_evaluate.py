@@ -8,10 +8,6 @@ import types
 
 import pytest
 
-from moai.cli.compare import names_of
-from moai.cli.evaluate import draw
-from moai.errors import CheckpointError
-
 
 @pytest.fixture
 def run(tmp_path, recipe, model, monkeypatch):
@@ -84,14 +80,6 @@ def test_a_wrong_argument_is_a_sentence(run_cli, run, arguments, code, words):
 def test_a_folder_that_is_no_run_is_a_sentence(run_cli, tmp_path):
     result = run_cli("eval", tmp_path)
     assert result.exit_code == 1 and "no run folder" in result.stderr
-
-
-def test_a_larger_draw_contains_a_smaller_one():
-    numbers = list(range(100))
-    small, large = draw(numbers, 10, seed=3), draw(numbers, 30, seed=3)
-    assert set(small) < set(large) and small == sorted(small) and len(set(large)) == 30
-    assert draw(numbers, 10, seed=4) != small
-    assert draw(numbers, None, seed=3) is numbers and draw(numbers, 100, seed=3) is numbers
 
 
 # What is written ----------------------------------------------------------------------------------------------------
@@ -203,10 +191,3 @@ def test_a_comparison_that_cannot_be_made_is_a_sentence(run_cli, run, model, tmp
     assert result.exit_code == 1 and "was not evaluated with perception on" in result.stderr
     result = run_cli("compare", run, run.parent / "off", "--full")
     assert result.exit_code == 1 and "'off' is a condition already" in result.stderr
-
-
-def test_baselines_of_one_name_are_told_apart(tmp_path):
-    assert names_of([tmp_path / "a" / "run", tmp_path / "b" / "run"]) == ["a/run", "b/run"]
-    assert names_of([tmp_path / "a" / "one", tmp_path / "b" / "two"]) == ["one", "two"]
-    with pytest.raises(CheckpointError, match="name each once"):
-        names_of([tmp_path / "run", tmp_path / "run"])

@@ -42,7 +42,7 @@ def test_memory_and_threads_are_said(run_cli, known, monkeypatch):
     monkeypatch.setattr(known.experts["spots"], "memory", 1_500_000_000)
     monkeypatch.setattr(known.experts["spots"], "thread_safe", True)
     shown = run_cli("experts", "spots").stdout
-    assert "memory:    about 1.5 GB" in shown and "threads:   may look in several at once" in shown
+    assert "memory:    about 1.5 GB" in shown and "threads:   may run in several at once" in shown
     monkeypatch.setattr(known.experts["spots"], "memory", property(lambda self: 5))
     assert "memory:    depends on the options" in run_cli("experts", "spots").stdout
     facts = json.loads(run_cli("experts", "spots", "--json").stdout)

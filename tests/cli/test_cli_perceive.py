@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moai.cli import perceive as command
-from moai.cli.perceive import overlay_paths
+from moai.cli.options import overlay_paths
 from moai.perception.running.perceiver import Perceiver
 
 pytestmark = pytest.mark.usefixtures("known")
@@ -22,7 +21,7 @@ def test_all_installed_experts_look(run_cli, picture_file):
     result = run_cli("perceive", picture_file)
     assert result.exit_code == 0
     assert "spot" in result.stdout and "[0.25, 0.25, 0.75, 0.75]" in result.stdout
-    assert "seen by spots 3, reader 1" in result.stdout
+    assert "perceived by spots 3, reader 1" in result.stdout
     assert "in words: The image includes bounding box coordinates and their objects" in result.stdout
     assert "expert 'broken' gave nothing: RuntimeError: no battery" in result.stderr
     assert "absent" not in result.stdout + result.stderr
@@ -159,7 +158,7 @@ def test_set_is_another_word_for_option(run_cli, picture_file):
 def test_experts_that_take_turns_look_at_all_images_and_a_bad_one_still_costs_the_exit_code(
     run_cli, known, picture_file, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(command, "CHUNK", 2)
+    monkeypatch.setattr("moai.data.perceive_images.CHUNK", 2)
     loads = []
     monkeypatch.setattr(known.experts["spots"], "load", lambda self, device="cpu": loads.append(device))
     images = [picture_file, tmp_path / "missing.png", picture_file, picture_file]
@@ -199,13 +198,13 @@ def test_a_folder_gets_one_overlay_per_image_by_name(tmp_path):
 
 
 def test_many_images_are_read_in_chunks(run_cli, picture_file, monkeypatch):
-    monkeypatch.setattr(command, "CHUNK", 2)
+    monkeypatch.setattr("moai.data.perceive_images.CHUNK", 2)
     result = run_cli("perceive", *[picture_file] * 5, "--experts", "spots", "--json", "--no-cache")
     assert len(rows(result)) == 5 and "perceiving 5-5 of 5" in result.stderr
 
 
 def test_an_expert_that_looks_only_where_it_is_named(run_cli, picture_file, monkeypatch):
-    spots = command.make_perceiver("spots").experts[0]
+    spots = Perceiver(["spots"]).experts[0]
     monkeypatch.setattr(type(spots), "by_default", False)
     assert "spots" not in run_cli("perceive", picture_file).stdout
     assert "spots 3" in run_cli("perceive", picture_file, "--experts", "spots").stdout

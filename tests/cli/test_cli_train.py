@@ -23,14 +23,6 @@ def test_a_dry_run_prints_the_recipe_and_trains_nothing(run_cli, recipe, trained
     assert result.stdout == "name: toy\n" and trained == [] and not Path("runs").exists()
 
 
-def test_a_run_is_not_trained_over(run_cli, recipe, trained):
-    run_cli("train", "toy.yaml")
-    result = run_cli("train", "toy.yaml")
-    assert result.exit_code == 1 and "--resume" in result.stderr and "--run" in result.stderr
-    assert run_cli("train", "toy.yaml", "--resume").exit_code == 0
-    assert [resume for _, _, resume in trained] == [False, True]
-
-
 def test_an_interrupt_names_the_line_that_goes_on(run_cli, recipe, trained, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from PIL import Image
 from moai.evaluation.calibration import calibrate
 from moai.evaluation.gates import sample_gates
 from moai.evaluation.paired import Record
-from moai.evaluation.report.examples import gains, regressions
+from moai.evaluation.report.page import gains, regressions
 from moai.types import Sample
 
 
@@ -23,7 +23,7 @@ def record(index, on, off, score=None, image=None):
 def test_bins_hold_every_scored_question_once_in_order_of_score():
     made = [record(i, on=i >= 50, off=False, score=i / 100) for i in range(100)] + [record(100, True, False)]
     found = calibrate(made, resamples=200)
-    assert found["nothing_seen"] == 1
+    assert found["without_findings"] == 1
     assert [b["n"] for b in found["mean"]] == [20] * 5
     assert [b["value"] for b in found["mean"]] == pytest.approx([0, 0, 0.5, 1, 1])
     assert (found["mean"][0]["from"], found["mean"][4]["to"], found["least"][4]["to"]) == (0, 0.99, 0.495)

@@ -1,4 +1,4 @@
-"""Which trainings an ablation takes: a folder of recipes that each change something of one base, and the base itself.
+"""Plan ablations: a folder of recipes that each change something of one base, and the base itself.
 
 Knows: recipes. The base comes first. What is set for all is set in the base, so that an ablation's own keys win.
 """
@@ -22,26 +22,26 @@ log = logging.getLogger("moai")
 
 @dataclass(frozen=True)
 class Ablation:
-    """One training: its recipe, and what it changes of the base (dotted key -> value; nothing for the base)."""
+    """Hold one training: its recipe, and what it changes of the base (dotted key -> value; nothing for the base)."""
 
     recipe: Recipe
     changed: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """The recipe's."""
+        """Return the recipe's name."""
         return self.recipe.name
 
 
 def plan_ablations(
     folder: str | Path, only: Sequence[str] = (), overrides: Sequence[str] = (), steps: int | None = None
 ) -> list[Ablation]:
-    """The base, then the folder's recipes by name.
+    """Plan the base, then the folder's recipes by name.
 
     Args:
         folder: YAML files that all extend the same one; or the name of such a folder in ``./recipes`` or among those
             that come with moai.
-        only: names of those to keep; all when empty. The base is always among them.
+        only: names of those to train; all when empty. The base is always among them.
         overrides: ``key=value`` for all.
         steps: optimisation steps of each training, shared out as its recipe does; None leaves them as they are.
 
@@ -80,7 +80,7 @@ def _base_of(files: Mapping[str, Path]) -> Path:
         first, second = list(bases.items())[:2]
         raise RecipeError(
             f"'{first[1]}' extends {first[0].name} and '{second[1]}' extends {second[0].name}; "
-            "ablations of one table extend one recipe: keep them in folders of their own"
+            "ablations of one table extend one recipe: move them into folders of their own"
         )
     [base] = bases
     if not base.is_file():

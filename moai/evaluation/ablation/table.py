@@ -1,4 +1,4 @@
-"""The ablations' table: for the terminal, as Markdown and JSON, and as a picture.
+"""Render the ablations' table: for the terminal, as Markdown and JSON, and as a picture.
 
 Knows: the layout of ``summarize_ablations``, rich and matplotlib.
 """
@@ -30,8 +30,8 @@ COLUMNS = {  # title -> key of a row; differences are signed
 SIGNED = {title for title in COLUMNS if " - " in title}
 NOTE = (
     "Exact match in per cent, differences in points, paired by question, with 95 % bootstrap intervals over images. "
-    "Each row is one training with one seed: intervals say how sure a row's figures are for its weights, and not how "
-    "much another seed would change them."
+    "Each row is one training with one seed: intervals hold for the weights of that training, and do not include "
+    "the variation between seeds."
 )
 
 
@@ -47,7 +47,7 @@ def save_ablations(summary: Mapping[str, Any], folder: str | Path) -> list[Path]
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """What was measured, in one line."""
+    """Describe in one line what was measured."""
     whole = summary["n"] == summary["available"]
     count = f"all {summary['n']:,}" if whole else f"{summary['n']:,} of {summary['available']:,}"
     data = f"{summary['data']}, " if summary["data"] else ""
@@ -55,7 +55,7 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 
 def render_ablations(summary: Mapping[str, Any], width: int = 160) -> Table:
-    """Name with what it changes, figures with their intervals below, parameters, seconds per step.
+    """Render name with what it changes, figures with their intervals below, parameters, seconds per step.
 
     Args:
         summary: the figures.
@@ -84,7 +84,7 @@ def render_ablations(summary: Mapping[str, Any], width: int = 160) -> Table:
 
 
 def render_markdown(summary: Mapping[str, Any]) -> str:
-    """The same table for a README or an issue."""
+    """Render the same table for a README or an issue."""
     titles = ["recipe", "changes", *COLUMNS, "trained", "s/step"]
     lines = [titles, ["---"] * len(titles)]
     for row in summary["rows"]:
@@ -100,7 +100,7 @@ def render_markdown(summary: Mapping[str, Any]) -> str:
 
 
 def changes(row: Mapping[str, Any]) -> str:
-    """``compressor.latents=16``, or ``the base``."""
+    """List a row's changes: ``compressor.latents=16``, or ``the base``."""
     listed = [f"{key}={json.dumps(value)}" for key, value in row["changed"].items()]
     return " ".join(listed).replace('"', "") or "the base"
 

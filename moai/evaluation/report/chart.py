@@ -1,4 +1,4 @@
-"""The evaluation as a picture: bars of accuracy per answer type, one colour per condition, with intervals.
+"""Draw the evaluation as a picture: bars of accuracy per answer type, one colour per condition, with intervals.
 
 Knows: the summary's layout and matplotlib.
 """
@@ -30,7 +30,7 @@ def draw_chart(summary: Mapping[str, Any], path: str | Path) -> Path:
     FigureCanvasAgg(figure)  # no window system and no global state, so it is safe in threads
     axes = figure.subplots()
     _draw_bars(axes, groups, summary["conditions"])
-    _dress(axes, groups)
+    _style_axes(axes, groups)
     _title(axes, summary, columns=int(width * 11))
     columns = min(len(summary["conditions"]), 4)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, frameon=False, fontsize=10)
@@ -53,7 +53,7 @@ def _draw_bars(axes: Axes, groups: Mapping[str, Any], conditions: list[str]) -> 
             axes.text(x, max(value, high) + 1.5, f"{value:.0f}", ha="center", va="bottom", fontsize=size, color=INK)
 
 
-def _dress(axes: Axes, groups: Mapping[str, Any]) -> None:
+def _style_axes(axes: Axes, groups: Mapping[str, Any]) -> None:
     labels = [f"{drawn(title)}\nn = {group['n']:,}" for title, group in groups.items()]
     axes.set_xticks(range(len(groups)), labels, fontsize=10, color=INK)
     axes.set_xlim(-0.55, len(groups) - 0.45)

@@ -1,7 +1,7 @@
-"""What an answer rests on, as a picture for people.
+"""Draw an explanation: what an answer was computed from, as a picture.
 
-Knows: explanations and matplotlib. Colours say where a token took what it took: from the experts' words, from the image
-or from the question; see ``palette`` for why nothing that was read in a picture can do anything but be shown.
+Knows: explanations and matplotlib. A colour stands for a source of attention: the experts' words, the image
+or the question. Text found in an image is untrusted; ``palette.drawn`` takes formulas and control characters out of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WIDTH, _LINES, _COLUMNS, _MOST = 12.0, 9, 150, 10  # inches; lines and letters 
 def draw_explanation(
     image: Image, question: str, answer: str, explanation: Explanation, path: str | os.PathLike
 ) -> Path:
-    """Draw what an answer rests on into the PNG file ``path``, and return the path.
+    """Draw an explanation into the PNG file ``path``, and return the path.
 
     Four parts: the image, each patch in the colour that its gate gives most to; the sources by their share, with a
     mark at the share they would have if nothing were preferred; the words given to the model, the darker the more
@@ -63,8 +63,8 @@ def _title(figure, question: str, answer: str) -> None:
     from matplotlib.patches import Patch
 
     top = 1 - 0.36 / figure.get_figheight()
-    said = textwrap.shorten(drawn(f"{question}  \N{RIGHTWARDS ARROW}  {answer}"), 400)
-    figure.text(0.04, top, textwrap.fill(said, 96, max_lines=2), fontsize=14, color=INK, weight="bold", va="center")
+    title = textwrap.shorten(drawn(f"{question}  \N{RIGHTWARDS ARROW}  {answer}"), 400)
+    figure.text(0.04, top, textwrap.fill(title, 96, max_lines=2), fontsize=14, color=INK, weight="bold", va="center")
     handles = [Patch(facecolor=colour, label=NAMES[name]) for name, colour in COLOURS.items()]
     place = (0.03, 1 - 0.86 / figure.get_figheight())
     figure.legend(handles=handles, loc="lower left", bbox_to_anchor=place, ncols=3, frameon=False, fontsize=10)
@@ -104,8 +104,8 @@ def _draw_patch(axes: Axes, place: tuple[int, int], weights: np.ndarray, written
         left += 0.88 * float(part)
     if written:
         box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
-        said = f"{NAMES[name]} {100 * weights[best]:.0f} %"
-        axes.text(column + 0.06, row + 0.8, said, fontsize=8, color=INK, bbox=box, va="bottom")
+        label = f"{NAMES[name]} {100 * weights[best]:.0f} %"
+        axes.text(column + 0.06, row + 0.8, label, fontsize=8, color=INK, bbox=box, va="bottom")
 
 
 def _draw_sources(axes: Axes, sources: Sequence[Source]) -> None:
@@ -122,7 +122,7 @@ def _draw_sources(axes: Axes, sources: Sequence[Source]) -> None:
                   fontsize=8.5, color=INK, transform=axes.get_yaxis_transform())  # fmt: skip
     left = f"; {len(sources) - len(shown)} more" if len(sources) > len(shown) else ""
     title = f"Sources by their share of what was read{left}   ( | : if all words were read alike)"
-    axes.set_title(title if shown else "No expert saw anything", fontsize=11, color=INK, x=0.98, ha="right")
+    axes.set_title(title if shown else "No expert found anything", fontsize=11, color=INK, x=0.98, ha="right")
     axes.set_yticks([])
     axes.set_ylim(max(3, len(shown)) - 0.4, -0.6)
     axes.set_xlim(0, 112 * max([s.share for s in shown] + [s.even for s in shown] + [0.01]))
@@ -195,15 +195,15 @@ def _draw_readings(axes: Axes, explanation: Explanation) -> None:
     axes.set_title("The sharpest readings", fontsize=11, color=INK, loc="left")
     axes.set_axis_off()
     for row, reading in enumerate(explanation.sharpest()):
-        words = ", ".join(f"{word[:24]} {100 * share:.0f} %" for word, share in reading.words)
+        listed = ", ".join(f"{word[:24]} {100 * share:.0f} %" for word, share in reading.words)
         start = f"layer {reading.layer}, {100 * reading.gate:.0f} % to the experts' words"
-        said = textwrap.shorten(f'"{_token(reading.token)}" reads {words}', 54, placeholder=" ...")
+        words = textwrap.shorten(f'"{_token(reading.token)}" reads {listed}', 54, placeholder=" ...")
         axes.text(0, 0.93 - 0.2 * row, drawn(start), fontsize=8, color=FAINT, va="center", transform=axes.transAxes)
-        axes.text(0, 0.85 - 0.2 * row, drawn(said), fontsize=9, color=INK, va="center", transform=axes.transAxes)
+        axes.text(0, 0.85 - 0.2 * row, drawn(words), fontsize=9, color=INK, va="center", transform=axes.transAxes)
 
 
 def _token(token: str) -> str:
-    """A token as a label: what cannot be seen is spelt out, what is long is cut."""
+    """Return a token as a label: invisible characters are spelt out, a long token is cut."""
     shown = token.strip() or repr(token)[1:-1]
     return shown if len(shown) <= 14 else f"{shown[:13]}\N{HORIZONTAL ELLIPSIS}"
 

@@ -1,4 +1,4 @@
-"""A summary as Markdown: the same tables as on the terminal, to paste into a README or an issue.
+"""Render a summary as Markdown: the same tables as on the terminal, to paste into a README or an issue.
 
 Knows: the summary's layout. Names of groups come from data sets, so nothing in them is taken for Markdown or HTML.
 """
@@ -18,7 +18,7 @@ _SIGNS = re.compile(r"([\\`*_\[\]|~$])")
 
 
 def render_markdown(summary: Mapping[str, Any]) -> str:
-    """Tables of accuracies and of paired differences, overall and by group."""
+    """Render tables of accuracies and of paired differences, overall and by group."""
     conditions, groups = summary["conditions"], summary["groups"]
     parts = [f"# {escape(headline(summary))}", _table(["type", "n", *conditions], _accuracies(groups, conditions))]
     compared = pairs(conditions)
@@ -37,7 +37,7 @@ def render_markdown(summary: Mapping[str, Any]) -> str:
 
 
 def escape(text: str) -> str:
-    """One line of text as it is: no markup, no control characters."""
+    """Escape one line of text: no markup, no control characters."""
     plain = "".join(char if char.isprintable() else " " for char in text)
     return _SIGNS.sub(r"\\\1", html.escape(plain, quote=False))
 

@@ -1,6 +1,6 @@
-"""The evaluation as one HTML page: it needs no network and no other file, and can be printed.
+"""Render the evaluation as one HTML page: it needs no network and no other file, and can be printed.
 
-Knows: the summary's layout, records, jinja2 and Pillow. Questions, answers and what experts read are untrusted: the
+Knows: the summary's layout, records, jinja2 and Pillow. Questions, answers and text found in images are untrusted: the
 template escapes everything, control and direction-changing characters become spaces, and the page's own policy lets no
 script run and nothing be fetched.
 """
@@ -16,7 +16,6 @@ from typing import Any
 from moai.errors import ImageError
 from moai.evaluation.metrics import exact_match
 from moai.evaluation.paired import Record
-from moai.evaluation.report.examples import gains, regressions
 from moai.evaluation.report.palette import name_of
 from moai.evaluation.report.plots import draw_all
 from moai.evaluation.report.table import format_p, metric_line, token_lines
@@ -24,13 +23,14 @@ from moai.evaluation.report.verdict import verdict
 from moai.evaluation.summary import headline, pairs
 
 TEMPLATE = "page.html.j2"
+MOST = 12  # examples of each kind
 SMALLEST, LARGEST = 200, 480  # pixels of an example's longest side
 
 
 def render_page(
     summary: Mapping[str, Any], records: Sequence[Record], images: Mapping[str, Any], words: Mapping[str, str]
 ) -> str:
-    """The whole page as text.
+    """Render the whole page as text.
 
     Args:
         summary: of ``summarize``, with ``gates`` where they were sampled.
@@ -58,8 +58,18 @@ def render_page(
     )
 
 
+def regressions(records: Sequence[Record], most: int = MOST) -> list[Record]:
+    """Pick questions that were answered right with perception off and wrong with it on; the worst first."""
+    return _pick(records, "off", "on", most)
+
+
+def gains(records: Sequence[Record], most: int = MOST) -> list[Record]:
+    """Pick questions that were answered right with perception on and wrong with it off; the best first."""
+    return _pick(records, "on", "off", most)
+
+
 def plain(value: Any) -> Any:
-    """Text without control, escape and direction-changing characters; anything else as it is."""
+    """Return text without control, escape and direction-changing characters; anything else as it is."""
     if not isinstance(value, str):
         return value
     return type(value)("".join(char if char.isprintable() or char == "\n" else " " for char in value))
@@ -104,3 +114,32 @@ def _percent(value: Mapping[str, float]) -> str:
 
 def _points(value: Mapping[str, float], sign: str = "") -> str:
     return f"{100 * value['low']:{sign}.1f} to {100 * value['high']:{sign}.1f}"
+
+
+def _pick(records: Sequence[Record], right: str, wrong: str, most: int) -> list[Record]:
+    """Pick at most ``most``: first by how far the data set's own metric fell, then by the experts' scores.
+
+    Each image is shown once before any is shown twice: ten mistakes are more informative than one mistake ten times.
+    """
+    found = [
+        r
+        for r in records
+        if {right, wrong} <= set(r.predictions)
+        and exact_match(r.predictions[right], r.answer)
+        and not exact_match(r.predictions[wrong], r.answer)
+    ]
+    found.sort(key=lambda r: (_fall(r, wrong, right), -_mean_score(r), r.id))
+    shown: dict[str, int] = {}
+    turns = []
+    for record in found:
+        shown[record.image_id] = shown.get(record.image_id, 0) + 1
+        turns.append(shown[record.image_id])
+    return [record for _, record in sorted(zip(turns, found), key=lambda pair: pair[0])][:most]
+
+
+def _fall(record: Record, wrong: str, right: str) -> float:
+    return record.scores.get(wrong, 0.0) - record.scores.get(right, 0.0)
+
+
+def _mean_score(record: Record) -> float:
+    return record.confidence["mean"] if record.confidence else 0.0

@@ -1,4 +1,4 @@
-"""How conditions look and read wherever they are shown: colours that stay apart in grey and for colour-blind readers.
+"""Choose colours and names of conditions; the colours differ in grey and for colour-blind readers as well.
 
 Knows: names of conditions, and what matplotlib makes of a dollar sign.
 """
@@ -19,12 +19,12 @@ _NAMES = {
 
 
 def colour_of(condition: str, place: int) -> str:
-    """A colour; ``place`` tells further conditions and baselines apart."""
+    """Return a colour; ``place`` tells further conditions and baselines apart."""
     return COLOURS.get(condition) or _MORE[place % len(_MORE)]
 
 
 def name_of(condition: str) -> str:
-    """``perception on``, ``without shapes``, ``30 % noise``; a baseline's name stays."""
+    """Return a condition's title: ``perception on``, ``without shapes``, ``30 % noise``; a baseline's name stays."""
     if condition.startswith(WITHOUT):
         return f"without {condition.removeprefix(WITHOUT)}"
     if condition.startswith(NOISY):
@@ -33,5 +33,5 @@ def name_of(condition: str) -> str:
 
 
 def drawn(text: str) -> str:
-    """Untrusted words in a drawing: no control characters, no formulas."""
+    """Make untrusted text safe to draw: no control characters, no formulas."""
     return "".join(char if char.isprintable() else " " for char in text).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The page's drawings, as SVG in data URIs: narrow enough for a phone, sharp on paper.
+"""Draw the page's plots, as SVG in data URIs: narrow enough for a phone, sharp on paper.
 
 Knows: the summary's layout and matplotlib.
 """
@@ -24,8 +24,10 @@ _MODULES = {"auxiliary": "#0b6e8f", "language": "#9467a8", "image": "#e39b4c"}
 
 
 def draw_all(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Name -> data URI, for those of ``accuracy``, ``differences``, ``left_out``, ``gates`` and ``calibration`` that
-    the summary has something for."""
+    """Return name -> data URI, for those that the summary has figures of.
+
+    The names are ``accuracy``, ``differences``, ``left_out``, ``gates`` and ``calibration``.
+    """
     drawn = {"accuracy": _accuracy(summary)}
     differences = summary["groups"]["overall"]["differences"]
     experts = {pair: d for pair, d in differences.items() if pair.startswith(f"on-{WITHOUT}")}
@@ -68,7 +70,7 @@ def _accuracy(summary: Mapping[str, Any]) -> Figure:
             y = row * block + place * bar
             label = drawn(name_of(condition)) if row == 0 else None
             axes.barh(y, value, bar * 0.92, color=colour_of(condition, place), label=label, zorder=2)
-            _whisker(axes, value, low, high, y)
+            _error_bar(axes, value, low, high, y)
             axes.text(max(value, high) + 1.2, y, f"{value:.0f}", va="center", fontsize=7, color=INK)
     middle = bar * (len(conditions) - 1) / 2
     labels = [f"{drawn(title)}\nn = {group['n']:,}" for title, group in groups.items()]
@@ -88,7 +90,7 @@ def _intervals(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
         value, low, high = _points(difference)
         colour = colour_of("on", 0) if value >= 0 else _LOSS
         axes.barh(y, value, 0.5, color=colour, alpha=1 if low > 0 or high < 0 else 0.45, zorder=2)
-        _whisker(axes, value, low, high, y)
+        _error_bar(axes, value, low, high, y)
     labels = [f"{drawn(title)}\n{100 * d['value']:+.1f} points" for title, d in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=8, color=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -146,7 +148,7 @@ def _points(value: Mapping[str, float]) -> tuple[float, float, float]:
     return 100 * value["value"], 100 * value["low"], 100 * value["high"]
 
 
-def _whisker(axes: Axes, value: float, low: float, high: float, y: float) -> None:
+def _error_bar(axes: Axes, value: float, low: float, high: float, y: float) -> None:
     error = [[max(0.0, value - low)], [max(0.0, high - value)]]
     axes.errorbar(value, y, xerr=error, color=INK, elinewidth=0.9, capsize=1.8, capthick=0.9, zorder=3)
 

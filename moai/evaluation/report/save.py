@@ -1,4 +1,4 @@
-"""The files of an evaluation: written into the run folder, read again by a comparison.
+"""Write the files of an evaluation into the run folder, and read them again.
 
 Knows: records, summaries, and the modules that write each format.
 """
@@ -52,10 +52,10 @@ def save_report(
 
 
 def read_report(folder: str | Path) -> dict[str, Any]:
-    """The summary that ``save_report`` wrote.
+    """Read the summary that ``save_report`` wrote.
 
     Raises:
-        CheckpointError: there is none, and what makes it.
+        CheckpointError: there is none.
     """
     path = Path(folder) / "report.json"
     if not path.is_file():
@@ -67,10 +67,10 @@ def read_report(folder: str | Path) -> dict[str, Any]:
 
 
 def read_records(folder: str | Path) -> list[Record]:
-    """The records that ``save_report`` wrote.
+    """Read the records that ``save_report`` wrote.
 
     Raises:
-        CheckpointError: there are none, and what makes them.
+        CheckpointError: there are none.
     """
     path = Path(folder) / "predictions.jsonl"
     if not path.is_file():
@@ -112,7 +112,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one step, so that nobody finds half of it."""
+    """Write a file in one step, so that no reader finds half of it."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")  # answers may hold lone surrogates
 

@@ -1,4 +1,4 @@
-"""A summary as a table for the terminal.
+"""Render a summary as a table for the terminal.
 
 Knows: the summary's layout and rich. Up to three conditions stand side by side, more below one another.
 """
@@ -17,7 +17,7 @@ SIDE_BY_SIDE = 3  # conditions that fit into 80 columns with their differences
 
 
 def render_table(summary: Mapping[str, Any]) -> Table:
-    """Accuracies and differences with intervals, one row per group, or per group and condition."""
+    """Render accuracies and differences with intervals, one row per group, or per group and condition."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -30,7 +30,7 @@ def render_table(summary: Mapping[str, Any]) -> Table:
 
 
 def format_p(p: float) -> str:
-    """``p = 0.034``, or ``p < 0.001``."""
+    """Format a p value: ``p = 0.034``, or ``p < 0.001``."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
@@ -77,21 +77,21 @@ def _caption(summary: Mapping[str, Any]) -> str:
 
 
 def metric_line(summary: Mapping[str, Any]) -> str:
-    """The data set's own metric, overall, in one sentence."""
+    """Describe the data set's own metric, overall, in one sentence."""
     score = summary["groups"]["overall"].get("score", {})
     values = [f"{c} {v['value']:.3f} ({v['low']:.3f} to {v['high']:.3f})" for c, v in score.items()]
     return f"{summary['metric']}: {', '.join(values)}."
 
 
 def token_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What a question costs: conditions with equal figures share a sentence."""
-    said: dict[str, list[str]] = {}
+    """Describe the tokens of a question; conditions with equal figures share a sentence."""
+    conditions: dict[str, list[str]] = {}
     for condition, cost in summary.get("tokens", {}).items():
         text = f"{cost['prompt']:.1f} prompt tokens"
         if cost["words"] or cost["auxiliary"]:
             text += f" and {cost['auxiliary']:.1f} auxiliary, condensed from {cost['words']:.1f} of words"
-        said.setdefault(text, []).append(condition)
-    return [f"Read per question ({', '.join(names)}): {text}." for text, names in said.items()]
+        conditions.setdefault(text, []).append(condition)
+    return [f"Read per question ({', '.join(names)}): {text}." for text, names in conditions.items()]
 
 
 def _counts(pair: str, value: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a comparison comes to, in sentences that a reader cannot misread.
+"""Conclude a comparison in one or two sentences.
 
 Knows: the summary's layout.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def verdict(summary: Mapping[str, Any], other: str) -> str:
-    """Say whether perception on beats, matches or loses to ``other``, and what each reads per question.
+    """State whether perception on beats, matches or loses to ``other``, and what each reads per question.
 
     It beats when the whole 95 % interval of the paired difference lies above 0, loses when it lies below, and matches
     when the interval holds 0.
@@ -20,17 +20,17 @@ def verdict(summary: Mapping[str, Any], other: str) -> str:
     ours, theirs = (100 * accuracy[name]["value"] for name in ("on", other))
     name = summary["name"] or "the run"
     margin = f"{100 * d['value']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f})"
-    said = f"{name} {outcome(d)} {other}: {ours:.1f} % against {theirs:.1f} %, {margin}"
-    said += ", an interval that includes 0." if outcome(d) == "matches" else "."
+    text = f"{name} {outcome(d)} {other}: {ours:.1f} % against {theirs:.1f} %, {margin}"
+    text += ", an interval that includes 0." if outcome(d) == "matches" else "."
     parts = {title: group["differences"][f"on-{other}"] for title, group in summary["groups"].items()}
     lost = [title for title, part in parts.items() if outcome(part) == "loses to" and title != "overall"]
     if lost:
-        said += f" It loses on: {', '.join(lost)}."
-    return f"{said} {_cost(summary, name, other)}".strip()
+        text += f" It loses on: {', '.join(lost)}."
+    return f"{text} {_cost(summary, name, other)}".strip()
 
 
 def outcome(difference: Mapping[str, float]) -> str:
-    """``beats``, ``matches`` or ``loses to``."""
+    """Return ``beats``, ``matches`` or ``loses to``."""
     if difference["low"] > 0:
         return "beats"
     return "loses to" if difference["high"] < 0 else "matches"

@@ -39,6 +39,11 @@ def build(
     return built
 
 
+def installed_experts() -> list[str]:
+    """Return the names of the registered experts that can run here and that run where none is named."""
+    return [name for name, expert in process_registry().experts.items() if expert.by_default and not expert.missing()]
+
+
 def per_expert(what: str, value: Any, names: Sequence[str], default: Any, check: Callable[[Any], bool]) -> dict:
     """Spread a setting over the experts: one value for all, or a mapping by name with ``"*"`` for the others.
 

@@ -186,7 +186,7 @@ def test_the_same_command_trains_and_evaluates_nothing_again(world, monkeypatch)
         raise RuntimeError("still broken")
 
     monkeypatch.setattr("moai.training.trainer.train", refuse)
-    monkeypatch.setattr("moai.cli.evaluate.evaluate_run", lambda *a, **b: pytest.fail("evaluated already"))
+    monkeypatch.setattr("moai.evaluation.ablation.run.evaluate_run", lambda *a, **b: pytest.fail("evaluated already"))
     again = ablate(folder, "--steps", 4)
     assert "failed: still broken" in again.stdout and again.exit_code == 1
     fine = ablate(folder, "--steps", 4, "--only", "few")
@@ -198,7 +198,7 @@ def test_the_same_command_trains_and_evaluates_nothing_again(world, monkeypatch)
 def test_other_settings_want_another_folder(world):
     folder, _ = world
     result = ablate(folder, "--steps", 5)
-    assert result.exit_code == 1 and "was trained with other settings; name another folder with --run" in result.stderr
+    assert result.exit_code == 1 and "holds a run of another recipe; name another folder with --run" in result.stderr
     result = ablate(folder, "--steps", 5, "--dry-run")
     assert result.exit_code == 0 and "compressor.latents=4" in result.stdout and "trained" in result.stdout
 
@@ -209,7 +209,7 @@ def test_a_stop_says_how_to_go_on(world, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("moai.cli.ablate._train", stop)
+    monkeypatch.setattr("moai.evaluation.ablation.run._train", stop)
     result = ablate(folder, "--steps", 4, "--only", "few", "--only", "one")
     assert result.exit_code == 130
     root = folder.parent / "runs"

@@ -1,0 +1,193 @@
+"""Evaluate a run folder: perceive the images, answer under each condition, summarize, and write the report.
+
+Knows: run folders, recipes and everything else in ``moai.evaluation``. It prints nothing but progress on stderr.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moai import plugins
+from moai.data.perceive import perceive_samples, perceive_without
+from moai.errors import CheckpointError, RecipeError
+from moai.evaluation.conditions import expand_conditions, left_out
+from moai.evaluation.gates import sample_gates
+from moai.evaluation.journal import Journal, digest
+from moai.evaluation.paired import Metric, Record, run_conditions
+from moai.evaluation.report.save import save_report
+from moai.evaluation.summary import summarize
+from moai.model.run_format import check_format
+from moai.perception.words.verbalize import verbalize
+from moai.recipe import loading
+from moai.training.progress import Progress
+from moai.types import Perception, Sample
+
+if TYPE_CHECKING:
+    from moai.answering import Augmented
+    from moai.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Hold a finished evaluation: its figures, its answers, and the files that were written."""
+
+    summary: dict[str, Any]  # of ``summarize``, with ``gates``
+    records: list[Record]  # one per question
+    folder: Path
+    files: list[Path]
+
+
+def evaluate_run(
+    run: str | Path,
+    *,
+    augmented: Augmented | None = None,
+    data: str | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    full: bool = False,
+    conditions: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a run folder as ``moai eval`` does, and write the report into it.
+
+    Args:
+        run: a folder made by ``moai train``. Its recipe decides each argument that is left out.
+        augmented: the run, where it is loaded already.
+        data: the name of another data set than the recipe's.
+        split: of the data set.
+        limit: number of questions, drawn at random with ``seed``.
+        full: evaluate all questions of the split.
+        conditions: see ``moai.evaluation.conditions``.
+        batch_size: questions per call of the model.
+        seed: of the draw, the shuffling and the intervals.
+        progress: where progress is shown; a bar on a terminal by default.
+
+    Returns:
+        The evaluation. ``evaluation.summary["groups"]["overall"]["accuracy"]["on"]`` is the accuracy with perception.
+
+    Raises:
+        CheckpointError: the folder is no run folder, or it cannot be written.
+        RecipeError: ``limit`` and ``full`` both given, an empty split, an unknown data set or condition.
+    """
+    if full and limit is not None:
+        raise RecipeError("an evaluation takes a limit or the full split; leave out one of the two")
+    run, recipe, progress = Path(run), recipe_of(run), progress or Progress()
+    wanted = recipe.evaluation
+    split, size = split or wanted.split, batch_size or wanted.batch_size
+    whole = dataset_of(recipe, split, data)
+    samples = draw(whole, None if full else limit or wanted.limit, seed)
+    augmented = augmented or _load(run)
+    names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
+    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole))
+    perceptions, reduced = perceive_views(augmented, samples, names, progress)
+    metric = metric_of(recipe, data)
+    answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
+    given = fingerprint(run, samples, perceptions, reduced)
+    journal = Journal(folder, {"conditions": names, **answering, "given": given})
+    if journal.rows:
+        progress.note(f"going on with an interrupted evaluation: {len(journal.rows):,} questions are answered")
+    settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "journal": journal}
+    with progress.bar(f"answering ({', '.join(names)})", len(samples) * len(names)) as advance:
+        records = run_conditions(augmented, samples, perceptions, **settings, progress=advance)
+    gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
+    about = {"name": recipe.name, "data": data or recipe.data.name, "metric": getattr(metric, "__name__", "")}
+    summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
+    images = {sample.image_id: sample.image for sample in samples}
+    files = save_report(summary, records, folder, images=images, words=words_of(augmented, perceptions))
+    journal.close()  # everything is written
+    return Evaluation(summary, records, folder, files)
+
+
+def recipe_of(run: str | Path) -> Recipe:
+    """Read the resolved recipe that a run folder was trained with.
+
+    Raises:
+        CheckpointError: the folder has none, or is of another format.
+    """
+    check_format(Path(run))  # before the recipe, whose keys of an older format would be refused as unknown
+    path = Path(run) / "recipe.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"{run} is no run folder: it has no recipe.yaml; `moai train` makes one")
+    return loading.load_recipe(path)
+
+
+def folder_of(recipe: Recipe, data: str | None, split: str | None, *, full: bool) -> str:
+    """Name an evaluation's folder: ``eval``, the data set and the split where they are not the recipe's, ``-full``."""
+    parts = ["eval"]
+    parts += [data] if data and data != recipe.data.name else []
+    parts += [split] if split and split != recipe.evaluation.split else []
+    return "-".join([*parts, *(["full"] if full else [])])
+
+
+def dataset_of(recipe: Recipe, split: str, data: str | None = None) -> Sequence[Sample]:
+    """Load all samples of a split of the recipe's data set, or of another.
+
+    Raises:
+        RecipeError: the split is empty.
+    """
+    name = data or recipe.data.name
+    options = recipe.data.options if name == recipe.data.name else {}
+    samples = plugins.registry().get_dataset(name)(split, **options)
+    if not len(samples):
+        raise RecipeError(f"the split '{split}' of {name} is empty; choose another with --split")
+    return samples
+
+
+def metric_of(recipe: Recipe, data: str | None = None) -> Metric | None:
+    """Return the data set's own metric: the attribute ``metric`` of its factory, where it has one."""
+    return getattr(plugins.registry().get_dataset(data or recipe.data.name), "metric", None)
+
+
+def draw(samples: Sequence[Sample], limit: int | None, seed: int) -> Sequence[Sample]:
+    """Draw at most ``limit`` samples at random, in their own order; a larger limit contains a smaller one."""
+    if limit is None or limit >= len(samples):
+        return samples
+    order = list(range(len(samples)))
+    random.Random(seed).shuffle(order)
+    return [samples[index] for index in sorted(order[:limit])]
+
+
+def perceive_views(
+    augmented: Augmented, samples: Sequence[Sample], conditions: Sequence[str], progress: Progress
+) -> tuple[dict[str, Perception], dict[str, dict[str, Perception]]]:
+    """Perceive the samples' images with all experts, and without each expert that a condition leaves out.
+
+    Returns:
+        image id -> perception; and expert -> image id -> perception without it. Both are empty where no condition
+        needs them.
+    """
+    if set(conditions) <= {"off", "oracle"}:
+        return {}, {}
+    count, reduced = len({sample.image_id for sample in samples}), {}
+    with progress.bar("perceiving", count) as advance:
+        perceptions = perceive_samples(augmented.perceiver, samples, advance)
+    for expert in left_out(conditions):
+        with progress.bar(f"perceiving without {expert}", count) as advance:
+            reduced[expert] = perceive_without(augmented.perceiver, expert, samples, advance)
+    return perceptions, reduced
+
+
+def fingerprint(run: Path, samples: Sequence[Sample], *perceptions: Any) -> str:
+    """Hash what decides the answers: the run's weights, the questions, and the perceptions."""
+    manifest = run / "manifest.json"
+    weights = manifest.read_bytes() if manifest.is_file() else b""
+    asked = [(s.id, s.image_id, s.question, s.answer, s.kind, s.language, s.truth) for s in samples]
+    return digest([weights, asked, *perceptions])
+
+
+def words_of(augmented: Augmented, perceptions: dict[str, Perception]) -> dict[str, str]:
+    """Return image id -> the perception in words, as the model is given it."""
+    to_words = getattr(augmented, "words", verbalize)
+    return {image: to_words(perception) for image, perception in perceptions.items()}
+
+
+def _load(run: Path) -> Augmented:
+    from moai.answering import load
+
+    return load(run)
