@@ -75,7 +75,7 @@ class Expert(ABC):
         """What the weights are, for the cache key: a hash, or ``""`` where ``version`` and options say it all.
 
         Asked for once, before ``load``, and must be cheap and need no engine;
-        ``moai.perception.running.weights.identify`` does it for a path or a pinned wheel. What it raises costs the
+        ``moai.plugin_api.identify`` does it for a path or a pinned wheel. What it raises costs the
         cache, not the perception.
         """
         return ""
