@@ -13,10 +13,10 @@ import argparse
 from collections import defaultdict
 
 import torch
+from moai_scenes.scenes import scenes
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moai.assets.host import resolve_host
-from moai.data.scenes import scenes
 from moai.perception.words.verbalize import verbalize
 from moai.types import Sample
 

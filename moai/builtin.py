@@ -24,29 +24,29 @@ def register_templates(register):
 
 
 @hookimpl
-def register_datasets(register):
-    """easy-VQA and scenes."""
-    register("easy-vqa", _easy_vqa)
-    register("scenes", _scenes)
-
-
-@hookimpl
 def register_connectors(register):
     """Vision features to decoder width."""
     for name in CONNECTORS:
         register(name, partial(_connector, name))
 
 
-def _easy_vqa(split: str, **options: Any):
-    from moai.data.easy_vqa import easy_vqa
+@hookimpl
+def register_commands(register):
+    """The commands that come with moai."""
+    from moai.cli.main import COMMANDS
 
-    return easy_vqa(split, **options)
+    for name, command in COMMANDS.items():
+        register(name, *command)
 
 
-def _scenes(split: str, **options: Any):
-    from moai.data.scenes import scenes
+@hookimpl
+def register_recipes(register):
+    """The recipes that come with moai, where they are installed as files."""
+    from moai.recipe.places import shipped_folder
 
-    return scenes(split, **options)
+    folder = shipped_folder()
+    if folder is not None:
+        register(folder)
 
 
 def _connector(name: str, in_width: int, out_width: int, **options: Any):

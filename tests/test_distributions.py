@@ -28,6 +28,7 @@ from moai.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PROJECTS = [".", *sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/pyproject.toml"))]
+PLUGINS = ("moai-geometry", "moai-scenes", "moai-shapes")  # that are installed
 AROUND = {"pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"}  # in an sdist, beside the code
 WRITTEN = re.compile(r"PKG-INFO|setup\.cfg|[^/]+\.egg-info/.*")  # by setuptools
 
@@ -193,7 +194,7 @@ def requirement(line: str) -> str:
 
 @dataclass
 class Installed:
-    """A virtual environment with three wheels of ours, and an empty folder to work in."""
+    """A virtual environment with some wheels of ours, and an empty folder to work in."""
 
     python: Path
     folder: Path
@@ -207,6 +208,13 @@ class Installed:
         )
         assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def refused(self, *command: object) -> str:
+        """Run a command that fails and return its standard error."""
+        words = [str(self.python.with_name(str(command[0]))), *map(str, command[1:])]
+        done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert done.returncode and "Traceback" not in done.stderr, f"{words}\n{done.stdout}{done.stderr}"
+        return done.stderr
 
     def install(self, *what: object) -> None:
         """Install from files alone, by the pip of the environment that the tests run in."""
@@ -228,7 +236,7 @@ def installed(built, tmp_path_factory) -> Installed:
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment |= {"MOAI_CACHE": str(root / "cache"), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     made = Installed(python, root / "work", environment)
-    made.install(*(built[name].wheel for name in (".", "plugins/moai-shapes", "plugins/moai-geometry")))
+    made.install(*(built[name].wheel for name in (".", *(f"plugins/{plugin}" for plugin in PLUGINS))))
     return made
 
 
@@ -253,7 +261,7 @@ def test_the_import_comes_from_the_wheel(installed):
 
 def test_the_requirements_of_ours_are_met_and_moai_is_no_distribution(installed):
     code = "import importlib.metadata as m; print(*sorted(d.name for d in m.distributions() if d.name[:4] == 'moai'))"
-    assert installed.run("python", "-c", code).split() == ["moai-geometry", "moai-shapes", "moai-vlm"]
+    assert installed.run("python", "-c", code).split() == [*PLUGINS, "moai-vlm"]
     command = [sys.executable, "-m", "pip", "--python", str(installed.python), "check"]
     said = subprocess.run(command, env=installed.environment, capture_output=True, text=True).stdout
     assert said.strip() and [line for line in said.splitlines() if line.startswith("moai")] == []
@@ -275,6 +283,15 @@ def test_recipes_are_found(installed):
     assert installed.run("moai", "train", "quickstart", "--dry-run") == ours
     assert "name: step2-only\n" in installed.run("moai", "train", "ablations/step2-only", "--dry-run")
     assert "scenes-without-tally" in installed.run("moai", "ablate", "ablations-scenes", "--dry-run")
+
+
+def test_what_is_not_installed_names_the_plugin(installed):
+    for command, fix in (
+        (("train", "quickstart"), "the data set 'easy-vqa' comes with a plugin .*; pip install moai-easy-vqa"),
+        (("train", "official"), "the recipe 'official' comes with a plugin .*; pip install moai-official"),
+        (("import-official", "a", "b"), "it comes with a plugin: pip install moai-official"),
+    ):
+        assert re.search(fix, installed.refused("moai", *command))
 
 
 def test_a_new_expert_is_written_installed_and_passes_its_own_test(installed):

@@ -15,7 +15,7 @@ from moai.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("moai", "plugins", "recipes") for path in (ROOT / folder).rglob("*.py"))
-RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
+RECIPES = sorted([*ROOT.glob("recipes/**/*.y*ml"), *ROOT.glob("plugins/*/*/recipes/**/*.y*ml")])
 TOP_LEVEL = {"pyproject.toml", "requirements.lock", "MANIFEST.in", "README.md", "LICENSE", "Makefile", "CHANGELOG.md"}
 TOP_LEVEL |= {"moai", "plugins", "recipes", "tests", "benchmarks", "docs"}
 # Cut in two, so that this file does not hold what it looks for.
@@ -134,7 +134,7 @@ def test_the_readme_lists_the_hooks():
 
 
 def test_there_are_recipes():
-    assert {"quickstart", "connector-only"} <= {path.stem for path in RECIPES}
+    assert {"quickstart", "connector-only", "scenes", "official"} <= {path.stem for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)

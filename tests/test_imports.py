@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import moai
+from moai import plugin_api
 
 PACKAGE = Path(moai.__file__).parent
 HEAVY = ("torch", "transformers", "numpy", "PIL", "timm", "cv2", "easyocr", "matplotlib", "pandas", "pydantic", "rich")
@@ -65,10 +66,16 @@ def test_import_moai_loads_nothing_heavy():
     assert loaded_after("import moai").isdisjoint((*HEAVY, "click", "pluggy"))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
-def test_the_top_of_the_command_line_loads_nothing_heavy(arguments):
-    code = f"from moai.cli.main import cli\ncli({arguments!r}, standalone_mode=False)"
+def test_the_version_loads_nothing_heavy():
+    code = "from moai.cli.main import cli\ncli(['--version'], standalone_mode=False)"
     assert loaded_after(code).isdisjoint((*HEAVY, "pluggy"))
+
+
+def test_help_loads_the_plugins_with_commands_and_nothing_heavy():
+    code = "from moai.cli.main import cli\ncli(['--help'], standalone_mode=False)"
+    loaded = loaded_after(code)
+    assert loaded.isdisjoint((*HEAVY, "moai.expert", "moai.builtin"))
+    assert "moai_shapes" not in loaded and "moai_official.command" not in loaded
 
 
 @pytest.mark.parametrize("command", ["quickstart", "experts", "perceive", "train", "eval", "ask"])
@@ -83,15 +90,38 @@ def test_the_public_names_are_pinned():
     assert set(dir(moai)) >= PUBLIC
 
 
-@pytest.mark.parametrize("name", sorted(PUBLIC - {"__version__"}))
-def test_every_public_name_has_a_home_that_defines_it(name):
-    home = moai._HOMES[name]
+def defined_in(home: str) -> set[str]:
+    """Names that a module's own source defines."""
     spec = importlib.util.find_spec(home)
     assert spec is not None, f"{home} does not exist"
     tree = ast.parse(Path(spec.origin).read_text())
     defined = {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
-    defined |= {target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
-    assert name in defined
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return defined | {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC - {"__version__"}))
+def test_every_public_name_has_a_home_that_defines_it(name):
+    assert name in defined_in(moai._HOMES[name])
+
+
+@pytest.mark.parametrize("name", sorted(plugin_api.__all__))
+def test_every_name_for_plugins_has_a_home_that_defines_it(name):
+    home = plugin_api._HOMES[name]
+    assert name in defined_in(home)
+    assert getattr(plugin_api, name) is getattr(importlib.import_module(home), name)
+
+
+def test_the_names_for_plugins_load_nothing_by_themselves():
+    assert loaded_after("import moai.plugin_api").isdisjoint((*HEAVY, "click", "pluggy"))
+    with pytest.raises(AttributeError, match="'moai.plugin_api' has no attribute 'resolv'"):
+        plugin_api.resolv  # noqa: B018
+
+
+def test_what_finds_plugins_imports_nothing_of_what_it_finds():
+    found = {target for name in ("plugins", "registrars") for target in imports_of(PACKAGE / f"{name}.py")}
+    allowed = {"moai", "moai.errors", "moai.expert", "moai.hookspecs", "moai.our_plugins", "moai.plugins"}
+    assert {target for target in found if target.partition(".")[0] == "moai"} <= {*allowed, "moai.registrars"}
 
 
 def test_names_are_resolved_on_use():

@@ -70,8 +70,10 @@ def test_the_core_registers_through_the_same_hooks():
     registry = load_registry()
     assert registry.problems == []
     assert set(registry.templates) >= {(role, "en") for role in ("panoptic", "open_world", "scene_graph", "ocr")}
-    assert "easy-vqa" in registry.datasets
     assert {"mlp", "linear", "average"} <= set(registry.connectors)
+    assert {"quickstart", "ablations/no-slots"} <= set(registry.recipes)
+    assert registry.commands["train"].target == "moai.cli.train:train"
+    assert registry.datasets == registry.experts == registry.hosts == {}
 
 
 def test_registering_loads_nothing_heavy():
@@ -164,7 +166,7 @@ def test_the_first_of_two_equal_names_wins():
 def test_duplicate_data_sets_connectors_and_templates_are_refused():
     bad = plugin(
         "bad",
-        register_datasets=lambda register: register("easy-vqa", list),
+        register_datasets=lambda register: [register("signs", list), register("signs", list)],
         register_connectors=lambda register: register("mlp", list),
         register_templates=lambda register: register("ocr", "en", str),
     )
@@ -221,11 +223,12 @@ def test_the_same_entry_point_twice_is_loaded_once(installed):
 
 
 def test_unknown_names_give_the_nearest():
-    registry = load_registry(plugins=[offering("good", Lamp)])
+    signs = plugin("signs", register_datasets=lambda register: register("signs", list))
+    registry = load_registry(plugins=[offering("good", Lamp), signs])
     with pytest.raises(ExpertError, match="unknown expert 'lmap'; did you mean 'lamp'?"):
         registry.get_expert("lmap")
-    with pytest.raises(RecipeError, match="unknown data set 'easyvqa'; did you mean 'easy-vqa'?"):
-        registry.get_dataset("easyvqa")
+    with pytest.raises(RecipeError, match="unknown data set 'sings'; did you mean 'signs'?"):
+        registry.get_dataset("sings")
     with pytest.raises(RecipeError, match="unknown connector 'linaer'; did you mean 'linear'?"):
         registry.get_connector("linaer")
     with pytest.raises(RecipeError, match="role 'ocr' has no template in language 'tlh'; known: en"):

@@ -1,6 +1,7 @@
 """The ``moai`` command: finds a subcommand, imports only that one, and turns our errors into one sentence.
 
-Knows: the names of the commands and where each lives. ``moai --help`` imports click and nothing else of weight.
+Knows: the names of the commands and where each is. ``moai --help`` imports click, pluggy where plugins
+have commands, and nothing else of weight; a command of moai's own looks for no plugins.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from typing import Any
 import click
 
 import moai
-from moai.errors import MoaiError, nearest
+from moai.errors import MoaiError, PluginError, nearest
+from moai.our_plugins import how_to_install
 
-COMMANDS = {  # name -> (module, one line of help); pinned to the commands' own help by a test
-    "quickstart": ("moai.cli.quickstart", "Do the whole main job: assets, perceive, train, evaluate, ask."),
-    "experts": ("moai.cli.experts", "List the experts that are registered, and whether they can run."),
-    "new-expert": ("moai.cli.new_expert", "Write a plugin package with an expert to start from."),
-    "perceive": ("moai.cli.perceive", "Show what the experts find in images."),
-    "cache": ("moai.cli.cache", "Show, check or empty the cache of perceptions."),
-    "train": ("moai.cli.train", "Train a recipe's mixers around its frozen host."),
-    "eval": ("moai.cli.evaluate", "Measure a run with perception on, off and shuffled."),
-    "compare": ("moai.cli.compare", "Set a run beside a baseline run, question by question."),
-    "ablate": ("moai.cli.ablate", "Train and evaluate a folder of ablations, and print one table."),
-    "ask": ("moai.cli.ask", "Ask a question about an image."),
-    "plan": ("moai.cli.plan", "Say what a recipe needs in memory, before a GPU is rented."),
-    "doctor": ("moai.cli.doctor", "Say what is installed, what fits, and what must be mended."),
-    "import-official": ("moai.cli.import_official", "Convert the published MoAI checkpoint into a run folder."),
+COMMANDS = {  # name -> (where it is, one line of help); pinned to the commands' own help by a test
+    "quickstart": ("moai.cli.quickstart:quickstart", "Do the whole main job: assets, perceive, train, evaluate, ask."),
+    "experts": ("moai.cli.experts:experts", "List the experts that are registered, and whether they can run."),
+    "new-expert": ("moai.cli.new_expert:new_expert", "Write a plugin package with an expert to start from."),
+    "perceive": ("moai.cli.perceive:perceive", "Show what the experts find in images."),
+    "cache": ("moai.cli.cache:cache", "Show, check or empty the cache of perceptions."),
+    "train": ("moai.cli.train:train", "Train a recipe's mixers around its frozen host."),
+    "eval": ("moai.cli.evaluate:evaluate", "Measure a run with perception on, off and shuffled."),
+    "compare": ("moai.cli.compare:compare", "Set a run beside a baseline run, question by question."),
+    "ablate": ("moai.cli.ablate:ablate", "Train and evaluate a folder of ablations, and print one table."),
+    "ask": ("moai.cli.ask:ask", "Ask a question about an image."),
+    "plan": ("moai.cli.plan:plan", "Say what a recipe needs in memory, before a GPU is rented."),
+    "doctor": ("moai.cli.doctor:doctor", "Say what is installed, what fits, and what must be mended."),
 }
 RESUME = "moai.resume"  # ctx.meta: the command line that continues what a Ctrl-C stops
 
@@ -53,30 +54,32 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they run, and whose errors end in a sentence and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the main job."""
-        return list(COMMANDS)
+        """List names in the order of the main job, then those of plugins."""
+        return list(all_commands())
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import the command's module, and let it take ``--debug`` as well."""
-        if name not in COMMANDS:
+        found = COMMANDS.get(name) or plugin_commands().get(name)
+        if found is None:
             return None
-        module = importlib.import_module(COMMANDS[name][0])
-        command = getattr(module, module.__name__.rpartition(".")[2])
+        command = _import_command(name, found[0])
         if not any(parameter.name == "debug" for parameter in command.params):
             command.params.append(_debug_option(hidden=True))
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """As click does, with the nearest name for a misspelt command."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"no command '{args[0]}'{nearest(args[0], COMMANDS)}")
+        """Resolve as click does, with the nearest name for a misspelt command."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and args[0] not in plugin_commands():
+            install = how_to_install("command", args[0])
+            hint = f"; it comes with a plugin: {install}" if install else nearest(args[0], all_commands())
+            ctx.fail(f"no command '{args[0]}'{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table above, so that help imports none of them."""
+        """List the commands from the tables, so that help imports none of them."""
         with formatter.section("Commands"):
             # A longer name has its line below it, so that it does not push all lines to the right and make them wrap.
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()], col_max=10)
+            formatter.write_dl([(name, line) for name, (_, line) in all_commands().items()], col_max=10)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a MoaiError is one sentence, a Ctrl-C says how to go on, a logged warning is shown."""
@@ -96,6 +99,33 @@ class LazyGroup(click.Group):
             resume = ctx.meta.get(RESUME)
             click.echo(f"\nstopped; continue with: {resume}" if resume else "\nstopped", err=True)
             ctx.exit(130)
+
+
+def plugin_commands() -> dict[str, tuple[str, str]]:
+    """Return the commands of plugins, as ``COMMANDS``; a name that is moai's own means moai's."""
+    from moai.plugins import load_commands  # here: most commands are moai's own, and need no plugin to be looked for
+
+    return {name: command for name, command in load_commands().items() if name not in COMMANDS}
+
+
+def all_commands() -> dict[str, tuple[str, str]]:
+    """Return moai's own commands, then those of plugins."""
+    return {**COMMANDS, **plugin_commands()}
+
+
+def _import_command(name: str, target: str) -> click.Command:
+    module, _, attribute = target.partition(":")
+    try:
+        command = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if name in COMMANDS:
+            raise
+        raise PluginError(
+            f"the command '{name}' cannot be imported ({error}); update or uninstall the plugin that brings it"
+        ) from error
+    if not isinstance(command, click.Command):
+        raise PluginError(f"the command '{name}' is no click command at {target}; update or uninstall its plugin")
+    return command
 
 
 class _Echo(logging.Handler):

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from moai.model.run_format import FORMAT
+from moai.plugins import registry
 
 
 @strict
@@ -57,17 +58,27 @@ class MoaiConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> MoaiConfig:
-        """As in transformers; the published host is of a class of ours, which has to be known first."""
+        """Read a configuration, as in transformers; a host whose classes come with a plugin is made known first."""
         text = config_dict.get("text_config")
-        if isinstance(text, dict) and text.get("model_type") == "moai_plora_llama":
-            import moai.model.official_host  # noqa: F401  (here: most runs do without, and it imports Llama's layers)
-
+        if isinstance(text, dict):
+            import_host(text.get("model_type"))
         return super().from_dict(config_dict, **kwargs)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
         """The configuration of the layers that decode; a vision-language host keeps its own one level deeper."""
         inner = super().get_text_config(*args, **kwargs)
         return inner if inner is self else inner.get_text_config(*args, **kwargs)
+
+
+def import_host(model_type: str | None) -> None:
+    """Make transformers know a host's model type that comes with a plugin.
+
+    Raises:
+        HostError: its module cannot be imported, or the plugin of ours that brings it is not installed.
+    """
+    # Most types are known to transformers, and need no plugin to be looked for.
+    if model_type is not None and model_type not in CONFIG_MAPPING:
+        registry().import_host(model_type)
 
 
 AutoConfig.register(MoaiConfig.model_type, MoaiConfig, exist_ok=True)

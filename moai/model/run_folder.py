@@ -22,10 +22,11 @@ from moai.assets.resolver import resolve
 from moai.compat import attention_implementation
 from moai.dependencies import warn_of_newer_versions
 from moai.errors import CheckpointError
+from moai.model.config import MoaiConfig
 from moai.model.encoders.vision import build_vision, vision_arguments
 from moai.model.host.loading import check_frozen, host_hashes, load_host
 
-__all__ = ["host_hashes", "load_host", "load_run", "save_run", "save_tensors", "write_manifest"]
+__all__ = ["host_hashes", "load_host", "load_run", "save_adapters", "save_run", "save_tensors", "write_manifest"]
 WEIGHTS = "moai.safetensors"
 VISION = "vision.safetensors"  # only of an encoder with random weights, which no reference names
 MANIFEST = "manifest.json"
@@ -48,12 +49,24 @@ def save_run(model, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
     model.config.host = {**(model.config.host or {}), "attention": attention_implementation(model.host.config)}
-    model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
-    save_tensors({name: p.detach() for name, p in model.adapter_parameters().items()}, folder / WEIGHTS)
     if model.config.vision["kind"] == "encoder" and model.config.vision.get("reference") is None:
         save_tensors(model.images.vision.body.state_dict(), folder / VISION)
+    save_adapters(model.config, {name: p.detach() for name, p in model.adapter_parameters().items()}, folder)
+
+
+def save_adapters(config: MoaiConfig, adapters: dict[str, torch.Tensor], folder: str | Path) -> None:
+    """Write the configuration, the adapters and the manifest of all that the folder then holds.
+
+    Args:
+        config: of the model that the adapters are of.
+        adapters: name -> tensor, as ``adapter_parameters`` of that model names them.
+        folder: it has to exist.
+    """
+    folder = Path(folder)
+    config.save_pretrained(folder)
+    save_tensors(adapters, folder / WEIGHTS)
     write_manifest(folder)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from moai.errors import RecipeError, nearest
-from moai.recipe.places import find_recipe
+from moai.recipe.places import find_base, find_recipe
 from moai.recipe.yaml_file import kind_of, parse_yaml, read_yaml
 
 if TYPE_CHECKING:
@@ -86,12 +86,8 @@ def split_override(override: str) -> tuple[str, str]:
 
 def _read_base(path: Path, base_name: Any) -> dict[str, Any]:
     if not isinstance(base_name, str):
-        raise RecipeError(f"{path}: 'extends' must name one file, not {kind_of(base_name)}")
-    base = path.parent / base_name
-    if not base.is_file():
-        siblings = [item.name for item in path.parent.glob("*.yaml") if item != path]
-        raise RecipeError(f"{path} extends '{base_name}', which is not there{nearest(base_name, siblings)}")
-    data = read_yaml(base)
+        raise RecipeError(f"{path}: 'extends' must name one recipe, not {kind_of(base_name)}")
+    data = read_yaml(find_base(path, base_name))
     if "extends" in data:
         raise RecipeError(
             f"{path} extends '{base_name}', which extends '{data['extends']}'; only one level is allowed: "

@@ -1,4 +1,4 @@
-"""Find recipes by name: in ``./recipes`` first, then among those that are installed with moai.
+"""Find recipes by name: in ``./recipes`` first, then among those that moai and its plugins registered.
 
 Knows: folders and names, not what a recipe holds. A name is a file's path below one of these folders without
 ``.yaml``: ``quickstart``, ``ablations/step2-only``. A name that is both a user's and moai's means the user's.
@@ -7,10 +7,11 @@ Knows: folders and names, not what a recipe holds. A name is a file's path below
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from moai.errors import RecipeError, nearest
+from moai.our_plugins import how_to_install
+from moai.plugins import registry
 
 FOLDER = Path("recipes")  # the user's own, in the working folder
 SUFFIXES = (".yaml", ".yml")
@@ -28,11 +29,30 @@ def find_recipe(path_or_name: str | Path) -> Path:
     if not _is_name(path):
         beside = [str(item) for item in sorted(path.parent.glob("*.yaml"))]
         raise RecipeError(f"no recipe at {path}{nearest(str(path), beside) if beside else _nearest(path.stem)}")
-    for folder in places():
-        found = folder / f"{path}.yaml"
-        if found.is_file():
-            return found
-    raise RecipeError(f"no recipe '{path.as_posix()}' {_where()}{_nearest(path.as_posix())}")
+    name = path.as_posix()
+    own = FOLDER / f"{path}.yaml"
+    if own.is_file():
+        return own
+    if name in registry().recipes:
+        return registry().recipes[name]
+    if (install := how_to_install("recipe", name)) is not None:
+        raise RecipeError(f"the recipe '{name}' comes with a plugin that is not installed; {install}")
+    raise RecipeError(f"no recipe '{name}' {_where()}{_nearest(name)}")
+
+
+def find_base(path: Path, base: str) -> Path:
+    """Return the file that the recipe at ``path`` extends: one beside it, or else one that is found by name.
+
+    Raises:
+        RecipeError: no such file; the message has the nearest name.
+    """
+    beside = path.parent / base
+    if beside.is_file():
+        return beside
+    if _is_name(Path(base)):
+        return find_recipe(base)
+    siblings = [item.name for item in path.parent.glob("*.yaml") if item != path]
+    raise RecipeError(f"{path} extends '{base}', which is not there{nearest(base, siblings)}")
 
 
 def find_recipe_folder(path_or_name: str | Path) -> Path:
@@ -45,9 +65,11 @@ def find_recipe_folder(path_or_name: str | Path) -> Path:
     if _holds_recipes(path):
         return path
     if _is_name(path):
-        for folder in places():
-            if _holds_recipes(folder / path):
-                return folder / path
+        if _holds_recipes(FOLDER / path):
+            return FOLDER / path
+        for name, file in registry().recipes.items():
+            if PurePath(name).parent == path:
+                return file.parent
     known = {PurePath(name).parent.as_posix() for name in recipe_names()} - {"."}
     raise RecipeError(
         f"there are no recipes in {path}, neither here nor {_where()}; "
@@ -57,17 +79,8 @@ def find_recipe_folder(path_or_name: str | Path) -> Path:
 
 def recipe_names() -> list[str]:
     """Return the names of both places, sorted, each once."""
-    found = {item.relative_to(folder).with_suffix("") for folder in places() for item in folder.rglob("*.yaml")}
-    return sorted(name.as_posix() for name in found)
-
-
-def places() -> Iterator[Path]:
-    """Yield the folders in which names are looked up, those that exist, the user's own first."""
-    if FOLDER.is_dir():
-        yield FOLDER
-    shipped = shipped_folder()
-    if shipped is not None:
-        yield shipped
+    own = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml")}
+    return sorted({*own, *registry().recipes})
 
 
 def shipped_folder() -> Path | None:
@@ -86,7 +99,7 @@ def shipped_folder() -> Path | None:
 def _where() -> str:
     if shipped_folder() is None:
         return f"in ./{FOLDER} (moai's own come with an installation: in a clone, pip install -e .)"
-    return f"in ./{FOLDER} or among moai's own"
+    return f"in ./{FOLDER} or among those of moai and its plugins"
 
 
 def _nearest(name: str) -> str:

@@ -21,12 +21,9 @@ from PIL import Image
 from pydantic import Field
 
 import moai
-from moai.assets.cache import cache_dir
-from moai.assets.resolver import resolve
+from moai import Expert, Options
 from moai.errors import AssetError, ExpertError
-from moai.expert import Expert, Options
-from moai.perception.running.weights import identify
-from moai.perception.words.reading_order import reading_order
+from moai.plugin_api import cache_dir, identify, reading_order, resolve
 from moai.types import MAX_TEXT, Perception, TextLine
 
 DOWNLOAD = "download"

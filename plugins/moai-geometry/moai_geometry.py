@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import Field
 
 import moai
-from moai.expert import Expert, Options
+from moai import Expert, Options
 from moai.types import Box, Mask, Perception, Relation, describe
 
 GRID = 160  # cells along the longer side of the picture: contact is decided on it, and finer changes little

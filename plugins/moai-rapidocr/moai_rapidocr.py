@@ -20,11 +20,9 @@ from PIL import Image
 from pydantic import Field
 
 import moai
-from moai.assets.resolver import resolve
+from moai import Expert, Options
 from moai.errors import AssetError
-from moai.expert import Expert, Options
-from moai.perception.running.weights import identify
-from moai.perception.words.reading_order import reading_order
+from moai.plugin_api import identify, reading_order, resolve
 from moai.types import MAX_TEXT, Perception, TextLine
 
 BUNDLED = {

@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import Field
 
 import moai
-from moai.expert import Expert, Options
+from moai import Expert, Options
 from moai.types import Mask, Perception, Segment
 
 COLORS = {  # name -> anchors in sRGB; several where one name spans a wide range

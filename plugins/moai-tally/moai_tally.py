@@ -15,8 +15,8 @@ from PIL import Image
 from pydantic import Field
 
 import moai
-from moai.expert import Expert, Options
-from moai.perception.words.formatting import clean_label
+from moai import Expert, Options
+from moai.plugin_api import clean_label
 from moai.types import Perception, Segment, describe, merge_duplicates
 
 

@@ -6,6 +6,7 @@ import importlib
 import resource
 import subprocess
 import sys
+from types import ModuleType
 
 import click
 import pytest
@@ -41,8 +42,9 @@ def test_help_lists_every_command(run_cli):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_of_commands_says_what_the_commands_say(name, run_cli):
-    module, line = COMMANDS[name]
-    command = getattr(importlib.import_module(module), module.rpartition(".")[2])
+    target, line = COMMANDS[name]
+    module, _, attribute = target.partition(":")
+    command = getattr(importlib.import_module(module), attribute)
     assert command.name == name
     assert command.short_help == line
     assert command.help.startswith(line)
@@ -56,6 +58,49 @@ def test_version(run_cli):
 def test_a_misspelt_command_names_the_nearest(run_cli):
     result = run_cli("trian", "x")
     assert result.exit_code == 2 and "no command 'trian'; did you mean 'train'?" in result.stderr
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    """The commands that plugins register in this test; none at first."""
+    table: dict[str, tuple[str, str]] = {}
+    monkeypatch.setattr("moai.plugins.load_commands", lambda: table)
+    return table
+
+
+def test_a_command_of_a_plugin_is_listed_and_imported_when_it_runs(run_cli, offered, monkeypatch):
+    module = ModuleType("barcodes")
+    module.read = click.Command("read-barcode", callback=lambda: click.echo("0110"), short_help="Read a barcode.")
+    offered["read-barcode"] = ("barcodes:read", "Read a barcode.")
+    assert "Read a barcode." in run_cli("--help").stdout
+    assert "did you mean 'read-barcode'" in run_cli("read-barcod").stderr
+    monkeypatch.setitem(sys.modules, "barcodes", module)
+    assert run_cli("read-barcode").stdout == "0110\n"
+    assert run_cli("read-barcode", "--debug").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("barcodes.gone:read", "the command 'read' cannot be imported (No module named 'barcodes'); update"),
+        ("json:gone", "the command 'read' cannot be imported"),
+        ("json:dumps", "the command 'read' is no click command at json:dumps; update or uninstall its plugin"),
+    ],
+)
+def test_a_broken_command_of_a_plugin_is_one_sentence(run_cli, offered, target, words):
+    offered["read"] = (target, "Read.")
+    result = run_cli("read")
+    assert result.exit_code == 1 and words in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_moais_own_commands_come_first(run_cli, offered):
+    offered["train"] = ("json:dumps", "Something else.")
+    assert "Something else." not in run_cli("--help").stdout and run_cli("train", "--help").exit_code == 0
+
+
+def test_a_command_whose_plugin_is_not_installed_names_it(run_cli, offered):
+    result = run_cli("import-official", "a", "b")
+    assert result.exit_code == 2 and "it comes with a plugin: pip install moai-official" in result.stderr
 
 
 def test_an_error_of_the_user_is_one_sentence_and_code_1(run_cli, failing):

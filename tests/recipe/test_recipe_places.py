@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from moai.errors import RecipeError
+from moai.plugins import load_registry
 from moai.recipe import places as recipe_places
 from moai.recipe.loading import resolve
 from moai.recipe.places import find_recipe, find_recipe_folder, recipe_names
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted(path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml"))
-NAMES = [path.with_suffix("").as_posix() for path in SHIPPED]
+FOLDERS = [ROOT / "recipes", *ROOT.glob("plugins/*/*/recipes")]
+SHIPPED = {path.relative_to(f).with_suffix("").as_posix(): path for f in FOLDERS for path in f.rglob("*.yaml")}
+NAMES = sorted(SHIPPED)
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +36,10 @@ def own(name: str, text: str = "") -> Path:
 
 
 def test_each_recipe_of_the_clone_is_found_by_its_name_anywhere():
-    assert len(NAMES) > 40 and recipe_names() == sorted(NAMES)
+    assert len(NAMES) > 40 and recipe_names() == NAMES
     for name in NAMES:
         found = find_recipe(name)
-        assert found.samefile(ROOT / "recipes" / f"{name}.yaml")
+        assert found.samefile(SHIPPED[name])
         assert resolve(found)["name"] == found.stem  # what it extends is there too
 
 
@@ -72,7 +74,8 @@ def test_an_unknown_name_gets_the_nearest_of_both_places():
     for given, meant in near.items():
         with pytest.raises(RecipeError) as caught:
             find_recipe(given)
-        assert str(caught.value) == f"no recipe '{given}' in ./recipes or among moai's own; did you mean '{meant}'?"
+        where = "in ./recipes or among those of moai and its plugins"
+        assert str(caught.value) == f"no recipe '{given}' {where}; did you mean '{meant}'?"
     with pytest.raises(RecipeError, match="known: ablations-guided/.., ablations-scenes/.., ablations/.., barcodes"):
         find_recipe("xyz")
 
@@ -84,10 +87,11 @@ def test_a_missing_file_gets_the_nearest_beside_it():
 
 
 def test_folders_are_found_by_name_as_well():
-    moais = find_recipe_folder("ablations-scenes")
-    assert moais.samefile(ROOT / "recipes" / "ablations-scenes")
-    own("ablations-scenes/mine")
-    assert find_recipe_folder("ablations-scenes") == Path("recipes/ablations-scenes")
+    assert find_recipe_folder("ablations-scenes").samefile(SHIPPED["ablations-scenes/scenes-without-tally"].parent)
+    moais = find_recipe_folder("ablations-guided")
+    assert moais.samefile(ROOT / "recipes" / "ablations-guided")
+    own("ablations-guided/mine")
+    assert find_recipe_folder("ablations-guided") == Path("recipes/ablations-guided")
     Path("ablations").mkdir()  # of results, say; it holds no recipes and is in nobody's way
     assert find_recipe_folder("ablations").samefile(ROOT / "recipes" / "ablations")
     Path("ablations/one.yaml").write_text("")
@@ -99,10 +103,10 @@ def test_a_file_of_the_clone_gets_its_name_outside():
         find_recipe("recipes/quickstart.yaml")
 
 
-@pytest.mark.parametrize("given", ["ablation-scenes", "recipes/ablations-scenes", "setup.yaml"])
+@pytest.mark.parametrize("given", ["ablation-guided", "recipes/ablations-guided", "setup.yaml"])
 def test_an_unknown_folder_gets_the_nearest(given):
     Path("setup.yaml").write_text("")  # a file is no folder
-    hint = "known: ablations, ablations-guided" if given == "setup.yaml" else "did you mean 'ablations-scenes'"
+    hint = "known: ablations, ablations-guided" if given == "setup.yaml" else "did you mean 'ablations-guided'"
     with pytest.raises(RecipeError, match=f"there are no recipes in {given}, neither .*{hint}"):
         find_recipe_folder(given)
 
@@ -116,7 +120,8 @@ def test_ablate_finds_moais_folders(run_cli, arguments):
 
 def test_where_moai_is_not_installed_the_error_says_so(monkeypatch):
     monkeypatch.setattr(recipe_places, "shipped_folder", lambda: None)
-    with pytest.raises(RecipeError, match=r"'quickstart' in ./recipes \(moai's own .* pip install -e \.\)$"):
+    monkeypatch.setattr(recipe_places, "registry", load_registry)
+    with pytest.raises(RecipeError, match=r"'quickstart' in ./recipes \(moai's own .* pip install -e \.\)"):
         find_recipe("quickstart")
 
 
@@ -127,7 +132,7 @@ def test_in_a_zip_file_there_are_none(tmp_path):
         for path in [*(ROOT / "moai").rglob("*.py"), *(ROOT / "recipes").rglob("*.*")]:
             name = path.relative_to(ROOT).as_posix()
             archive.write(path, name if name.startswith("moai/") else f"moai/{name}")
-    code = "import moai; from moai.training import recipe_places as r; print(moai.__file__, r.shipped_folder())"
+    code = "import moai; from moai.recipe import places as r; print(moai.__file__, r.shipped_folder())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "moai.zip")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "moai.zip" in done.stdout and done.stdout.split()[-1] == "None"

@@ -9,9 +9,6 @@ import torch
 
 import moai
 from moai.errors import PromptError
-from moai.harness.decoding import Decoding
-from moai.harness.engine import Engine
-from moai.harness.prompts import from_text
 from moai.training.build import build
 from moai.training.log import read_log
 from moai.training.memory_plan.plan import plan
@@ -124,18 +121,26 @@ def test_what_an_answer_rests_on_and_what_it_costs(family):
     assert len(weights[0][0]) == int((inputs["input_ids"] == augmented.model.config.image_token_id).sum())
 
 
-def test_benchmarks_with_any_number_of_pictures(family):
-    augmented = augmented_of(small(family))
-    red, blue, wide = tiny.picture("red"), tiny.picture("blue"), tiny.picture("green").resize((64, 32))
-    prompts = [from_text(QUESTION, [red]), from_text("Two: <image> and <image>?", [blue, wide]), from_text("None?")]
-    engine = Engine(augmented)
-    together = engine.generate(prompts, Decoding(4))
-    assert together == [engine.generate([prompt], Decoding(4))[0] for prompt in prompts]
-    scores = engine.loglikelihood(prompts, ["red"] * 3)
-    single = [engine.loglikelihood([prompt], ["red"])[0].logprob for prompt in prompts]
-    assert [score.logprob for score in scores] == pytest.approx(single, abs=1e-3)
+def test_gates_can_be_moved_by_solved_samples(family, monkeypatch):
+    import moai.evaluation.rerouting as rerouting
+
+    augmented, samples = augmented_of(small(family)), tiny.dataset("validation")[:3]
+    monkeypatch.setattr(rerouting, "exact_match", lambda answer, expected: True)
+    perceptions = {sample.image_id: tiny.seen(sample.answer) for sample in samples}
+    record = rerouting.build_record(augmented, samples, perceptions, batch_size=2, max_new_tokens=1)
+    assert record.gradients.isfinite().all() and record.gradients.abs().amax(dim=(1, 2, 3)).min() > 0
+    image, plain = [tiny.picture("red")], [tiny.seen("red circle")]
+    before = augmented.gate_weights(image, [QUESTION], plain)
+    with rerouting.rerouted(augmented, rerouting.Rerouting(record, 2, 3.0)):
+        moved = augmented.gate_weights(image, [QUESTION], plain)
+    assert abs(moved[2][1] - before[2][1]).max() > 1e-3
+
+
+def test_a_prompt_says_where_each_picture_stands(family):
+    processor = augmented_of(small(family)).processor
+    pictures = [tiny.picture("red"), tiny.picture("blue")]
     with pytest.raises(PromptError, match="1 image placeholders for 2 images"):
-        augmented.processor.place([augmented.processor.prompt_ids(QUESTION)], [[red, blue]])
+        processor.place([processor.prompt_ids(QUESTION)], [pictures])
 
 
 # Commands ---------------------------------------------------------------------------------------------------------

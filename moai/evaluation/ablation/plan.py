@@ -13,7 +13,7 @@ from typing import Any
 
 from moai.errors import RecipeError, nearest
 from moai.recipe.loading import merge, resolve, validate
-from moai.recipe.places import find_recipe_folder
+from moai.recipe.places import find_base, find_recipe_folder
 from moai.recipe.schema import Recipe
 from moai.recipe.yaml_file import read_yaml
 
@@ -75,7 +75,7 @@ def _base_of(files: Mapping[str, Path]) -> Path:
         extended = read_yaml(path).get("extends")
         if not isinstance(extended, str):
             raise RecipeError(f"{path} extends nothing; an ablation extends the recipe it is compared with")
-        bases.setdefault((path.parent / extended).resolve(), name)
+        bases.setdefault(find_base(path, extended).resolve(), name)
     if len(bases) > 1:
         first, second = list(bases.items())[:2]
         raise RecipeError(
@@ -83,8 +83,6 @@ def _base_of(files: Mapping[str, Path]) -> Path:
             "ablations of one table extend one recipe: move them into folders of their own"
         )
     [base] = bases
-    if not base.is_file():
-        raise RecipeError(f"the ablations extend {base.name}, which is not in {base.parent}")
     return base
 
 

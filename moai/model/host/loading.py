@@ -42,9 +42,12 @@ def load_host(
             quantisation, or bitsandbytes missing.
     """
     # Imported here: the import runs our own registration, which needs this module whole.
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
+
+    from moai.model.config import import_host
 
     folder = resolve_host(reference, revision)
+    import_host(PreTrainedConfig.get_config_dict(folder)[0].get("model_type"))
     config = AutoConfig.from_pretrained(folder)
     check_configuration(config, str(reference))
     check_vision(config, str(reference), own_vision)

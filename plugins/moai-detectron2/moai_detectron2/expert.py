@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-import moai.expert
+import moai
 from moai.errors import AssetError, ExpertError, nearest
-from moai.perception.running.weights import identify
+from moai.plugin_api import identify
 from moai.types import Perception
 from moai_detectron2.segments import Names, segments, with_scores
 from moai_detectron2.weights import FOLDER, PUBLISHED, ZOO, fill, locate
@@ -28,7 +28,7 @@ ELONGATED = 16  # sides at most this to 1: detectron2 scales the long side to a 
 INSTALL = "pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2"
 
 
-class PanopticFPN(moai.expert.Expert):
+class PanopticFPN(moai.Expert):
     """Things and stuff of COCO by Panoptic FPN."""
 
     name = "panoptic-fpn"
@@ -41,7 +41,7 @@ class PanopticFPN(moai.expert.Expert):
     memory = 900_000_000  # measured with ResNet-50 at 1067 x 800
     by_default: ClassVar[bool] = False  # runs when it is named: detectron2 is installed for other reasons too
 
-    class Options(moai.expert.Options):
+    class Options(moai.Options):
         config: str = "panoptic_fpn_R_50_3x"
         """Name in detectron2's model zoo (panoptic_fpn_R_50_1x, _R_50_3x, _R_101_3x), or the path of a YAML file."""
         weights: str = PUBLISHED

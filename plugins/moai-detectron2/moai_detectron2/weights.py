@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moai.assets.cache import status
-from moai.assets.resolver import resolve
 from moai.errors import AssetError
+from moai.plugin_api import resolve, status
 
 if TYPE_CHECKING:
     import torch

@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moai.assets.cache import status
-from moai.assets.resolver import resolve
 from moai.errors import AssetError
-from moai.perception.running.weights import identify
+from moai.plugin_api import identify, resolve, status
 
 if TYPE_CHECKING:
     import torch

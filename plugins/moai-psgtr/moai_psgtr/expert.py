@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-import moai.expert
+import moai
 from moai.errors import ExpertError
-from moai.perception.running.weights import identify
+from moai.plugin_api import identify
 from moai.types import Box, Mask, Perception, Relation, Segment
 from moai_psgtr.checkpoint import PUBLISHED, SHA256, build, locate
 from moai_psgtr.names import CLASSES, PREDICATES, is_thing
@@ -24,7 +24,7 @@ from moai_psgtr.triplets import Rules, Thing, Triplet, areas, choose, queries_of
 MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB from 0 to 255, as published
 
 
-class PSGTR(moai.expert.Expert):
+class PSGTR(moai.Expert):
     """Relations between objects, of 56 predicates and 133 classes."""
 
     name = "psgtr"
@@ -36,7 +36,7 @@ class PSGTR(moai.expert.Expert):
     weights = f"Hugging Face space ECCV2022/PSG, 532 MB, SHA-256 {SHA256[:12]}...; or the option weights"
     by_default: ClassVar[bool] = False  # runs when it is named: half a gigabyte to download
 
-    class Options(moai.expert.Options):
+    class Options(moai.Options):
         weights: str = PUBLISHED
         """"published": OpenPSG's checkpoint, downloaded once and compared with its hash; or the path of a checkpoint
         (.pth or .safetensors), or a file on the hub as `owner/name/file`."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from moai.assets.cache import cache_dir
+from moai.plugin_api import cache_dir
 
 log = logging.getLogger("moai")
 

@@ -18,10 +18,9 @@ from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
-import moai.expert
-from moai.assets.resolver import resolve
+import moai
 from moai.errors import AssetError, ExpertError
-from moai.perception.running.weights import identify
+from moai.plugin_api import identify, resolve
 
 LONGEST = 16  # sides at most 16 to 1: engines scale the long side to a limit and would leave nothing of the short one
 SHORTEST = 16  # pixels
@@ -35,7 +34,7 @@ def versioned(number: str) -> str:
         return number
 
 
-class ModelOptions(moai.expert.Options):
+class ModelOptions(moai.Options):
     """Which weights, and in which precision."""
 
     model: str = ""
@@ -46,7 +45,7 @@ class ModelOptions(moai.expert.Options):
     """Precision of weights and activations; float16 needs a GPU."""
 
 
-class TransformersExpert(moai.expert.Expert):
+class TransformersExpert(moai.Expert):
     """Base of this package's experts: what `load` and `unload` do."""
 
     modules = ("transformers", "torch", "torchvision")

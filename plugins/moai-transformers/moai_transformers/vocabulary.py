@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from moai.errors import ExpertError, nearest
-from moai.perception.running.weights import identify
+from moai.plugin_api import identify
 from moai.types import MAX_TEXT
 from moai_transformers.coco import THINGS
 

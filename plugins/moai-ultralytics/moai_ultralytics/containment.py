@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
-from moai.assets.cache import cache_dir
 from moai.errors import AssetError
+from moai.plugin_api import cache_dir
 
 # Read by Ultralytics when it is imported.
 SWITCHES = {

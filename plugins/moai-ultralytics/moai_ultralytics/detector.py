@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, field_validator
 
-from moai.assets.resolver import resolve
+from moai import Expert, Options
 from moai.errors import AssetError, ExpertError
-from moai.expert import Expert, Options
-from moai.perception.running.weights import identify
+from moai.plugin_api import identify, resolve
 from moai.types import MAX_TEXT, Detection, Perception
 from moai_ultralytics.containment import contained
 

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from moai.assets.cache import cache_dir, publish
-from moai.assets.resolver import resolve
 from moai.errors import AssetError
-from moai.perception.running.weights import identify
+from moai.plugin_api import cache_dir, identify, publish, resolve
 
 BATCH = 128  # names at a time
 FORMAT = "moai-ultralytics text 1"

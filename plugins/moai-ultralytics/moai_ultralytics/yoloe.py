@@ -6,8 +6,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from moai.assets.resolver import resolve
 from moai.errors import AssetError, ExpertError, nearest
+from moai.plugin_api import resolve
 from moai_ultralytics.detector import Detector, DetectorOptions, require_kind
 
 

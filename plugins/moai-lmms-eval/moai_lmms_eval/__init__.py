@@ -1,0 +1,16 @@
+"""Public benchmarks through an evaluation harness: the adapter for lmms-eval.
+
+Knows: how lmms-eval finds models. The entry point ``lmms_eval.models`` names ``manifest``; everything else is imported
+when a benchmark starts. What does not need lmms-eval stands in ``prompts``, ``decoding``, ``sight`` and ``engine``.
+"""
+
+from __future__ import annotations
+
+
+def manifest():
+    """How lmms-eval comes to the model ``moai``: one class for text with pictures, one for conversations."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest(
+        "moai", simple_class_path="moai_lmms_eval.lmms.MoaiSimple", chat_class_path="moai_lmms_eval.lmms.MoaiChat"
+    )

@@ -1,0 +1,91 @@
+"""Prompts of benchmarks: where pictures stand, few-shot conversations, chain of thought and Raven's matrices."""
+
+import pytest
+import tiny
+from moai_lmms_eval.prompts import (
+    describe,
+    few_shot_messages,
+    from_messages,
+    from_text,
+    raven_prompts,
+    with_rationale,
+)
+
+from moai.errors import ImageError, PromptError
+
+RED, BLUE, GREEN = (tiny.picture(color) for color in ("red", "blue", "green"))
+
+
+def shape(prompt):
+    """The prompt in one line: roles, texts, and # for a picture."""
+    items = [(turn["role"][0], [item.get("text", "#") for item in turn["content"]]) for turn in prompt.turns]
+    return " | ".join(f"{role}: {''.join(texts)}" for role, texts in items)
+
+
+@pytest.mark.parametrize(
+    ("text", "images", "expected"),
+    [
+        ("What is it?", [RED], "u: #What is it?"),
+        ("What is it?", [RED, BLUE], "u: ##What is it?"),
+        ("First <image>, then <image>.", [RED, BLUE], "u: First #, then #."),
+        ("<image>What is it?", [RED], "u: #What is it?"),
+        ("The tag <image> is one word.", [RED, BLUE], "u: ##The tag <image> is one word."),
+        ("No picture, and <image> is a word.", [], "u: No picture, and <image> is a word."),
+        ("", [RED], "u: #"),
+    ],
+)
+def test_pictures_stand_at_their_markers_or_in_front(text, images, expected):
+    prompt = from_text(text, images)
+    assert shape(prompt) == expected
+    assert [image.getpixel((32, 32)) for image in prompt.images] == [image.getpixel((32, 32)) for image in images]
+
+
+def test_a_conversation_keeps_its_turns_and_the_order_of_its_pictures():
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "a "}, {"type": "image", "url": RED}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "red"}]},
+        {"role": "user", "content": [{"type": "image", "image": tiny.png(BLUE)}, {"type": "text", "text": " b"}]},
+    ]
+    prompt = from_messages(messages)
+    assert shape(prompt) == "s: Be brief. | u: a # | a: red | u: # b"
+    assert prompt.question == " b"
+    assert [image.getpixel((32, 32)) for image in prompt.images] == [(255, 0, 0), (0, 0, 255)]
+
+
+def test_examples_are_turns_that_are_answered():
+    messages = few_shot_messages([([RED], "color?", "red"), ([], "two?", "2")], [BLUE, GREEN], "colors?")
+    assert shape(from_messages(messages)) == "u: #color? | a: red | u: two? | a: 2 | u: ##colors?"
+
+
+@pytest.mark.parametrize(
+    ("messages", "error", "words"),
+    [
+        ([], PromptError, "nobody has asked"),
+        ([{"role": "assistant", "content": "yes"}], PromptError, "nobody has asked"),
+        ([{"role": "user", "content": [{"type": "video", "url": "a.mp4"}]}], PromptError, "shows video"),
+        ([{"role": "user", "content": [{"type": "image", "url": "none.png"}]}], ImageError, "does not exist"),
+    ],
+)
+def test_what_cannot_be_read_is_said(messages, error, words):
+    with pytest.raises(error, match=words):
+        from_messages(messages)
+
+
+def test_chain_of_thought_describes_the_last_pictures_and_keeps_them():
+    messages = few_shot_messages([([RED], "color?", "red")], [BLUE, GREEN], "colors?")
+    prompt = from_messages(messages)
+    first = describe(prompt)
+    assert shape(first) == "u: ##Introduce this picture in detail:"
+    assert [image.getpixel((32, 32)) for image in first.images] == [(0, 0, 255), (0, 128, 0)]
+    second = with_rationale(prompt, " A blue shape.\n")
+    assert shape(second) == "u: #color? | a: red | u: ##A blue shape. colors?"
+    assert second.images == prompt.images
+    assert describe(from_text("two?")).images == ()
+    assert shape(with_rationale(from_text("", [RED]), "Red.")) == "u: #Red. "
+
+
+def test_a_matrix_gives_one_prompt_per_candidate():
+    prompts = raven_prompts([RED, RED, BLUE], [BLUE, GREEN])
+    assert [shape(p) for p in prompts] == ["u: Here are three images:### The following image is:# Is it correct?"] * 2
+    assert [[image.getpixel((32, 32)) for image in p.images][3] for p in prompts] == [(0, 0, 255), (0, 128, 0)]

@@ -1,0 +1,137 @@
+"""The questions about a scene of `scenes`, with their answers: one word, or two for a figure or a place.
+
+Knows: wording, in English and in Korean. Korean questions have English answers, as the printed words are English and
+one set of answers is scored by one rule. A place or relation is asked for only where the arrangement leaves no doubt
+(`scene_layouts`); the answer's chances do not depend on the question's words, except that yes and no have a half each.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from moai_scenes.layouts import OPPOSITE, STEPS, open_pairs, shape_pairs, word_pairs
+from moai_scenes.plan import Scene
+from moai_scenes.words import COLORS, KOREAN, NUMBERS, PLACES, SHAPES, in_korean
+
+KINDS = ("existence", "position", "count", "relation", "text", "text_relation")
+
+
+class Question(NamedTuple):
+    """``wordings`` maps a language to what may be asked in it; all mean the same."""
+
+    kind: str
+    wordings: dict[str, tuple[str, ...]]
+    answer: str
+
+
+def ask(scene: Scene, rng: random.Random) -> list[Question]:
+    """All questions about a scene: two each of existence, position and relation, one to each word, and two more."""
+    questions = [
+        _existence(rng.choice(scene.figures).name, "yes"),
+        _existence(_absent(scene, rng), "no"),
+        _place(scene),
+        _side(scene, rng),
+        _count(scene),
+        _open_relation(scene, rng),
+        _yes_no_relation(scene, rng),
+        *_texts(scene),
+        _text_relation(scene, rng),
+    ]
+    return questions
+
+
+def word_question(question: Question, language: str, rng: random.Random) -> str:
+    """One of the wordings."""
+    return rng.choice(question.wordings[language])
+
+
+def _existence(name: str, answer: str) -> Question:
+    article = "an" if name[0] in "aeiou" else "a"
+    english = (f"Is there {article} {name}?", f"Does the image show {article} {name}?")
+    return Question("existence", {"en": english, "ko": (f"{in_korean(name)}이 있나요?",)}, answer)
+
+
+def _absent(scene: Scene, rng: random.Random) -> str:
+    """A name that is not there: mostly a colour and a shape that both are, else one of the two."""
+    there = {(figure.color, figure.shape) for figure in scene.figures}
+    colors, shapes = ({pair[k] for pair in there} for k in (0, 1))
+    absent = [(c, s) for c in COLORS for s in SHAPES if (c, s) not in there and (c in colors or s in shapes)]
+    both = [(c, s) for c, s in absent if c in colors and s in shapes]
+    return " ".join(rng.choice(both if both and rng.random() < 0.7 else absent))
+
+
+def _place(scene: Scene) -> Question:
+    cell = scene.asked[0]
+    name = scene.at(cell).name
+    english = (f"Where is the {name}?", f"In which part of the image is the {name}?")
+    return Question("position", {"en": english, "ko": (f"{in_korean(name)}은 어디에 있나요?",)}, PLACES[cell])
+
+
+def _side(scene: Scene, rng: random.Random) -> Question:
+    row, column = divmod(scene.asked[1], 3)
+    name = scene.at(scene.asked[1]).name
+    korean = f"{in_korean(name)}은"
+    if rng.random() < 0.5:
+        english, korean = (
+            f"Is the {name} on the left, in the center or on the right?",
+            f"{korean} 왼쪽, 가운데, 오른쪽 중",
+        )
+        answer = ("left", "center", "right")[column]
+    else:
+        english, korean = f"Is the {name} at the top, in the center or at the bottom?", f"{korean} 위, 가운데, 아래 중"
+        answer = ("top", "center", "bottom")[row]
+    return Question("position", {"en": (english,), "ko": (f"{korean} 어디에 있나요?",)}, answer)
+
+
+def _count(scene: Scene) -> Question:
+    wanted = scene.counted
+    count = sum(wanted in (figure.color, figure.shape) for figure in scene.figures)
+    many, korean = (
+        (f"{wanted}s", KOREAN[wanted]) if wanted in SHAPES else (f"{wanted} shapes", f"{KOREAN[wanted]} 도형")
+    )
+    english = (f"How many {many} are there?", f"How many {many} are in the image?")
+    return Question("count", {"en": english, "ko": (f"{korean}은 몇 개인가요?",)}, NUMBERS[count])
+
+
+def _open_relation(scene: Scene, rng: random.Random) -> Question:
+    pair = rng.choice(open_pairs(scene.layout))
+    name = scene.at(pair.object).name
+    english = (f"What shape is {pair.predicate} the {name}?", f"Which shape is {pair.predicate} the {name}?")
+    korean = f"{in_korean(name)}의 {KOREAN[pair.predicate]}에 어떤 도형이 있나요?"
+    return Question("relation", {"en": english, "ko": (korean,)}, scene.at(pair.subject).name)
+
+
+def _yes_no_relation(scene: Scene, rng: random.Random) -> Question:
+    pair = rng.choice(shape_pairs(scene.layout))
+    answer = rng.choice(("yes", "no"))
+    predicate = pair.predicate if answer == "yes" else _wrong(pair.predicate, rng)
+    subject, object_ = scene.at(pair.subject).name, scene.at(pair.object).name
+    korean = f"{in_korean(subject)}은 {in_korean(object_)}의 {KOREAN[predicate]}에 있나요?"
+    return Question("relation", {"en": (f"Is the {subject} {predicate} the {object_}?",), "ko": (korean,)}, answer)
+
+
+def _wrong(predicate: str, rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return OPPOSITE[predicate]
+    return rng.choice([other for other in STEPS if other not in (predicate, OPPOSITE[predicate])])
+
+
+def _texts(scene: Scene) -> Iterator[Question]:
+    words = sorted(scene.words, key=lambda word: word.cell)
+    if len(words) == 1:
+        english = ("What word is written in the image?", "What does the text say?")
+        yield Question("text", {"en": english, "ko": ("어떤 단어가 적혀 있나요?",)}, words[0].text)
+        return
+    for word, which in zip(words, ("upper", "lower"), strict=True):
+        english = (f"What is the {which} word?", f"What does the {which} text say?")
+        yield Question("text", {"en": english, "ko": (f"{KOREAN[which]} 단어는 무엇인가요?",)}, word.text)
+
+
+def _text_relation(scene: Scene, rng: random.Random) -> Question:
+    pair = rng.choice(word_pairs(scene.layout))
+    name = scene.at(pair.object).name
+    english = (f"What word is {pair.predicate} the {name}?", f"Which word is {pair.predicate} the {name}?")
+    korean = f"{in_korean(name)}의 {KOREAN[pair.predicate]}에 어떤 단어가 있나요?"
+    return Question("text_relation", {"en": english, "ko": (korean,)}, scene.at(pair.subject).text)

@@ -1,0 +1,138 @@
+"""`scenes`: drawn figures and printed words over photographs and textures, with questions and ground truth.
+
+Knows: splits, numbers of scenes, and where pictures lie on disk. What a scene shows is drawn in `plan`, its
+pixels in `render`, its questions in `questions`. The same seed gives the same scenes and questions on every
+machine; the bytes of a picture also depend on the versions of Pillow, matplotlib and scikit-image, which are a part of
+the folder's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable
+from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from moai.errors import AssetError, RecipeError, nearest
+from moai.plugin_api import cache_dir, replacing, status
+from moai.types import Perception, Sample
+from moai_scenes.backdrops import folder as backdrop_folder
+from moai_scenes.backdrops import sources
+from moai_scenes.plan import Scene, plan_scene
+from moai_scenes.questions import ask, word_question
+from moai_scenes.render import render
+from moai_scenes.truth import truth_of
+from moai_scenes.words import SPLITS
+
+VERSION = 1  # of the generator: raise it when a picture, a question or an answer may change
+IMAGES = {"train": 2000, "validation": 300, "test": 500, "validation-unseen": 300, "test-unseen": 500}
+
+
+def scenes(
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    images: int | None = None,
+    folder: str | Path | None = None,
+    korean: float = 0.1,
+    both_ways: bool = False,
+    counts: bool = False,
+) -> list[Sample]:
+    """Return the questions of one split, scene by scene, and draw the pictures they need that are not on disk yet.
+
+    Args:
+        split: ``"train"``, ``"validation"``, ``"test"``, ``"validation-unseen"``, ``"test-unseen"``; the words of the
+            last two are printed in no other split. Arrangements and backgrounds of train, validation and test differ.
+        limit: draw at most this many questions at random without replacement; a larger limit contains a smaller one.
+        seed: of the scenes, and of that draw.
+        images: how many scenes; more contain fewer. By default `IMAGES`.
+        folder: where the pictures are kept; without it, ``scenes`` in moai's cache. About 30 kB each.
+        korean: share of the questions that are asked in Korean.
+        both_ways: the ground truth says "a is left of b" and "b is right of a", not the first alone.
+        counts: the ground truth also says how many figures share a colour or a shape.
+
+    Raises:
+        RecipeError: unknown split, or a number that is out of its range.
+        AssetError: scikit-image's pictures or the fonts are not there, or the folder cannot be written.
+    """
+    images = _check(split, limit, images, korean)
+    backdrop_folder()  # a missing package is an error now, not after the planning
+    names = sources(split)
+    plans = [plan_scene(split, index, seed, names) for index in range(images)]
+    root = Path(folder).expanduser() if folder is not None else cache_dir() / "scenes"
+    place = root / f"v{VERSION}-{_fingerprint()}" / f"{split}-{seed}"
+    samples = [
+        sample
+        for index, plan in enumerate(plans)
+        for sample in _samples(plan, split, seed, index, place, korean, truth_of(plan, both_ways, counts))
+    ]
+    if limit is not None:
+        samples = _draw(samples, limit, seed)
+    _render_missing(place, plans, {int(sample.image_id.rpartition("/")[2]) for sample in samples})
+    return samples
+
+
+def _check(split: str, limit: int | None, images: int | None, korean: float) -> int:
+    if split not in SPLITS:
+        raise RecipeError(f"the data set scenes has no split '{split}'{nearest(split, SPLITS)}")
+    for name, value in (("limit", limit), ("images", images)):
+        if value is not None and value < 1:
+            raise RecipeError(f"scenes: {name} is {value}; give at least 1, or none")
+    if not 0 <= korean <= 1:
+        raise RecipeError(f"scenes: korean is {korean}; give a share between 0 and 1")
+    return IMAGES[split] if images is None else images
+
+
+def _samples(
+    plan: Scene, split: str, seed: int, index: int, place: Path, korean: float, truth: Perception
+) -> list[Sample]:
+    rng = random.Random(f"questions {split} {seed} {index}")
+    image_id = f"scenes/{split}/{seed}/{index:05d}"
+    samples = []
+    for number, question in enumerate(ask(plan, rng)):
+        language = "ko" if rng.random() < korean else "en"
+        wording = word_question(question, language, rng)
+        gloss = None if language == "en" else question.wordings["en"][0]
+        name, file = f"{image_id}/{number}", _file(place, index)
+        samples.append(Sample(name, file, image_id, wording, question.answer, question.kind, truth, language, gloss))
+    return samples
+
+
+def _file(place: Path, index: int) -> Path:
+    return place / f"{index:05d}.jpg"
+
+
+def _render_missing(place: Path, plans: list[Scene], wanted: Iterable[int]) -> None:
+    missing = [index for index in sorted(wanted) if not _file(place, index).is_file()]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with status(f"drawing {len(missing)} scenes into {place}") if len(missing) > 50 else nullcontext():
+            for index in missing:
+                with replacing(_file(place, index)) as part:
+                    part.write_bytes(render(plans[index]))
+    except OSError as error:
+        raise AssetError(
+            f"cannot write {place}: {error.strerror or error}; free some space, or give scenes another folder"
+        ) from error
+
+
+def _draw(samples: list[Sample], limit: int, seed: int) -> list[Sample]:
+    def rank(sample: Sample) -> bytes:
+        return hashlib.sha256(f"draw {seed}:{sample.id}".encode()).digest()
+
+    drawn = {sample.id for sample in sorted(samples, key=rank)[:limit]}
+    return [sample for sample in samples if sample.id in drawn]
+
+
+def _fingerprint() -> str:
+    versions = [f"{name} {_version(name)}" for name in ("pillow", "matplotlib", "scikit-image")]
+    return hashlib.sha256(" ".join(versions).encode()).hexdigest()[:8]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # installed in some other way, e.g. by a distribution that writes no metadata
+        return "unknown"
