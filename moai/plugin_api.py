@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from moai.evaluation.conditions import derange
     from moai.images import image_key
     from moai.model.host.loading import host_hashes
-    from moai.model.mixer.graft import MixerHook, locate
+    from moai.model.mixer.forward_context import locate
+    from moai.model.mixer.graft import MixerHook
     from moai.model.processor.chat_templates import chat_template
     from moai.model.run_folder import save_adapters
     from moai.perception.running.weights import identify
+    from moai.perception.words.formatting import clean_label
     from moai.perception.words.reading_order import reading_order
-    from moai.perception.words.verbalize import clean_label
     from moai.plugins import registry
 
 _HOMES = {
@@ -29,12 +30,12 @@ _HOMES = {
     "MixerHook": "moai.model.mixer.graft",
     "cache_dir": "moai.assets.cache",
     "chat_template": "moai.model.processor.chat_templates",
-    "clean_label": "moai.perception.words.verbalize",
+    "clean_label": "moai.perception.words.formatting",
     "derange": "moai.evaluation.conditions",
     "host_hashes": "moai.model.host.loading",
     "identify": "moai.perception.running.weights",
     "image_key": "moai.images",
-    "locate": "moai.model.mixer.graft",
+    "locate": "moai.model.mixer.forward_context",
     "publish": "moai.assets.cache",
     "reading_order": "moai.perception.words.reading_order",
     "registry": "moai.plugins",

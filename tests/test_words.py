@@ -51,7 +51,7 @@ WORDS = {  # as text anywhere: pattern -> what the field says
     r"\bupkeep\b": "maintenance",
     r"\bguide\b": "attention supervision",
     r"\bgloss\b": "question_translation",
-    r"\bthrough: prompt\b": "inject: prompt",
+    r"\binject: prompt\b": "inject: prompt",
 }
 NAMES = {  # common words, so only as names of functions, classes, their fields and recipe keys
     "take": "gather_tokens",
@@ -151,8 +151,8 @@ def test_what_remains_shrinks(holding):
     [
         ("the host sees for itself", ["sees"]),
         ("build_seeing(recipe)", ["build_seeing"]),
-        ("class KeptLinear(nn.Linear): ...", ["KeptLinear"]),
-        ("mixer: {sharpness: 4.0}", ["sharpness"]),
+        ("class CachedLinear(nn.Linear): ...", ["CachedLinear"]),
+        ("mixer: {qk_norm_scale: 4.0}", ["qk_norm_scale"]),
         ("@dataclass(slots=True)", []),
         ("latents start as slots", ["slots"]),
         ("CachedLinear, qk_norm_scale, a kept promise, guidelines", []),

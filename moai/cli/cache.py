@@ -43,8 +43,8 @@ def info(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(expert: str | None, older_than: str | None, yes: bool) -> None:
     """Drop perceptions; experts run again when they are needed. Downloaded assets stay."""
-    from moai.perception.cache.contents import existing_store, remove_damaged
     from moai.perception.cache import maintenance
+    from moai.perception.cache.contents import existing_store, remove_damaged
 
     age = None if older_than is None else _age(older_than)
     store = existing_store()
@@ -71,8 +71,8 @@ def verify() -> None:
     A damaged one is dropped, and made anew when it is needed next.
     """
     from moai.assets.cache import cache_dir
-    from moai.perception.cache.contents import existing_store
     from moai.perception.cache import maintenance
+    from moai.perception.cache.contents import existing_store
 
     earlier = maintenance.damaged_files(cache_dir() / "perceptions")
     store = existing_store()
@@ -82,7 +82,9 @@ def verify() -> None:
         if reason is not None:
             bad += 1
             show.warn(f"entry {key[:12]} was damaged and is dropped: {reason}")
-    whole = [path for path in maintenance.damaged_files(store.folder) if path not in earlier] if store is not None else []
+    whole = (
+        [path for path in maintenance.damaged_files(store.folder) if path not in earlier] if store is not None else []
+    )
     verdict = "the file was damaged as a whole" if whole else f"{bad} damaged" if bad else "all sound"
     click.echo(f"checked {checked} perceptions: {verdict}")
     if bad or whole:

@@ -135,7 +135,7 @@ def evaluate_and_ask(recipe: Recipe, run_dir: Path, clock: Clock) -> None:
     with clock.stage("ask"):
         samples = dataset_of(recipe, "test")
         sample = next((sample for sample in samples if sample.kind != "yes/no"), samples[0])
-        answer = augmented.ask(sample.image, sample.question)
-        click.echo(f"image:    {sample.image}")
-        print_answer(answer, str(sample.image), sample.question)
+        answer = augmented.ask(sample.images[0], sample.question)
+        click.echo(f"image:    {sample.images[0]}")
+        print_answer(answer, str(sample.images[0]), sample.question)
         click.echo(f"expected: {sample.answer}")

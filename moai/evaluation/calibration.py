@@ -48,7 +48,7 @@ def _bins(records: Sequence[Record], by: str) -> list[list[Record]]:
 
 
 def _bin(records: Sequence[Record], by: str, seed: int, resamples: int) -> dict[str, Any]:
-    on, off = ([exact_match(r.predictions[c], r.answer) for r in records] for c in ("on", "off"))
+    on, off = ([exact_match(r.predictions[c], r.accepted) for r in records] for c in ("on", "off"))
     images = [r.image_id for r in records]
     value, low, high = paired_difference(on, off, groups=images, seed=seed, resamples=resamples)
     return {

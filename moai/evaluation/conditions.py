@@ -64,7 +64,7 @@ def make_views(
         RecipeError: ``oracle``, and a sample has no ground truth.
         MoaiError: an image without a perception, or ``shuffled`` with fewer than two images.
     """
-    images = list(dict.fromkeys(sample.image_id for sample in samples))
+    images = list(dict.fromkeys(image for sample in samples for image in sample.image_ids))
     return {name: _view(name, images, samples, perceptions, reduced, seed) for name in conditions}
 
 
@@ -101,7 +101,11 @@ def _view(name, images: list[str], samples, perceptions, reduced, seed: int) -> 
 
 
 def _truths(samples: Sequence[Sample]) -> View:
-    truths = {sample.image_id: sample.truth for sample in samples}
+    truths = {
+        image: truth
+        for sample in samples
+        for image, truth in zip(sample.image_ids, sample.truths or [None] * len(sample.image_ids), strict=True)
+    }
     lacking = sorted(image for image, truth in truths.items() if truth is None)
     if lacking:
         raise RecipeError(

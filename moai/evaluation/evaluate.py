@@ -98,7 +98,7 @@ def evaluate_run(
     gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
     about = {"name": recipe.name, "data": data or recipe.data.name, "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
-    images = {sample.image_id: sample.image for sample in samples}
+    images = {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
     files = save_report(summary, records, folder, images=images, words=words_of(augmented, perceptions))
     journal.close()  # everything is written
     return Evaluation(summary, records, folder, files)
@@ -164,7 +164,7 @@ def perceive_views(
     """
     if set(conditions) <= {"off", "oracle"}:
         return {}, {}
-    count, reduced = len({sample.image_id for sample in samples}), {}
+    count, reduced = len({image for sample in samples for image in sample.image_ids}), {}
     with progress.bar("perceiving", count) as advance:
         perceptions = perceive_samples(augmented.perceiver, samples, advance)
     for expert in left_out(conditions):
@@ -177,7 +177,7 @@ def fingerprint(run: Path, samples: Sequence[Sample], *perceptions: Any) -> str:
     """Hash what decides the answers: the run's weights, the questions, and the perceptions."""
     manifest = run / "manifest.json"
     weights = manifest.read_bytes() if manifest.is_file() else b""
-    asked = [(s.id, s.image_id, s.question, s.answer, s.kind, s.language, s.truth) for s in samples]
+    asked = [(s.id, s.image_ids, s.conversation.turns, s.answers, s.kind, s.language, s.truths) for s in samples]
     return digest([weights, asked, *perceptions])
 
 

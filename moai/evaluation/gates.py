@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from moai.images import read_image
 from moai.types import Perception, Sample
 
 BINS = 20  # over [0, 1]
@@ -24,7 +23,7 @@ def sample_gates(
     """Make histograms of the gates' weights while evenly spaced questions are read with perception on.
 
     Args:
-        answerer: its ``gate_weights(images, questions, perceptions)`` gives layer -> weights of image tokens
+        answerer: its ``gate_weights(conversations, perceptions)`` gives layer -> weights of image tokens
             ``(N, 3)`` and of question tokens ``(M, 3)``.
         samples, perceptions: as for ``run_conditions``.
         batch_size: questions at a time.
@@ -42,8 +41,8 @@ def sample_gates(
     found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for start in range(0, len(chosen), batch_size):
         batch = chosen[start : start + batch_size]
-        given = [perceptions[s.image_id] for s in batch]
-        for layer, pair in weigh([read_image(s.image) for s in batch], [s.question for s in batch], given).items():
+        given = [[perceptions[image] for image in s.image_ids] for s in batch]
+        for layer, pair in weigh([s.conversation.prompt for s in batch], given).items():
             found.setdefault(layer, []).append(pair)
     if not found:
         return None

@@ -25,10 +25,17 @@ def normalize(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
-def exact_match(prediction: str, answer: str) -> bool:
-    """Return whether both are equal after ``normalize``; an answer of articles or signs alone is compared as it is."""
-    wanted = normalize(answer)
-    return normalize(prediction) == wanted if wanted else prediction.strip() == answer.strip()
+def exact_match(prediction: str, answers: str | Sequence[str]) -> bool:
+    """Return whether a prediction equals one of the answers after ``normalize``.
+
+    An answer of articles or signs alone is compared as it is.
+    """
+    given = normalize(prediction)
+    for answer in [answers] if isinstance(answers, str) else answers:
+        wanted = normalize(answer)
+        if given == wanted if wanted else prediction.strip() == answer.strip():
+            return True
+    return False
 
 
 def bootstrap_interval(

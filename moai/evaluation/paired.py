@@ -14,7 +14,7 @@ from moai.errors import MoaiError, RecipeError
 from moai.evaluation.conditions import View, derange, expand_conditions, left_out, make_views
 from moai.images import read_image
 from moai.perception.words.verbalize import verbalize
-from moai.types import Perception, Sample, describe
+from moai.types import Conversation, Perception, Sample, describe, merge
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,14 +28,13 @@ Metric = Callable[[str, str], float]  # prediction, answer -> a score in [0, 1]
 class Answerer(Protocol):
     """Define what ``run_conditions`` calls of a model.
 
-    Where it also has ``token_counts(questions, perceptions, images)``, the records count the tokens of each answer.
+    Where it also has ``token_counts(conversations, perceptions)``, the records count the tokens of each answer.
     """
 
-    def answer_batch(
+    def answer(
         self,
-        images: list[Image],
-        questions: list[str],
-        perceptions: list[Perception | None],
+        conversations: Sequence[Conversation],
+        perceptions: Sequence[Sequence[Perception | None]],
         max_new_tokens: int = 8,
     ) -> list[str]: ...
 
@@ -45,7 +44,7 @@ class Record:
     """Hold one question with its answer under every condition."""
 
     id: str
-    image_id: str
+    image_id: str  # of several images joined by " + "; empty without any
     kind: str
     question: str
     answer: str
@@ -57,6 +56,12 @@ class Record:
     scores: dict[str, float] = field(default_factory=dict)  # condition -> the data set's own metric, if it has one
     tokens: dict[str, dict[str, int]] = field(default_factory=dict)  # condition -> prompt, auxiliary, words
     confidence: dict[str, float] | None = None  # mean and least score of the findings; None without any
+    answers: list[str] = field(default_factory=list)  # further accepted answers, where there are any
+
+    @property
+    def accepted(self) -> list[str]:
+        """All accepted answers."""
+        return [self.answer, *self.answers]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON types."""
@@ -109,7 +114,9 @@ def run_conditions(
         raise MoaiError("there is no question to answer; check the split and its limit")
     views = make_views(conditions, samples, perceptions, reduced, seed)
     made_of = _RecordBuilder(
-        samples, perceptions, derange({s.image_id for s in samples}, seed) if "shuffled" in views else {}
+        samples,
+        perceptions,
+        derange({image for s in samples for image in s.image_ids}, seed) if "shuffled" in views else {},
     )
     records = {row["id"]: Record(**row) for row in (journal.rows if journal else ())}
     ordered = sorted(samples, key=lambda sample: len(sample.question))
@@ -138,15 +145,15 @@ def confidence(perception: Perception) -> dict[str, float] | None:
 
 def _answer(answerer, batch, views: Mapping[str, View], max_new_tokens: int, progress) -> dict[str, list[tuple]]:
     """Return condition -> per question its answer and its number of tokens."""
-    images, questions = _read_images(batch), [s.question for s in batch]
+    asked = _prompts(batch)
     count = getattr(answerer, "token_counts", None)
     answered: dict[str, list[tuple]] = {}
     for condition, view in views.items():
-        given = [view[s.image_id] for s in batch]
-        answers = answerer.answer_batch(images, questions, given, max_new_tokens=max_new_tokens)
+        given = [[view[image] for image in s.image_ids] for s in batch]
+        answers = answerer.answer(asked, given, max_new_tokens=max_new_tokens)
         if len(answers) != len(batch):
             raise MoaiError(f"the model gave {len(answers)} answers to {len(batch)} questions")
-        costs = count(questions, given, images) if count else [None] * len(batch)
+        costs = count(asked, given) if count else [None] * len(batch)
         answered[condition] = list(zip(answers, costs, strict=True))
         if progress is not None:
             progress(len(batch))
@@ -161,32 +168,43 @@ class _RecordBuilder:
     ) -> None:
         self.donors = donors
         self.alike = {image: _compare(perceptions[image], perceptions[donor]) for image, donor in donors.items()}
-        self.scores = {image: confidence(p) for image, p in perceptions.items()}
+        self.perceptions = perceptions
 
     def record(self, s: Sample, answered: Mapping[str, tuple], metric: Metric | None) -> Record:
         texts = {condition: text for condition, (text, _) in answered.items()}
+        alike = [self.alike[image] for image in s.image_ids if image in self.alike]
+        same = tuple(all(part) for part in zip(*alike, strict=True)) if alike else (None, None)
+        found = [self.perceptions[image] for image in s.image_ids if image in self.perceptions]
         return Record(
             s.id,
-            s.image_id,
+            " + ".join(s.image_ids),
             s.kind,
             s.question,
             s.answer,
             texts,
-            self.donors.get(s.image_id),
-            *self.alike.get(s.image_id, (None, None)),
+            " + ".join(self.donors[image] for image in s.image_ids) if alike else None,
+            *same,
             language=s.language,
-            scores={c: float(metric(text, s.answer)) for c, text in texts.items()} if metric else {},
+            scores={c: max(float(metric(text, a)) for a in s.answers) for c, text in texts.items()} if metric else {},
             tokens={c: cost for c, (_, cost) in answered.items() if cost},
-            confidence=self.scores.get(s.image_id),
+            confidence=confidence(merge(found)) if found else None,
+            answers=[answer for answer in s.answers if answer != s.answer],
         )
 
 
-def _read_images(batch: Sequence[Sample]) -> list[Image]:
+def _prompts(batch: Sequence[Sample]) -> list[Conversation]:
+    """What is asked, with every image read once for all conditions."""
     pictures: dict[str, Image] = {}
     for sample in batch:
-        if sample.image_id not in pictures:
-            pictures[sample.image_id] = read_image(sample.image)
-    return [pictures[sample.image_id] for sample in batch]
+        for name, image in zip(sample.image_ids, sample.images, strict=True):
+            if name not in pictures:
+                pictures[name] = read_image(image)
+    asked = []
+    for sample in batch:
+        prompt = sample.conversation.prompt
+        images = tuple(pictures[name] for name in sample.image_ids[: len(prompt.images)])
+        asked.append(Conversation(prompt.turns, images))
+    return asked
 
 
 def _compare(own: Perception, other: Perception) -> tuple[bool, bool]:

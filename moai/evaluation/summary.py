@@ -108,7 +108,7 @@ def split_groups(records: Sequence[Record]) -> dict[str, list[Record]]:
 def _group(records: Sequence[Record], conditions: Sequence[str], seed: int, resamples: int) -> dict[str, Any]:
     images = [r.image_id for r in records]
     settings = {"groups": images, "seed": seed, "resamples": resamples}
-    right = {c: [exact_match(r.predictions[c], r.answer) for r in records] for c in conditions}
+    right = {c: [exact_match(r.predictions[c], r.accepted) for r in records] for c in conditions}
     group: dict[str, Any] = {"n": len(records), "images": len(set(images))}
     group["accuracy"] = {c: _interval(values, accuracy_interval(values, **settings)) for c, values in right.items()}
     group["differences"] = {}

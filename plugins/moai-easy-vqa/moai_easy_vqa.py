@@ -82,7 +82,7 @@ def _read(root: Path) -> list[Sample]:
 
 def _sample(root: Path, index: int, row: Any) -> Sample:
     question, answer, image = row
-    return Sample(
+    return Sample.from_question(
         id=f"easy-vqa/{root.name}/{index}",
         image=root / "images" / f"{int(image)}.png",
         image_id=f"easy-vqa/{root.name}/{int(image)}",
@@ -93,9 +93,9 @@ def _sample(root: Path, index: int, row: Any) -> Sample:
 
 
 def _part(samples: list[Sample], *, validation: bool) -> list[Sample]:
-    images = _ranked({s.image_id for s in samples}, "validation")
+    images = _ranked({image for s in samples for image in s.image_ids}, "validation")
     held_out = set(images[: round(len(images) * VALIDATION_SHARE)])
-    return [s for s in samples if (s.image_id in held_out) == validation]
+    return [s for s in samples if (s.image_ids[0] in held_out) == validation]
 
 
 def _draw(samples: list[Sample], limit: int, seed: int) -> list[Sample]:

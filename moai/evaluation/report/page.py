@@ -77,7 +77,7 @@ def plain(value: Any) -> Any:
 
 def _example(record: Record, images: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
     answers = [
-        {"condition": c, "text": text, "right": exact_match(text, record.answer)}
+        {"condition": c, "text": text, "right": exact_match(text, record.accepted)}
         for c, text in record.predictions.items()
     ]
     return {
@@ -125,8 +125,8 @@ def _pick(records: Sequence[Record], right: str, wrong: str, most: int) -> list[
         r
         for r in records
         if {right, wrong} <= set(r.predictions)
-        and exact_match(r.predictions[right], r.answer)
-        and not exact_match(r.predictions[wrong], r.answer)
+        and exact_match(r.predictions[right], r.accepted)
+        and not exact_match(r.predictions[wrong], r.accepted)
     ]
     found.sort(key=lambda r: (_fall(r, wrong, right), -_mean_score(r), r.id))
     shown: dict[str, int] = {}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from moai.assets.cache import cache_dir
-from moai.perception.cache.store import Store, default_store
 from moai.perception.cache.maintenance import damaged_files, shares
+from moai.perception.cache.store import Store, default_store
 
 
 def existing_store() -> Store | None:

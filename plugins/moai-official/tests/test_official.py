@@ -15,7 +15,6 @@ from moai.errors import CheckpointError
 from moai.model.encoders.compressor import Compressor
 from moai.model.mixer.mixer import Mixer
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.recipe.schema import OFFICIAL, MixerSection
 
 IMAGE, TOKENS = published.WORDS, published.SIDE**2
 PIXELS = published.SIDE * published.PATCH

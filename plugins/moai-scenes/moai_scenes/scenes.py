@@ -70,7 +70,7 @@ def scenes(
     ]
     if limit is not None:
         samples = _draw(samples, limit, seed)
-    _render_missing(place, plans, {int(sample.image_id.rpartition("/")[2]) for sample in samples})
+    _render_missing(place, plans, {int(sample.image_ids[0].rpartition("/")[2]) for sample in samples})
     return samples
 
 
@@ -94,9 +94,10 @@ def _samples(
     for number, question in enumerate(ask(plan, rng)):
         language = "ko" if rng.random() < korean else "en"
         wording = word_question(question, language, rng)
-        gloss = None if language == "en" else question.wordings["en"][0]
+        translation = None if language == "en" else question.wordings["en"][0]
         name, file = f"{image_id}/{number}", _file(place, index)
-        samples.append(Sample(name, file, image_id, wording, question.answer, question.kind, truth, language, gloss))
+        about = (question.answer, question.kind, truth, language, translation)
+        samples.append(Sample.from_question(name, file, image_id, wording, *about))
     return samples
 
 
