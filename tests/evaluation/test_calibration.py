@@ -74,7 +74,7 @@ class Gated:
 def test_gate_histograms_are_shares_per_layer_stream_and_module():
     file = io.BytesIO()
     Image.new("RGB", (4, 4)).save(file, "PNG")
-    samples = [Sample(str(i), file.getvalue(), "i", "q?", "x", "color") for i in range(130)]
+    samples = [Sample.from_question(str(i), file.getvalue(), "i", "q?", "x", "color") for i in range(130)]
     found = sample_gates(Gated(), samples, {"i": None})
     assert found["questions"] == 44 and [layer["layer"] for layer in found["layers"]] == [0, 8]
     last = found["layers"][1]
