@@ -27,7 +27,7 @@ from moai.model.analysis.attribution import Attribution, Trace
 from moai.model.arguments import OPTIONAL, answer_positions, kept_logits, prompt_positions, takes
 from moai.model.config import MoaiConfig
 from moai.model.encoders.auxiliary import Auxiliary, AuxiliaryEncoder
-from moai.model.encoders.image_input import EncoderImages, HostImages, ImageInput, Prompt
+from moai.model.encoders.image_input import ENCODED, EncoderImages, HostImages, ImageInput, Prompt
 from moai.model.encoders.vision import VisionEncoder, build_vision, vision_arguments, without_memory
 from moai.model.generation import Generation
 from moai.model.host.checks import cache_keyword, check_host, embedding_factors
@@ -293,7 +293,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         prompt_mask = prompt_positions(prompt_mask, attention_mask, labels, input_ids, past, window)
         trace = Trace(list(map(int, self.mixers))) if return_attribution else None
         prompt = self._prompt(input_ids, inputs_embeds, prompt_mask)
-        given = self.images.host_inputs(prompt, pixel_values, image_features, image_keep)
+        encoded = kwargs.get(ENCODED) if image_features is None else image_features
+        given = self.images.host_inputs(prompt, pixel_values, encoded, image_keep)
         aux = Auxiliary(aux_states, aux_states_mask, aux_sources)
         if aux_input_ids is not None and aux_states is None:
             words = (aux_input_ids, aux_attention_mask)
