@@ -29,8 +29,8 @@ def _prefill(shape: str, rows: int, image: int, prompt: int, repeats: int) -> li
     model, inputs = augmented(shape, image).fix_adapters(), batch(shape, rows, image, prompt, aux=128)
     ids = inputs["input_ids"]
     features = inputs["image_features"] = model.images.encode(inputs.pop("pixel_values"), ids)
-    prompt = Prompt(ids, None, ids == model.config.image_token_id, None)
-    host, embeds = bare(shape), model.images.host_inputs(prompt, None, features, None)["inputs_embeds"]
+    window = Prompt(ids, None, ids == model.config.image_token_id, None)
+    host, embeds = bare(shape), model.images.host_inputs(window, None, features, None)["inputs_embeds"]
 
     def ours() -> None:
         model(**inputs, use_cache=True, logits_to_keep=1)

@@ -47,7 +47,7 @@ class Step:
         embedded, reached = [], []
         hooks = [
             self.model.get_input_embeddings().register_forward_hook(lambda m, a, out: embedded.append(out)),
-            self.model.images.vision.register_forward_hook(lambda m, a, out: reached.append(out)),
+            self.model.images.vision.register_forward_hook(lambda m, a, out: reached.append(out.patches)),
         ]
         output = self.model(**self.inputs)
         output.loss.backward()

@@ -65,9 +65,9 @@ def test_a_worse_score_of_the_data_sets_metric_comes_first():
 
 
 class Gated:
-    def gate_weights(self, images, questions, perceptions):
-        assert len(images) == len(questions) == len(perceptions)
-        image = np.tile([0.5, 0.3, 0.2], (4 * len(images), 1))
+    def gate_weights(self, conversations, perceptions):
+        assert [len(c.images) for c in conversations] == [len(given) for given in perceptions]
+        image = np.tile([0.5, 0.3, 0.2], (4 * len(conversations), 1))
         return {8: (image, image[:, ::-1]), 0: (image, image)}
 
 

@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).parents[3] / "recipes" / "ablations"
 BASE = """
 version: 1
 host: {reference: host}
-vision: {reference: eye}
+vision: {kind: encoder, reference: eye}
 compressor: {latents: 64, depth: 2}
 training: {step1: {steps: 40, routing: random_module}, step2: {steps: 160, routing: gates}, warmup: 20}
 """

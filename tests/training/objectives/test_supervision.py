@@ -103,8 +103,8 @@ def test_case_and_spaces_do_not_count(table):
 
 def built(**changes):
     mixer = {"null_token": True, "tie_qk_at_init": True, "qk_norm_scale": None, "question_context": True}
-    perception = {"style": "compact", "fact_context": True, "panoptic_map": False}
-    return tiny.made(noise=0.0, perception=perception, mixer=mixer, **changes)
+    changes |= {"vision": {"panoptic_map": False}, "perception": {"style": "compact", "fact_context": True}}
+    return tiny.made(noise=0.0, mixer=mixer, **changes)
 
 
 def finder_of(processor, perceptions):
