@@ -11,6 +11,7 @@ multiply whatever comes in, words and images, so there image features are divide
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from moai.model.mixer.gather import gather_tokens
 from moai.model.mixer.graft import half_precision
 
 TYPES = "mm_token_type_ids"  # which tokens are images; some hosts number positions by it
+ENCODED = "mm_encoder_outputs"  # images that transformers' generation encoded before the prefill, by the host's vision
 
 
 class Prompt(NamedTuple):
@@ -221,16 +223,16 @@ class HostImages(ImageInput):
         raise HostError("panoptic maps need an encoder of ours (vision.kind: encoder); leave the maps out")
 
     def host_inputs(
-        self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None
+        self, prompt: Prompt, pixels: Tensor | None, features: Mapping[str, Any] | None, keep: Tensor | None
     ) -> dict[str, Any]:
-        """Hand the prompt on as it came.
+        """Hand the prompt on as it came; ``features`` are images that the host has encoded, and reach it by themselves.
 
         Raises:
             HostError: image dropout, which needs an encoder of ours.
         """
         if keep is not None and not bool(keep.all()):
             raise HostError("image dropout needs an encoder of ours (vision.kind: encoder); set image_dropout to 0")
-        self.check(prompt, pixels is not None)
+        self.check(prompt, pixels is not None or bool(features))
         ids = None if prompt.inputs_embeds is not None else prompt.input_ids
         given = {"input_ids": ids, "inputs_embeds": prompt.inputs_embeds, "pixel_values": pixels}
         return {name: value for name, value in given.items() if value is not None}
