@@ -9,6 +9,7 @@ import pytest
 
 from moai.errors import RecipeError
 from moai.recipe import reference
+from moai.recipe.loading import validate
 from moai.recipe.reference import CLONE, COMMAND, SCHEMA, keys_of, shipped_recipes, type_in_words, written
 from moai.recipe.schema import Recipe
 from moai.recipe.yaml_file import read_yaml
@@ -93,6 +94,21 @@ def test_the_json_schema_takes_a_shipped_recipe(name):
 )
 def test_the_json_schema_refuses(data, key):
     assert key in problems(data, SCHEMA_TEXT, SCHEMA_TEXT)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"host": {}}, "host.reference: missing; add it: hub id, local path, or `wheel:NAME` of a pinned wheel"),
+        ({"mixer": {"rank": 0}}, "(given: 0); it means: rank of the attention modules' projections"),
+    ],
+)
+def test_complaints_say_what_a_key_means(data, words):
+    vision = {"kind": "encoder", "reference": "a/b"}
+    whole = {"version": 1, "name": "x", "host": {"reference": "a/b"}, "vision": vision, **data}
+    with pytest.raises(RecipeError) as caught:
+        validate(whole, Recipe, "x.yaml")
+    assert str(caught.value).endswith(words)
 
 
 def test_a_folder_that_is_no_clone_is_refused(tmp_path):
