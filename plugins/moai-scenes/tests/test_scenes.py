@@ -168,8 +168,8 @@ def test_a_tenth_is_asked_in_korean_and_answered_in_english(unpainted):
 def test_a_korean_question_comes_with_what_it_asks_in_english(unpainted):
     for korean, english in zip(scenes("train", images=40, korean=1), scenes("train", images=40, korean=0), strict=True):
         names = [word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", english.question)]
-        assert korean.answer == english.answer and english.question_translation is None
-        assert names == [word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", korean.question_translation)]
+        assert korean.answer == english.answer and english.gloss is None
+        assert names == [word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", korean.gloss)]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_more_scenes_contain_fewer(tmp_path):
