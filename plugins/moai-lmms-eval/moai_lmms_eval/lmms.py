@@ -181,7 +181,7 @@ class MoaiSimple(MoaiModel):
     is_simple = True
 
     def conversation(self, request: Instance) -> Conversation:
-        """Build it of the context and the document's images; without a document (unconditional scores) without images."""
+        """Build it of the context and the document's images; unconditional scores have no document."""
         if len(request.args) < 4:
             return from_text(_text(request))
         doc_to_visual = request.args[2]
