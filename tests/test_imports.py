@@ -26,8 +26,8 @@ PUBLIC = {
 
 # A file may import its own row and those above it. The longest matching prefix counts.
 ROOMS = (
-    ("moai.types", "moai.errors", "moai.hookspecs", "moai.dependencies", "moai.our_plugins"),
-    ("moai.compat", "moai.assets", "moai.expert", "moai.registrars", "moai.plugins", "moai.images"),
+    ("moai.types", "moai.errors", "moai.hookspecs", "moai.dependencies"),
+    ("moai.compat", "moai.assets", "moai.expert", "moai.our_plugins", "moai.plugins", "moai.registrars", "moai.images"),
     ("moai.perception", "moai.scaffold", "moai.testing", "moai.doctor"),
     ("moai.data", "moai.model"),
     ("moai.recipe",),
@@ -35,9 +35,8 @@ ROOMS = (
     ("moai.evaluation",),
     ("moai.cli",),
 )
-# These name what stands in any room, in functions that run later: public names, those for plugins, the core's own
-# plugin, transformers.
-ROOTS = {"moai", "moai.plugin_api", "moai.builtin", "moai.registration"}
+# These name what stands in any room, in functions that run later: public names, the core's own plugin, transformers.
+ROOTS = {"moai", "moai.builtin", "moai.plugin_api", "moai.registration"}
 # Where perceptions become text and tokens for the model, and so both halves meet.
 MEETING_PLACES = {f"moai.model.processor.{name}" for name in ("processor", "perceptions")}
 ENGINES = {"torch", "torchvision", "transformers", "accelerate", "safetensors", "numpy", "PIL", "matplotlib", "sqlite3"}

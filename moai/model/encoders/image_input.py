@@ -11,7 +11,6 @@ multiply whatever comes in, words and images, so there image features are divide
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +23,8 @@ from moai.model.encoders.vision import VisionEncoder
 from moai.model.mixer.gather import gather_tokens
 from moai.model.mixer.graft import half_precision
 
+ENCODED = "mm_encoder_outputs"  # images that transformers' generation has had the host encode before the prefill
 TYPES = "mm_token_type_ids"  # which tokens are images; some hosts number positions by it
-ENCODED = "mm_encoder_outputs"  # images that transformers' generation encoded before the prefill, by the host's vision
 
 
 class Prompt(NamedTuple):
@@ -155,7 +154,7 @@ class EncoderImages(ImageInput):
         return TextInput(embeddings.repeat_interleave(images, dim=0), mask.repeat_interleave(images, dim=0))
 
     def host_inputs(
-        self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None
+        self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None, given: dict[str, Any]
     ) -> dict[str, Any]:
         """Build the host's own arguments: the prompt embedded with its images."""
         embeds = prompt.inputs_embeds
@@ -223,19 +222,19 @@ class HostImages(ImageInput):
         raise HostError("panoptic maps need an encoder of ours (vision.kind: encoder); leave the maps out")
 
     def host_inputs(
-        self, prompt: Prompt, pixels: Tensor | None, features: Mapping[str, Any] | None, keep: Tensor | None
+        self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None, given: dict[str, Any]
     ) -> dict[str, Any]:
-        """Hand the prompt on as it came; ``features`` are images that the host has encoded, and reach it by themselves.
+        """Hand the prompt on as it came; ``given`` are the forward's further arguments.
 
         Raises:
             HostError: image dropout, which needs an encoder of ours.
         """
         if keep is not None and not bool(keep.all()):
             raise HostError("image dropout needs an encoder of ours (vision.kind: encoder); set image_dropout to 0")
-        self.check(prompt, pixels is not None or bool(features))
+        self.check(prompt, pixels is not None or bool(given.get(ENCODED)))
         ids = None if prompt.inputs_embeds is not None else prompt.input_ids
-        given = {"input_ids": ids, "inputs_embeds": prompt.inputs_embeds, "pixel_values": pixels}
-        return {name: value for name, value in given.items() if value is not None}
+        known = {"input_ids": ids, "inputs_embeds": prompt.inputs_embeds, "pixel_values": pixels}
+        return {name: value for name, value in known.items() if value is not None}
 
     def position_inputs(self, input_ids, attention_mask, window: int, past: int, given: dict) -> dict[str, Any]:
         """Say which tokens are images, for a host that numbers positions by it.
