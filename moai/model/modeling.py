@@ -293,7 +293,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         prompt_mask = prompt_positions(prompt_mask, attention_mask, labels, input_ids, past, window)
         trace = Trace(list(map(int, self.mixers))) if return_attribution else None
         prompt = self._prompt(input_ids, inputs_embeds, prompt_mask)
-        given = self.images.host_inputs(prompt, pixel_values, image_features, image_keep)
+        given = self.images.host_inputs(prompt, pixel_values, image_features, image_keep, kwargs)
         aux = Auxiliary(aux_states, aux_states_mask, aux_sources)
         if aux_input_ids is not None and aux_states is None:
             words = (aux_input_ids, aux_attention_mask)
@@ -346,7 +346,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         Args:
             input_ids, attention_mask, pixel_values, image_keep, kwargs: as for :meth:`forward`.
         """
-        given = self.images.host_inputs(self._prompt(input_ids, None, None), pixel_values, None, image_keep)
+        prompt = self._prompt(input_ids, None, None)
+        given = self.images.host_inputs(prompt, pixel_values, None, image_keep, kwargs)
         given.update(self.images.position_inputs(input_ids, attention_mask, input_ids.shape[1], 0, kwargs))
         given.update({"logits_to_keep": 1, "use_cache": False})
         known = {name: value for name, value in given.items() if name in self.host_takes or name not in OPTIONAL}

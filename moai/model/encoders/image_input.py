@@ -24,6 +24,7 @@ from moai.model.mixer.gather import gather_tokens
 from moai.model.mixer.graft import half_precision
 
 TYPES = "mm_token_type_ids"  # which tokens are images; some hosts number positions by it
+ENCODED = "mm_encoder_outputs"  # images as the host's own tower encoded them, once for all steps of a generation
 
 
 class Prompt(NamedTuple):
@@ -153,7 +154,7 @@ class EncoderImages(ImageInput):
         return TextInput(embeddings.repeat_interleave(images, dim=0), mask.repeat_interleave(images, dim=0))
 
     def host_inputs(
-        self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None
+        self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None, given: dict[str, Any]
     ) -> dict[str, Any]:
         """Build the host's own arguments: the prompt embedded with its images."""
         embeds = prompt.inputs_embeds
@@ -221,7 +222,7 @@ class HostImages(ImageInput):
         raise HostError("panoptic maps need an encoder of ours (vision.kind: encoder); leave the maps out")
 
     def host_inputs(
-        self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None
+        self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None, given: dict[str, Any]
     ) -> dict[str, Any]:
         """Hand the prompt on as it came.
 
@@ -230,10 +231,10 @@ class HostImages(ImageInput):
         """
         if keep is not None and not bool(keep.all()):
             raise HostError("image dropout needs an encoder of ours (vision.kind: encoder); set image_dropout to 0")
-        self.check(prompt, pixels is not None)
+        self.check(prompt, pixels is not None or bool(given.get(ENCODED)))
         ids = None if prompt.inputs_embeds is not None else prompt.input_ids
-        given = {"input_ids": ids, "inputs_embeds": prompt.inputs_embeds, "pixel_values": pixels}
-        return {name: value for name, value in given.items() if value is not None}
+        own = {"input_ids": ids, "inputs_embeds": prompt.inputs_embeds, "pixel_values": pixels}
+        return {name: value for name, value in own.items() if value is not None}
 
     def position_inputs(self, input_ids, attention_mask, window: int, past: int, given: dict) -> dict[str, Any]:
         """Say which tokens are images, for a host that numbers positions by it.
