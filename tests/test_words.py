@@ -23,7 +23,7 @@ OWN = {Path(__file__), LIST}  # they hold the list itself
 SUFFIXES = {".py", ".md", ".yaml", ".toml", ".j2", ".txt", ""}
 
 WORDS = {  # as text anywhere: pattern -> what the field says
-    r"\bsees\b": "native vision (a host), find or perceive (an expert)",
+    r"\bhost\.sees\b|\bsees:|\bsees\(": "vision: {kind: host}",
     r"\bseeing_\w+|\w+_seeing\b|\bseeing hosts?\b": "VLM host, native vision",
     r"[Uu]nseeing": "HostImages",
     r"check_eyes": "check_native_vision",
@@ -51,7 +51,7 @@ WORDS = {  # as text anywhere: pattern -> what the field says
     r"\bupkeep\b": "maintenance",
     r"\bguide\b": "attention supervision",
     r"\bgloss\b": "question_translation",
-    r"\binject: prompt\b": "inject: prompt",
+    r"\bthrough: prompt\b": "inject: prompt",
 }
 NAMES = {  # common words, so only as names of functions, classes, their fields and recipe keys
     "take": "gather_tokens",

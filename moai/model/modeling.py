@@ -395,7 +395,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             *locate(words),
             of_rows(states),
             of_rows(states_mask),
-            rows=rows,
+            batch_rows=rows,
             choices=None if module_choices is None else [tuple(pair) for pair in module_choices.tolist()],
             question=question,
             sources=of_rows(sources),

@@ -214,7 +214,7 @@ def word_settings(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
         "experts": list(p.experts),
         "expert_options": copy.deepcopy(p.options),
         "expert_versions": {
-            name: {"version": known.get_expert(name).version, "distribution": known.origins.get(name, "")}
+            name: {"version": known.get_expert(name).version, "distribution": known.origins.get(name, "").split(" ")[0]}
             for name in p.experts
         },
         "language": p.language,

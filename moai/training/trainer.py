@@ -198,7 +198,7 @@ class _Run:
         if self.finder is not None and "aux_input_ids" in batch:
             words = (batch["aux_input_ids"], batch["aux_attention_mask"])
             batch["attention_targets"] = target_masks(self.finder, self.processor, samples, *words)
-        batch = self.word_cache.add(batch)
+        batch = self.word_cache.fill(batch)
         batch["image_keep"] = keep[mine]
         if part.routing == "random_module":
             batch["module_choices"] = sampling.draw_modules(seed, step, len(self.model.mixers))

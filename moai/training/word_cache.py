@@ -25,7 +25,7 @@ class WordCache:
         self.model, self.size = model, size
         self.rows: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
-    def add(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def fill(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Put ``aux_words (B, A, D)`` beside ``aux_input_ids``; a batch without words comes back as it is."""
         if "aux_input_ids" not in batch or self.model.config.context_layer is None:
             return batch

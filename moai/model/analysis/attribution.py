@@ -136,7 +136,7 @@ class Trace:
             rollout, mask = c.aux.new_zeros(len(c.aux), 0, 0).float(), c.aux_mask[:, :0]
         else:
             rollout, mask = _rollout(*self.compressed, self.steps), self.compressed[1]
-            rollout, mask = (rollout, mask) if c.rows is None else (rollout[c.rows], mask[c.rows])
+            rollout, mask = (rollout, mask) if c.batch_rows is None else (rollout[c.batch_rows], mask[c.batch_rows])
         return Attribution(
             tuple(self.mixers), c.image_index, c.image_mask, c.language_index, c.language_mask, rollout, mask
         )

@@ -49,7 +49,7 @@ class MixerHook:
     def mix(self, hidden: Tensor, context: ForwardContext, c: MixerInputs) -> Tensor:
         """``(B, S, D) -> (B, S, D)``: prompt positions get their updates, all others stay as they are."""
         index = torch.cat([c.image_index, c.language_index], dim=1)
-        tokens = gather_tokens(hidden, index, c.rows)
+        tokens = gather_tokens(hidden, index, c.batch_rows)
         image, language = tokens.split([c.image_index.shape[1], c.language_index.shape[1]], dim=1)
         aux = c.aux.to(hidden.dtype)
         streams = Streams(image, c.image_mask, language, c.language_mask, aux, c.aux_mask, c.question, c.sources)
@@ -62,7 +62,7 @@ class MixerHook:
                 context.losses.append(self.mixer.attention_loss(streams, c.targets))
         real = torch.cat([c.image_mask, c.language_mask], dim=1)
         update = torch.cat([image_update, language_update], dim=1) * real[..., None]
-        return scatter_add_tokens(hidden, index, update, c.rows)
+        return scatter_add_tokens(hidden, index, update, c.batch_rows)
 
 
 class StopHook:

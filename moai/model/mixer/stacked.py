@@ -106,9 +106,9 @@ def _projected(one: AttentionModule, y: Tensor, weights: StreamWeights) -> tuple
     parts = y.flatten(0, 1).unflatten(1, (-1, rank)).transpose(0, 1)  # (n, B * T, r)
     own, z, v = parts[: -2 * count], parts[-2 * count : -count], parts[-count:]
 
-    def rows(x: Tensor) -> Tensor:
+    def by_head(x: Tensor) -> Tensor:
         return x.unflatten(1, y.shape[:2]).transpose(2, 3)
 
-    q = None if weights.query is None else rows(queries(own, weights.query, weights.query_size, one.heads, one.size))
-    k = rows(keys(z, weights.key_size, one.heads, one.size))
-    return q, k, rows((v @ weights.value).unflatten(-1, (one.heads, -1)))
+    q = None if weights.query is None else by_head(queries(own, weights.query, weights.query_size, one.heads, one.size))
+    k = by_head(keys(z, weights.key_size, one.heads, one.size))
+    return q, k, by_head((v @ weights.value).unflatten(-1, (one.heads, -1)))

@@ -147,9 +147,19 @@ class PromptEncoder:
         before = self._ids(turns[:at], True) if at else []
         prefix = bool(before) and ids[: len(before)] == before
         begin = len(before) if prefix else self._changed(ids, turns, at, generation)[0]
-        if self._closing is not None and self._closing in ids[begin:]:
+        if at == len(turns) - 1 and self._closing is not None and self._closing in ids[begin:]:
             return begin, ids.index(self._closing, begin) + 1
-        return begin, max(begin, self._changed(ids, turns, at, generation)[1])
+        end = max(begin, self._changed(ids, turns, at, generation)[1])
+        return begin, end + self._closes(ids[end:])
+
+    def _closes(self, following: list[int]) -> int:
+        """How many of the tokens after an answer close its turn: up to the first control token that begins no turn."""
+        for count, token in enumerate(following, start=1):
+            if token in self._special:
+                return count if token == self._closing or token not in self._opening else 0
+            if self.tokenizer.decode([token]).strip():
+                return 0
+        return 0
 
     def _changed(self, ids: list[int], turns: tuple[Turn, ...], at: int, generation: bool) -> tuple[int, int]:
         """The first and one past the last token of ``ids`` that depend on the answer of turn ``at``."""
@@ -166,8 +176,18 @@ class PromptEncoder:
         turns = (Turn("user", "a"), Turn("assistant", PROBES[0]))
         ids = self._ids(turns, False)
         _, end = self._changed(ids, turns, 1, False)
-        special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        return next((token for token in ids[end:] if token in special), None)
+        return next((token for token in ids[end:] if token in self._special), None)
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        """Ids of all control tokens."""
+        return frozenset(number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special)
+
+    @cached_property
+    def _opening(self) -> frozenset[int]:
+        """Control tokens that the template writes before a user's turn."""
+        one, other = (self._ids((Turn("user", probe),), False) for probe in PROBES)
+        return self._special & set(one[: _common(one, other)])
 
     @property
     def _eos(self) -> int | None:

@@ -28,13 +28,13 @@ def kept_by_autograd(model: MoaiForConditionalGeneration, tokens: dict[str, int]
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     kept: dict[int, tuple[Any, int]] = {}  # the storage is held, so that its address stays its own
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
             kept[storage._cdata] = (storage, storage.nbytes())
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         loss = _forward(model, tokens)
     assert loss.requires_grad, "nothing trains"
     return sum(size for _, size in kept.values())

@@ -133,7 +133,7 @@ def _cache(
         masks = target_masks(finder, processor, [samples[index] for _, index in rows], *words)
         targets = model.auxiliary.target_latents(masks, *words, repeated.get("aux_pixel_mask"))
         cached.targets.update((index, one) for (_, index), one in zip(rows, targets, strict=True) if one.any())
-        given = {key[4:]: value.to(device) for key, value in word_cache.add(inputs).items()}
+        given = {key[4:]: value.to(device) for key, value in word_cache.fill(inputs).items()}
         states, mask = model.auxiliary(**given)
         cached.aux.update(zip(part, zip(states.bfloat16().cpu(), mask.cpu(), strict=True), strict=True))
     model.train(was)

@@ -1,0 +1,98 @@
+"""Training, evaluation and answering of conversations: text alone, several images, several turns, in one data set."""
+
+import json
+
+import pytest
+import tiny
+import torch
+
+import moai
+from moai.evaluation.evaluate import evaluate_run
+from moai.plugins import registry
+from moai.training.trainer import train
+from moai.types import IMAGE, Conversation, Sample, Turn
+
+
+def dataset(split, limit=None):
+    """Rows of every make-up, as a plugin's data set returns them."""
+    samples = []
+    for number in range(12):
+        color, other = tiny.COLORS[number % 4], tiny.COLORS[(number + 1) % 4]
+        one, two = tiny.png(tiny.picture(color)), tiny.png(tiny.picture(other))
+        dialogue = (
+            Turn("user", (IMAGE, "What color is it?")), Turn("assistant", color),
+            Turn("user", ("And ", IMAGE, " this one?")), Turn("assistant", other),
+        )  # fmt: skip
+        kinds = (
+            ("text", Conversation.ask("Say yes.", (), "yes"), ()),
+            ("one", Conversation.ask("What color?", (one,), color), (color,)),
+            ("two", Conversation.ask("Which colors are these?", (one, two), f"{color} {other}"), (color, other)),
+            ("dialogue", Conversation(dialogue, (one, two)), (color, other)),
+        )
+        samples += [Sample(f"{split}-{number}-{kind}", made, ids, kind) for kind, made, ids in kinds]
+    return samples[:limit]
+
+
+@pytest.fixture
+def mixed(monkeypatch):
+    monkeypatch.setitem(registry().datasets, "mixed", dataset)
+    return {
+        "data": {"name": "mixed", "validation_limit": 8},
+        "perception": {"experts": ["tiny-panoptic"], "style": "compact"},
+        "training": {
+            "align": {"steps": 2},
+            "step1": {"steps": 3, "routing": "random_module"},
+            "step2": {"steps": 3, "routing": "gates"},
+            "attention_supervision": 0.3, "batch_size": 6, "warmup": 1, "checkpoint_every": 2, "monitor_every": 3,
+            "threads": 1, "mixed_lengths": True,
+        },
+        "mixer": {"layers": [0, 2], "rank": 8, "heads": 2, "null_token": True, "qk_norm_scale": None},
+        "compressor": {"latents": 16, "depth": 1, "heads": 2, "head_width": 16},
+        "evaluation": {"limit": 8},
+    }  # fmt: skip
+
+
+def test_they_train_evaluate_and_answer(mixed, tmp_path):
+    run = train(tiny.recipe(**mixed), tmp_path / "run")
+    losses = [json.loads(line)["loss"] for line in (run / "training.jsonl").read_text().splitlines()]
+    assert len(losses) == 6 and all(0 < loss < 20 for loss in losses)
+    found = evaluate_run(run)
+    assert {record.kind for record in found.records} >= {"text", "one"}
+    several = next(record for record in found.records if record.kind in ("two", "dialogue"))
+    assert several.image_id.count(" + ") == 1 and set(several.predictions) == {"on", "off", "shuffled"}
+    augmented = moai.load(run)
+    answers = augmented.ask_many([sample.conversation.prompt for sample in dataset("test")[:4]])
+    assert len(answers) == 4
+
+
+def test_an_interrupted_run_goes_on_exactly(mixed, tmp_path, monkeypatch):
+    recipe = tiny.recipe(**mixed)
+    whole = train(recipe, tmp_path / "whole")
+    import moai.training.trainer as trainer
+
+    save, saved = trainer.save_checkpoint, []
+
+    def kill(*args):
+        save(*args)
+        saved.append(args[1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "save_checkpoint", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "killed")
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    resumed = train(recipe, tmp_path / "killed", resume=True)
+    from safetensors.torch import load_file
+
+    one, two = (load_file(run / "moai.safetensors") for run in (whole, resumed))
+    assert saved == [2] and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_text_alone_trains(mixed, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        registry().datasets, "mixed", lambda split, limit=None: [s for s in dataset(split) if s.kind == "text"][:limit]
+    )
+    changes = {**mixed, "perception": {"experts": []}}
+    changes["training"] = {**mixed["training"], "align": {"steps": 0}, "attention_supervision": 0.0}
+    run = train(tiny.recipe(**changes), tmp_path / "run")
+    assert moai.load(run).ask(None, "Say yes.").text is not None
