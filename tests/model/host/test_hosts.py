@@ -31,8 +31,9 @@ def augmented(host, arithmetic="moai"):
     """A model around ``host`` with noise on every adapter, and inputs of a left-padded batch of two."""
     made, processor = template(arithmetic)
     model = MoaiForConditionalGeneration(copy.deepcopy(made.config), host=host, vision=made.images.vision)
-    model.load_state_dict({f"{part}.{name}": value for part, module in made.adapters().items()
-                           for name, value in module.state_dict().items()}, strict=False)  # fmt: skip
+    with torch.no_grad():
+        for name, parameter in model.adapter_parameters().items():
+            parameter.copy_(made.adapter_parameters()[name])
     return model.eval(), tiny.prompt_inputs(processor, QUESTIONS, [tiny.seen("red"), tiny.seen("blue")])
 
 
