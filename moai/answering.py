@@ -183,7 +183,7 @@ class Augmented:
             **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            eos_token_id=self._stops(),
+            eos_token_id=self.stops,
             **({} if streamer is None else {"streamer": streamer}),
         )
         return self.processor.decode_answers(output[:, inputs["input_ids"].shape[1] :])
@@ -303,8 +303,9 @@ class Augmented:
         if not len(self.model.mixers) or not self.model.mixed:
             raise PromptError("this model has no mixers to analyse; explain one that was trained with them")
 
-    def _stops(self) -> list[int]:
-        """Tokens that end an answer: the host's, and the one by which the chat template closes a turn."""
+    @property
+    def stops(self) -> list[int]:
+        """Ids that end an answer: the host's, and the one by which the chat template closes a turn."""
         own = self.model.generation_config.eos_token_id
         own = [own] if isinstance(own, int) else list(own or ())
         return list(dict.fromkeys([*own, *self.processor.prompts.stops]))

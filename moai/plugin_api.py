@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from moai.evaluation.conditions import derange
     from moai.images import image_key
     from moai.model.host.loading import host_hashes
-    from moai.model.mixer.forward_context import locate
-    from moai.model.mixer.graft import MixerHook
     from moai.model.processor.chat_templates import chat_template
     from moai.model.run_folder import save_adapters
     from moai.perception.running.weights import identify
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CACHE": "moai.compat",
-    "MixerHook": "moai.model.mixer.graft",
     "cache_dir": "moai.assets.cache",
     "chat_template": "moai.model.processor.chat_templates",
     "clean_label": "moai.perception.words.formatting",
@@ -35,7 +32,6 @@ _HOMES = {
     "host_hashes": "moai.model.host.loading",
     "identify": "moai.perception.running.weights",
     "image_key": "moai.images",
-    "locate": "moai.model.mixer.forward_context",
     "publish": "moai.assets.cache",
     "reading_order": "moai.perception.words.reading_order",
     "registry": "moai.plugins",
@@ -48,7 +44,6 @@ _HOMES = {
 
 __all__ = [
     "CACHE",
-    "MixerHook",
     "cache_dir",
     "chat_template",
     "clean_label",
@@ -56,7 +51,6 @@ __all__ = [
     "host_hashes",
     "identify",
     "image_key",
-    "locate",
     "publish",
     "reading_order",
     "registry",

@@ -346,8 +346,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         Args:
             input_ids, attention_mask, pixel_values, image_keep, kwargs: as for :meth:`forward`.
         """
-        prompt = self._prompt(input_ids, None, None)
-        given = self.images.host_inputs(prompt, pixel_values, None, image_keep, kwargs)
+        given = self.images.host_inputs(self._prompt(input_ids, None, None), pixel_values, None, image_keep, kwargs)
         given.update(self.images.position_inputs(input_ids, attention_mask, input_ids.shape[1], 0, kwargs))
         given.update({"logits_to_keep": 1, "use_cache": False})
         known = {name: value for name, value in given.items() if name in self.host_takes or name not in OPTIONAL}

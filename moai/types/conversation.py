@@ -135,11 +135,10 @@ class Conversation:
 
     @property
     def prompt(self) -> Conversation:
-        """The conversation up to its last assistant turn, which is left out with all that follows it."""
-        last = max((n for n, turn in enumerate(self.turns) if turn.role == "assistant"), default=len(self.turns))
-        if last == len(self.turns):
+        """The conversation without the answer that ends it; the whole one where none does."""
+        if self.turns[-1].role != "assistant":
             return self
-        turns = self.turns[:last]
+        turns = self.turns[:-1]
         return Conversation(turns, self.images[: sum(turn.images for turn in turns)], self.loss)
 
     @property
@@ -149,8 +148,8 @@ class Conversation:
 
     @property
     def answer(self) -> str:
-        """The text of the last assistant turn; empty without one."""
-        return next((turn.text for turn in reversed(self.turns) if turn.role == "assistant"), "")
+        """The text of the assistant turn that ends the conversation; empty without one."""
+        return self.turns[-1].text if self.turns[-1].role == "assistant" else ""
 
 
 @dataclass(frozen=True)
@@ -219,5 +218,5 @@ class Sample:
 
     @property
     def answer(self) -> str:
-        """The text of the last assistant turn."""
+        """The text of the answer that ends the conversation."""
         return self.conversation.answer

@@ -53,12 +53,12 @@ def test_a_loss_that_is_none():
         Conversation((ASKED,), ("a.jpg",), loss="none")
 
 
-def test_the_prompt_ends_before_the_last_answer():
+def test_the_prompt_ends_before_the_answer_that_ends_it():
     turns = (ASKED, Turn("assistant", "red"), Turn("user", (IMAGE, "And this?")), Turn("assistant", "blue"))
     whole = Conversation(turns, ("a.jpg", "b.jpg"))
     assert whole.prompt == Conversation(turns[:3], ("a.jpg", "b.jpg"))
     assert whole.question == "And this?" and whole.answer == "blue"
-    assert whole.prompt.prompt == Conversation(turns[:1], ("a.jpg",)) and whole.prompt.answer == "red"
+    assert whole.prompt.prompt is whole.prompt and whole.prompt.question == "And this?" and whole.prompt.answer == ""
     asked = Conversation(turns[:1], ("a.jpg",))
     assert asked.prompt is asked and asked.answer == ""
 

@@ -23,8 +23,8 @@ from moai.model.encoders.vision import VisionEncoder
 from moai.model.mixer.gather import gather_tokens
 from moai.model.mixer.graft import half_precision
 
+ENCODED = "mm_encoder_outputs"  # images that transformers' generation has had the host encode before the prefill
 TYPES = "mm_token_type_ids"  # which tokens are images; some hosts number positions by it
-ENCODED = "mm_encoder_outputs"  # images as the host's own tower encoded them, once for all steps of a generation
 
 
 class Prompt(NamedTuple):
@@ -224,7 +224,7 @@ class HostImages(ImageInput):
     def host_inputs(
         self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None, given: dict[str, Any]
     ) -> dict[str, Any]:
-        """Hand the prompt on as it came.
+        """Hand the prompt on as it came; ``given`` are the forward's further arguments.
 
         Raises:
             HostError: image dropout, which needs an encoder of ours.
@@ -233,8 +233,8 @@ class HostImages(ImageInput):
             raise HostError("image dropout needs an encoder of ours (vision.kind: encoder); set image_dropout to 0")
         self.check(prompt, pixels is not None or bool(given.get(ENCODED)))
         ids = None if prompt.inputs_embeds is not None else prompt.input_ids
-        own = {"input_ids": ids, "inputs_embeds": prompt.inputs_embeds, "pixel_values": pixels}
-        return {name: value for name, value in own.items() if value is not None}
+        known = {"input_ids": ids, "inputs_embeds": prompt.inputs_embeds, "pixel_values": pixels}
+        return {name: value for name, value in known.items() if value is not None}
 
     def position_inputs(self, input_ids, attention_mask, window: int, past: int, given: dict) -> dict[str, Any]:
         """Say which tokens are images, for a host that numbers positions by it.

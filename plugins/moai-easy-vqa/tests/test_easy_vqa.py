@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 
 def images_of(samples):
-    return {s.image_id for s in samples}
+    return {image for s in samples for image in s.image_ids}
 
 
 def test_the_splits_share_no_image_and_lose_no_question(folder):
@@ -51,10 +51,10 @@ def test_the_validation_images_are_fixed(folder):
 
 def test_a_sample_has_path_answer_and_kind(folder):
     first, second, third = easy_vqa("test", folder=folder)[:3]
-    assert first.image == folder / "test" / "images" / "0.png"
+    assert first.images == (folder / "test" / "images" / "0.png",)
     assert (first.question, first.answer, first.kind) == ("what shape is this?", "circle", "shape")
     assert (second.kind, third.kind) == ("color", "yes/no")
-    assert first.image_id == second.image_id
+    assert first.image_ids == second.image_ids
 
 
 def test_a_limit_draws_without_replacement_in_order_by_seed(folder):

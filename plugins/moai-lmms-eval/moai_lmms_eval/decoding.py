@@ -38,7 +38,7 @@ def read_decoding(settings: Mapping[str, Any], max_new_tokens: int) -> Decoding:
     """A benchmark's settings as ours; ``max_new_tokens`` where it has none.
 
     Temperature 0 means greedy, whatever ``do_sample`` says. Settings that no answer depends on here (how other models
-    cut up pictures) are named in a warning, once.
+    cut up images) are named in a warning, once.
 
     Raises:
         RecipeError: no room for a single token.

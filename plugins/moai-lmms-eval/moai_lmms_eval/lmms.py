@@ -1,4 +1,4 @@
-"""The model ``moai`` of lmms-eval, in both forms that its benchmarks come in: text with pictures, and conversations.
+"""The model ``moai`` of lmms-eval, in both forms that its benchmarks come in: text with images, and conversations.
 
 Knows: lmms-eval's requests and what its evaluator makes of the answers (read in version 0.7.3). The work is done by
 ``moai_lmms_eval.engine``.
@@ -17,11 +17,11 @@ from lmms_eval.api.model import lmms
 from lmms_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
-from moai import Augmented, load, read_image
+from moai import Augmented, Conversation, load
 from moai.errors import RecipeError, nearest
 from moai_lmms_eval.decoding import Decoding, read_decoding
-from moai_lmms_eval.engine import Engine, Score
-from moai_lmms_eval.prompts import Prompt, from_messages, from_text
+from moai_lmms_eval.engine import Engine, Reply, Score
+from moai_lmms_eval.prompts import DESCRIBE, from_messages, from_text
 
 ARGUMENTS = ("run", "perception", "device", "dtype", "batch_size", "max_new_tokens", "rationale", "rationale_tokens",
              "scores", "seed")  # fmt: skip
@@ -51,11 +51,11 @@ class MoaiModel(lmms):
 
         Args:
             run: a run folder or a hub id of one, or what ``moai.load`` gave.
-            perception: on, off, or shuffled: each picture with another one's perception.
+            perception: on, off, or shuffled: each image with another one's perception.
             device, dtype: as in ``moai.load``; with several processes each has its own GPU.
-            batch_size: prompts at a time.
+            batch_size: conversations at a time.
             max_new_tokens: of an answer, where the task does not say.
-            rationale: on, or words of your own: describe the pictures first, then answer (two calls).
+            rationale: on, or words of your own: describe the images first, then answer (two calls).
             rationale_tokens: the longest description.
             scores: what a multiple choice is given: ``logprob``, ``loss`` (its negative), or ``auto``, which asks the
                 installed lmms-eval whether it takes the largest or the smallest for its answer.
@@ -84,17 +84,17 @@ class MoaiModel(lmms):
         """Where the model is; the evaluator puts its own tensors there."""
         return self.engine.model.device
 
-    def prompt(self, request: Instance) -> Prompt:
-        """What a request asks."""
+    def conversation(self, request: Instance) -> Conversation:
+        """Build the conversation that a request asks to go on with."""
         raise NotImplementedError
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answer each request; alike in length and settings they share a batch."""
         settings = [read_decoding(self._settings(request), self.max_new_tokens) for request in requests]
-        self._survey(requests)
+        self._prepare(requests)
         results: dict[int, GenerationResult] = {}
         for group in self._batches(requests, settings):
-            replies = self._answer([self.prompt(requests[at]) for at in group], settings[group[0]])
+            replies = self._answer([self.conversation(requests[at]) for at in group], settings[group[0]])
             for at, reply in zip(group, replies, strict=True):
                 counts = TokenCounts(input_tokens=reply.prompt_tokens, output_tokens=reply.answer_tokens)
                 results[at] = GenerationResult(reply.text, counts)
@@ -102,8 +102,8 @@ class MoaiModel(lmms):
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[list[str]]:
         """Answer round by round, each round asked by the task, which has read the answers before it."""
-        if self.engine.sight.needs_survey:
-            raise RecipeError("a task of several rounds shows its pictures as it goes on; use perception=on or off")
+        if self.engine.source.needs_all_images:
+            raise RecipeError("a task of several rounds gives its images as it goes on; use perception=on or off")
         return [self._rounds(request) for request in tqdm(requests, disable=self.rank != 0, desc="moai")]
 
     def loglikelihood(self, requests: list[Instance]) -> list[Any]:
@@ -112,12 +112,12 @@ class MoaiModel(lmms):
         Version 0.7.3 turns a bare pair into a string, so it is handed over inside a ``GenerationResult``; and it takes
         the *smallest* score of a multiple choice, so that choices are given as losses (see ``scores``).
         """
-        self._survey(requests)
+        self._prepare(requests)
         answers = [self._continuation(request) for request in requests]
         results: dict[int, Score] = {}
         for group in self._batches(requests, [Decoding()] * len(requests)):
-            prompts = [self.prompt(requests[at]) for at in group]
-            found = self.engine.loglikelihood(prompts, [answers[at] for at in group])
+            conversations = [self.conversation(requests[at]) for at in group]
+            found = self.engine.loglikelihood(conversations, [answers[at] for at in group])
             results.update(zip(group, found, strict=True))
         turned = {at for at, request in enumerate(requests) if isinstance(request.args[1], str)}
         turned = turned if turned and self._wants_losses() else set()
@@ -125,28 +125,29 @@ class MoaiModel(lmms):
                  for at in range(len(requests))]  # fmt: skip
         return pairs if _reads_pairs() else [GenerationResult(pair) for pair in pairs]
 
-    def _answer(self, prompts: Sequence[Prompt], decoding: Decoding) -> list:
+    def _answer(self, conversations: Sequence[Conversation], decoding: Decoding) -> list[Reply]:
         if not self.rationale:
-            return self.engine.generate(prompts, decoding)
-        request = "" if self.rationale == "on" else self.rationale
-        return self.engine.reason(prompts, decoding, request, self.rationale_tokens)
+            return self.engine.generate(conversations, decoding)
+        request = DESCRIBE if self.rationale == "on" else self.rationale
+        return self.engine.reason(conversations, decoding, request, self.rationale_tokens)
 
     def _rounds(self, request: Instance) -> list[str]:
         decoding, outputs, note = read_decoding(self._settings(request), self.max_new_tokens), [], None
-        prompt: Prompt | None = self.prompt(request)
-        while prompt is not None:
-            outputs.append(self._answer([prompt], decoding)[0].text)
-            prompt, given, note = self.next_round(request, list(outputs), note)
+        conversation: Conversation | None = self.conversation(request)
+        while conversation is not None:
+            outputs.append(self._answer([conversation], decoding)[0].text)
+            conversation, given, note = self.next_round(request, list(outputs), note)
             outputs = list(given) if given is not None else outputs
         return outputs
 
-    def next_round(self, request: Instance, outputs: list[str], note: Any) -> tuple[Prompt | None, Any, Any]:
-        """The next prompt (None: that was the last), the outputs as the task wants them, and its own note."""
+    def next_round(self, request: Instance, outputs: list[str], note: Any) -> tuple[Conversation | None, Any, Any]:
+        """Build the next conversation (None: there is none); and the outputs and the note that the task returns."""
         raise NotImplementedError
 
-    def _survey(self, requests: Sequence[Instance]) -> None:
-        if self.engine.sight.needs_survey:
-            self.engine.sight.survey(image for request in requests for image in self.prompt(request).images)
+    def _prepare(self, requests: Sequence[Instance]) -> None:
+        source = self.engine.source
+        if source.needs_all_images:
+            source.prepare(image for request in requests for image in self.conversation(request).images)
 
     def _batches(self, requests: Sequence[Instance], settings: Sequence[Decoding]) -> Iterator[list[int]]:
         """Indices of requests, grouped by settings, then by length: padding costs time."""
@@ -175,18 +176,18 @@ class MoaiModel(lmms):
 
 
 class MoaiSimple(MoaiModel):
-    """Text with pictures beside it; the form for multiple choice by likelihood (``--force_simple``)."""
+    """Text with images beside it; the form for multiple choice by likelihood (``--force_simple``)."""
 
     is_simple = True
 
-    def prompt(self, request: Instance) -> Prompt:
-        """The context and the document's pictures; without a document (unconditional scores) the context alone."""
+    def conversation(self, request: Instance) -> Conversation:
+        """Build it of the context and the document's images; unconditional scores have no document."""
         if len(request.args) < 4:
             return from_text(_text(request))
         doc_to_visual = request.args[2]
-        return from_text(_text(request), _pictures(doc_to_visual, self._doc(request)))
+        return from_text(_text(request), _images(doc_to_visual, self._doc(request)))
 
-    def next_round(self, request: Instance, outputs: list[str], note: Any) -> tuple[Prompt | None, Any, Any]:
+    def next_round(self, request: Instance, outputs: list[str], note: Any) -> tuple[Conversation | None, Any, Any]:
         """As the task's ``doc_to_text`` says."""
         doc_to_text: Callable = request.args[3]
         images, text, last, given, note = doc_to_text(
@@ -196,15 +197,15 @@ class MoaiSimple(MoaiModel):
 
 
 class MoaiChat(MoaiModel):
-    """Conversations, with pictures among the words."""
+    """Conversations, with images among the words."""
 
     is_simple = False
 
-    def prompt(self, request: Instance) -> Prompt:
-        """The document's conversation."""
+    def conversation(self, request: Instance) -> Conversation:
+        """Build it of the document's messages."""
         return from_messages(request.args[1](self._doc(request)))
 
-    def next_round(self, request: Instance, outputs: list[str], note: Any) -> tuple[Prompt | None, Any, Any]:
+    def next_round(self, request: Instance, outputs: list[str], note: Any) -> tuple[Conversation | None, Any, Any]:
         """As the task's ``doc_to_messages`` says; a task that has no rounds says it all in the first."""
         payload = request.args[1](
             self._doc(request), previous_output=outputs, round_idx=len(outputs), previous_round_info=note
@@ -220,10 +221,10 @@ def _text(request: Instance) -> str:
     return str(context[0] if isinstance(context, list) else context)
 
 
-def _pictures(doc_to_visual: Callable | None, doc: Any) -> list:
-    """A document's pictures; text-only tasks give None, or a list of it."""
+def _images(doc_to_visual: Callable | None, doc: Any) -> list:
+    """A document's images; text-only tasks give None, or a list of it."""
     found = doc_to_visual(doc) if doc_to_visual is not None else None
-    return [read_image(image) for image in found or () if image is not None]
+    return [image for image in found or () if image is not None]
 
 
 def _switch(value: str | bool) -> str:

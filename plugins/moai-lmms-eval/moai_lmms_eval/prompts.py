@@ -1,126 +1,102 @@
-"""Prompts of benchmarks: conversations with any number of pictures, in the order in which they are read.
+"""Conversations of benchmarks, with any number of images, in the order in which they are read.
 
-Knows: text and pictures; nothing of models. Benchmarks hand over either one text with pictures beside it, or a
-conversation; a few-shot prompt is a conversation whose earlier turns are answered.
+Knows: text and images; nothing of models. Benchmarks hand over either one text with images beside it, or messages; a
+few-shot prompt is a conversation whose earlier turns are answered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from PIL.Image import Image
-
-from moai import read_image
+from moai import IMAGE, Conversation, Turn, read_image
 from moai.errors import PromptError
 
-MARKER = "<image>"  # where a picture belongs, in benchmarks that say so in their text
+MARKER = "<image>"  # where an image belongs, in benchmarks that say so in their text
 DESCRIBE = "Introduce this picture in detail:"  # KOSMOS-1's first question of two (arXiv 2302.14045, chain of thought)
 CORRECT = "Is it correct?"  # its question about a Raven matrix
 _COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
-_PICTURE = {"type": "image"}
 
-Shot = tuple[Sequence[Any], str, str]  # pictures, question, answer
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Turns as chat templates take them, the last one the user's; ``images`` in the order of their items."""
-
-    turns: tuple[dict, ...]
-    images: tuple[Image, ...] = ()
-
-    @property
-    def question(self) -> str:
-        """The text of the last turn."""
-        return "".join(item["text"] for item in self.turns[-1]["content"] if item["type"] == "text")
+Shot = tuple[Sequence[Any], str, str]  # images, question, answer
 
 
-def from_text(text: str, images: Iterable[Any] = ()) -> Prompt:
-    """One text and its pictures: where the text has as many ``<image>`` as there are pictures, else in front."""
-    pictures = tuple(read_image(image) for image in images)
+def from_text(text: str, images: Iterable[Any] = ()) -> Conversation:
+    """Build one question of a text and its images.
+
+    An image stands at each ``<image>`` where the text has as many of them as there are images, else all stand before
+    the text.
+
+    Raises:
+        ImageError: an image that cannot be read.
+    """
+    read = tuple(read_image(image) for image in images)
     pieces = text.split(MARKER)
-    if not pictures or len(pieces) != len(pictures) + 1:
-        content = [_PICTURE] * len(pictures) + _said(text)
-    else:
-        content = _said(pieces[0])
-        for piece in pieces[1:]:
-            content += [_PICTURE, *_said(piece)]
-    return Prompt(({"role": "user", "content": content},), pictures)
+    if not read or len(pieces) != len(read) + 1:
+        return Conversation.ask(text, read)
+    content = (pieces[0], *(part for piece in pieces[1:] for part in (IMAGE, piece)))
+    return Conversation((Turn("user", content),), read)
 
 
-def from_messages(messages: Sequence[Mapping[str, Any]]) -> Prompt:
-    """A conversation of ``{"role", "content"}``, its items ``{"type": "text" | "image", "text" | "url"}``.
+def from_messages(messages: Sequence[Mapping[str, Any]]) -> Conversation:
+    """Build a conversation of ``{"role", "content"}``, its items ``{"type": "text" | "image", "text" | "url"}``.
 
     Raises:
         PromptError: video or audio, or a conversation that does not end with the user's turn.
-        ImageError: a picture that cannot be read.
+        ImageError: an image that cannot be read.
     """
-    turns, pictures = [], []
-    for message in messages:
-        items = message["content"]
-        content: list[dict] = []
-        for item in [{"type": "text", "text": items}] if isinstance(items, str) else items:
-            if item["type"] == "text":
-                content += _said(item["text"])
-            elif item["type"] == "image":
-                content.append(_PICTURE)
-                pictures.append(read_image(item["url"] if "url" in item else item["image"]))
-            else:
-                raise PromptError(f"the benchmark shows {item['type']}, and moai reads text and images; leave it out")
-        turns.append({"role": message["role"], "content": content})
-    if not turns or turns[-1]["role"] != "user":
-        raise PromptError("the benchmark's conversation does not end with the user's turn; nobody has asked anything")
-    return Prompt(tuple(turns), tuple(pictures))
+    if not messages or messages[-1]["role"] != "user":
+        raise PromptError("the benchmark's conversation does not end with the user's turn; add the question to it")
+    found = Conversation.from_messages(messages)
+    return Conversation(found.turns, tuple(read_image(image) for image in found.images))
 
 
 def few_shot_messages(shots: Iterable[Shot], images: Sequence[Any], question: str) -> list[dict]:
-    """The conversation of a few-shot task, for its ``doc_to_messages``: solved examples, each with its pictures.
+    """Build the messages of a few-shot task, for its ``doc_to_messages``: solved examples, each with its images.
 
     Args:
-        shots: pictures, question and answer of each example, in the order in which they are read.
+        shots: images, question and answer of each example, in the order in which they are read.
         images, question: what is asked.
     """
     messages: list[dict] = []
-    for pictures, asked, answer in shots:
-        messages += [_user(pictures, asked), {"role": "assistant", "content": _said(answer)}]
+    for shown, asked, answer in shots:
+        messages += [_user(shown, asked), {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
     return [*messages, _user(images, question)]
 
 
-def describe(prompt: Prompt, request: str = DESCRIBE) -> Prompt:
-    """The first of chain of thought's two calls: the pictures of the last turn, and a request to describe them."""
-    own = sum(item["type"] == "image" for item in prompt.turns[-1]["content"])
-    content = [_PICTURE] * own + _said(request)
-    return Prompt(({"role": "user", "content": content},), prompt.images[len(prompt.images) - own :])
+def describe(conversation: Conversation, request: str = DESCRIBE) -> Conversation:
+    """Build the first of chain of thought's two calls: the last turn's images, and a request to describe them."""
+    first = len(conversation.images) - conversation.turns[-1].images
+    return Conversation.ask(request, conversation.images[first:])
 
 
-def with_rationale(prompt: Prompt, rationale: str) -> Prompt:
-    """The second call: the rationale stands before the last turn's text, and the pictures stay."""
-    content = list(prompt.turns[-1]["content"])
-    first = next((at for at, item in enumerate(content) if item["type"] == "text"), len(content))
-    content.insert(first, {"type": "text", "text": f"{rationale.strip()} "})
-    return Prompt((*prompt.turns[:-1], {"role": "user", "content": content}), prompt.images)
+def with_rationale(conversation: Conversation, rationale: str) -> Conversation:
+    """Build the second call: the rationale stands before the last turn's text, and the images stay."""
+    *before, last = conversation.turns
+    first = next((at for at, part in enumerate(last.content) if part is not IMAGE), len(last.content))
+    content = (*last.content[:first], f"{rationale.strip()} ", *last.content[first:])
+    return Conversation((*before, Turn("user", content)), conversation.images)
+
+
+def with_answer(conversation: Conversation, answer: str) -> Conversation:
+    """Build the conversation with an answer as its last turn."""
+    return Conversation((*conversation.turns, Turn("assistant", answer)), conversation.images)
 
 
 def raven_text(images: int) -> str:
-    """KOSMOS-1's text for a matrix of ``images`` pictures and one candidate, with a marker for each of them."""
+    """KOSMOS-1's text for a matrix of ``images`` images and one candidate, with a marker for each of them."""
     return f"Here are {_COUNTS.get(images, images)} images:{MARKER * images} The following image is:{MARKER} {CORRECT}"
 
 
-def raven_prompts(matrix: Sequence[Any], candidates: Sequence[Any]) -> list[Prompt]:
-    """One prompt per candidate for a Raven matrix; the answer is the candidate whose "Yes" is likeliest.
+def raven_conversations(matrix: Sequence[Any], candidates: Sequence[Any]) -> list[Conversation]:
+    """Build one question per candidate for a Raven matrix; the candidate whose "Yes" is likeliest completes it.
 
     Args:
-        matrix: the pictures that are there, row by row.
-        candidates: the pictures of which one completes it.
+        matrix: the images that are there, row by row.
+        candidates: the images of which one completes it.
     """
     return [from_text(raven_text(len(matrix)), [*matrix, candidate]) for candidate in candidates]
 
 
-def _said(text: str) -> list[dict]:
-    return [{"type": "text", "text": text}] if text else []
-
-
 def _user(images: Sequence[Any], text: str) -> dict:
-    return {"role": "user", "content": [{"type": "image", "url": image} for image in images] + _said(text)}
+    items: list[dict] = [{"type": "image", "url": image} for image in images]
+    return {"role": "user", "content": [*items, {"type": "text", "text": text}]}

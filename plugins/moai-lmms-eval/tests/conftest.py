@@ -10,7 +10,7 @@ from moai.perception.running.perceiver import Perceiver
 
 @pytest.fixture(scope="session")
 def augmented():
-    """Random weights, and noise on every adapter: what the experts see changes every logit."""
+    """Random weights, and noise on every adapter: what the experts find changes every logit."""
     model, processor = tiny.made()
     return Augmented(model, processor, Perceiver(["tiny-panoptic"]))
 

@@ -7,8 +7,9 @@ import tiny
 import torch
 from moai_lmms_eval.decoding import Decoding
 from moai_lmms_eval.engine import Engine
-from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text, with_rationale
+from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text, with_answer, with_rationale
 
+from moai import IMAGE
 from moai.errors import MoaiError, PromptError, RecipeError
 from moai.perception.running.perceiver import Perceiver
 
@@ -18,27 +19,37 @@ PROMPTS = [
     from_text(QUESTION, [RED]),
     from_text("Is there a red shape in it? Look twice.", [BLUE]),
     from_text("Two: <image> and <image>?", [GREEN, RED]),
-    from_text("No picture at all?"),
+    from_text("No image at all?"),
     from_messages(few_shot_messages([([RED], "color?", "red"), ([GREEN], "color?", "green")], [BLUE], "color?")),
 ]
 SHORT = Decoding(6)
+EOS = 2
 
 
-def row_of(augmented, prompt, answer_ids=(), perception=True):
-    """Inputs of one prompt, made by hand and without padding."""
+def row_of(augmented, conversation, answer_ids=(), perception=True):
+    """Inputs of one conversation, made by hand and without padding; mixed is neither an answer nor what closes it."""
     processor = augmented.processor
+    messages = [
+        {"role": turn.role, "content": "".join("<image>" if part is IMAGE else part for part in turn.content)}
+        for turn in conversation.turns
+    ]
     rendered = processor.tokenizer.apply_chat_template(
-        list(prompt.turns), chat_template=processor.chat_template, tokenize=False, add_generation_prompt=True
+        messages, chat_template=processor.chat_template, tokenize=False, add_generation_prompt=True
     )
     rendered = rendered.replace("<image>", "<image>" * processor.image_tokens)
     ids = processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]
     mask = [True] * len(ids) + [False] * len(answer_ids)
+    answered = [turn.text for turn in conversation.turns if turn.role == "assistant"]
+    for end, text in zip((at for at, token in enumerate(ids) if token == EOS), answered, strict=True):
+        length = len(processor.plain_ids(f" {text}"))
+        mask[end - length : end + 1] = [False] * (length + 1)
     inputs = {"input_ids": torch.tensor([[*ids, *answer_ids]]), "prompt_mask": torch.tensor([mask])}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    if prompt.images:
-        inputs["pixel_values"] = processor.pixels(prompt.images)
+    if conversation.images:
+        inputs.update(processor.images.encode([conversation.images])[1])
         if perception:
-            inputs.update(processor.aux_inputs([augmented.perceiver.perceive(list(prompt.images))]))
+            found = augmented.perceiver.perceive(list(conversation.images))
+            inputs.update(processor.perceptions.auxiliary([found]))
     return inputs, len(ids)
 
 
@@ -81,7 +92,7 @@ def test_perception_changes_answers_and_likelihoods(augmented):
     answers = ["red"] * len(PROMPTS)
     pairs = zip(on.loglikelihood(PROMPTS, answers), off.loglikelihood(PROMPTS, answers), strict=True)
     differ = [abs(a.logprob - b.logprob) > 1e-3 for a, b in pairs]
-    assert differ == [True, True, True, False, True], "only the prompt without a picture may stay"
+    assert differ == [True, True, True, False, True], "only the question without an image may stay"
 
 
 def test_the_question_is_asked_as_ask_does(augmented, engine):
@@ -99,17 +110,27 @@ def test_likelihoods_are_sums_over_the_answers_tokens(augmented, engine):
     assert all(score.logprob < -0.1 for score in scores)
 
 
-def test_what_the_model_says_is_greedy_and_nothing_else(augmented, engine):
+def test_a_greedy_answer_is_greedy_and_no_other_is(augmented, engine, monkeypatch):
     prompt = from_text(QUESTION, [RED])
     inputs, start = row_of(augmented, prompt)
     ids = augmented.model.generate(**inputs, max_new_tokens=3, do_sample=False)[0, start:].tolist()
     total, greedy = likelihood_directly(augmented, prompt, ids)
     assert greedy
-    # Ids that text cannot spell are scored below the tokenizer.
-    engine._answer_ids = lambda prompt, answer: ids if answer == "said" else [*ids[:-1], ids[-1] - 1]
-    said, other = engine.loglikelihood([prompt] * 2, ["said", "other"])
-    assert said.greedy and said.logprob == pytest.approx(total, abs=1e-4)
-    assert not other.greedy and other.logprob < said.logprob
+    # Ids that text cannot spell are put in the place of an answer of as many tokens.
+    text = next(text for text in ("red red red", "no no no", "abc") if len(answer_ids(augmented, text)) == 3)
+    inputs_of = engine._inputs
+
+    def replaced(conversations, labels):
+        inputs = inputs_of(conversations, labels)
+        for row, answer in enumerate((ids, [*ids[:-1], ids[-1] - 1])):
+            for name in ("input_ids", "labels"):
+                inputs[name][row, start : start + 3] = torch.tensor(answer)
+        return inputs
+
+    monkeypatch.setattr(engine, "_inputs", replaced)
+    first, other = engine.loglikelihood([prompt] * 2, [text] * 2)
+    assert first.greedy and first.logprob == pytest.approx(total, abs=1e-4)
+    assert not other.greedy and other.logprob < first.logprob
 
 
 def test_space_around_an_answer_does_not_count_and_an_empty_one_is_certain(engine):
@@ -124,8 +145,14 @@ def test_a_chat_template_of_the_hosts_own_is_scored_as_it_writes_answers(augment
     model, processor = tiny.made(host={"chat_template": "host"})
     engine = Engine(type(augmented)(model, processor, augmented.perceiver))
     prompt = from_text(QUESTION, [RED])
-    assert engine._answer_ids(prompt, " red") == processor.plain_ids("red"), "a line break stands before it, no space"
-    assert engine._answer_ids(prompt, "<|im_end|>")[0] not in processor.tokenizer.all_special_ids
+
+    def scored_ids(answer):
+        inputs = engine._inputs([with_answer(prompt, answer)], labels=True)
+        scored = engine._answer_tokens(inputs["labels"], inputs["attention_mask"].bool())
+        return inputs["input_ids"][scored].tolist()
+
+    assert scored_ids("red") == processor.plain_ids("red"), "a line break stands before it, no space"
+    assert scored_ids("<|im_end|>") == processor.plain_ids("<|im_end|>")
 
 
 def test_stop_strings_end_answers_and_save_tokens(augmented, engine):
@@ -146,22 +173,21 @@ def test_beams_and_samples_are_transformers_own(augmented, engine):
     assert len(sampled) > 1
 
 
-def test_a_row_stops_at_the_hosts_context_whatever_its_neighbours_do(augmented, engine):
+def test_a_row_stops_at_the_hosts_context_whatever_its_neighbours_do(augmented, engine, monkeypatch):
     room = 5
-    ids = engine._read([from_text(QUESTION, [RED])])[0][0]
-    engine.processor = type("Short", (), {"__getattr__": lambda self, name: getattr(augmented.processor, name)})()
-    engine.processor.max_length = len(ids) + room
+    [length] = augmented.processor.lengths([from_text(QUESTION, [RED])], labels=False)
+    monkeypatch.setattr(augmented.processor, "max_length", length + room)
     long, short = engine.generate([from_text(QUESTION, [RED]), from_text("a?")], Decoding(12))
     assert long.answer_tokens <= room < short.answer_tokens
     assert engine.generate([from_text(QUESTION, [RED])], Decoding(12)) == [long]
-    with pytest.raises(PromptError, match="use fewer examples"):
+    with pytest.raises(PromptError, match="use fewer images"):
         engine.generate([from_text(QUESTION * 2, [RED])], SHORT)
-    with pytest.raises(PromptError, match="use fewer examples"):
+    with pytest.raises(PromptError, match="use fewer images"):
         engine.loglikelihood([from_text(QUESTION, [RED])], ["a b c d e f g h i"])
 
 
 def test_chain_of_thought_reads_its_own_description(engine):
-    prompts = [from_text(QUESTION, [RED]), from_text("No picture?")]
+    prompts = [from_text(QUESTION, [RED]), from_text("No image?")]
     [rationale] = engine.generate([from_text("Introduce this picture in detail:", [RED])], Decoding(5))
     expected = engine.generate([with_rationale(prompts[0], rationale.text), prompts[1]], SHORT)
     assert engine.reason(prompts, SHORT, tokens=5) == expected
@@ -179,23 +205,23 @@ def test_a_matrix_is_completed_by_the_likeliest_yes(augmented, engine):
         assert chance == pytest.approx(math.exp(total), rel=1e-3)
 
 
-def test_shuffled_gives_each_picture_another_ones_perception(augmented):
+def test_shuffled_gives_each_image_another_ones_perception(augmented):
     engine = Engine(augmented, "shuffled", seed=3)
-    engine.sight.survey([RED, BLUE, GREEN, RED])
+    engine.source.prepare([RED, BLUE, GREEN, RED])
     own = {name: augmented.perceiver.perceive([tiny.picture(name)])[0] for name in ("red", "blue", "green")}
-    given = dict(zip(own, engine.sight([tiny.picture(name) for name in own]), strict=True))
-    labels = {name: seen.segments[0].label for name, seen in given.items()}
+    given = dict(zip(own, engine.source.perceive([tiny.picture(name) for name in own]), strict=True))
+    labels = {name: perception.segments[0].label for name, perception in given.items()}
     assert sorted(labels.values()) == sorted(own) and all(name != label for name, label in labels.items())
-    assert engine.sight([RED, RED]) == [given["red"]] * 2
+    assert engine.source.perceive([RED, RED]) == [given["red"]] * 2
     with pytest.raises(MoaiError, match="at least two images"):
-        engine.sight.survey([RED, RED])
+        engine.source.prepare([RED, RED])
 
 
 def test_words_in_the_prompt_are_counted_and_read(augmented):
-    model, processor = tiny.made(perception={"through": "prompt"}, mixer={"layers": []})
-    spoken = type(augmented)(model, processor, augmented.perceiver)
+    model, processor = tiny.made(perception={"inject": "prompt"}, mixer={"layers": []})
+    injected = type(augmented)(model, processor, augmented.perceiver)
     prompt = from_text("color?", [RED])
-    costs = [Engine(spoken, on).generate([prompt], SHORT)[0].prompt_tokens for on in ("on", "off")]
+    costs = [Engine(injected, on).generate([prompt], SHORT)[0].prompt_tokens for on in ("on", "off")]
     assert costs[0] > costs[1] + 10
 
 
@@ -211,11 +237,11 @@ def test_other_perceptions_are_refused(augmented, perception, words):
 def test_an_expert_that_fails_is_named_once(augmented, caplog):
     class Broken(tiny.TinyPanoptic):
         def perceive(self, images, context):
-            raise ValueError("no eyes")
+            raise ValueError("no weights")
 
-    blind = type(augmented)(augmented.model, augmented.processor, Perceiver([Broken()]))
-    engine = Engine(blind)
+    failing = type(augmented)(augmented.model, augmented.processor, Perceiver([Broken()]))
+    engine = Engine(failing)
     for _ in range(2):
         assert engine.generate([from_text(QUESTION, [RED])], SHORT)[0].answer_tokens
-    assert [record.getMessage() for record in caplog.records if "no eyes" in record.getMessage()] != []
-    assert sum("gave nothing for a picture" in record.getMessage() for record in caplog.records) == 1
+    assert [record.getMessage() for record in caplog.records if "no weights" in record.getMessage()] != []
+    assert sum("gave nothing for an image" in record.getMessage() for record in caplog.records) == 1

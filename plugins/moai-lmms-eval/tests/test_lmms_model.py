@@ -21,9 +21,10 @@ from moai_lmms_eval.engine import Engine
 from moai_lmms_eval.lmms import ARGUMENTS, MoaiChat, MoaiSimple
 from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text, raven_text
 
+from moai import Conversation
 from moai.errors import RecipeError
 
-PAGE = (Path(__file__).parents[2] / "docs" / "harness.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "harness.md").read_text(encoding="utf-8")
 QUESTIONS = ["What color is the shape?", "Is there a red shape in it?", "What is it?", "Which color, in one word?"]
 CHOICES = ["red", "no", "a blue one"]
 COMMON = """\
@@ -175,8 +176,9 @@ def pictures():
 @pytest.mark.parametrize("perception", ["on", "off"])
 def test_a_task_gets_what_the_run_answers(results, augmented, kind, perception):
     found = results("toy_vqa", kind, perception=perception)
-    seen = augmented.perceiver.perceive(pictures()) if perception == "on" else [None] * 4
-    expected = augmented.answer_batch(pictures(), QUESTIONS, seen, max_new_tokens=8)
+    perceptions = augmented.perceiver.perceive(pictures()) if perception == "on" else [None] * 4
+    asked = [Conversation.ask(question, [p]) for p, question in zip(pictures(), QUESTIONS, strict=True)]
+    expected = augmented.answer(asked, [[one] for one in perceptions], max_new_tokens=8)
     assert raw(found, "toy_vqa") == expected
     assert len(set(expected)) > 1
 
@@ -261,8 +263,8 @@ def test_arguments_are_checked(augmented, arguments, words):
 
 
 def test_switches_may_come_as_truth_values(augmented):
-    assert MoaiChat(augmented, True).engine.sight.perception == "on"
-    assert MoaiChat(augmented, False, rationale=False).engine.sight.perception == "off"
+    assert MoaiChat(augmented, True).engine.source.perception == "on"
+    assert MoaiChat(augmented, False, rationale=False).engine.source.perception == "off"
     assert MoaiChat(augmented, rationale=True).rationale == "on"
 
 

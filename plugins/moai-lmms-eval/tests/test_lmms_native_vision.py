@@ -1,4 +1,4 @@
-"""Benchmarks on a run whose host sees with its own vision half."""
+"""Benchmarks on a run with the host's own vision."""
 
 import native_vision_families
 import pytest
@@ -13,7 +13,7 @@ QUESTION = "What color is the shape?"
 
 
 @pytest.mark.parametrize("family", native_vision_families.HOSTS)
-def test_benchmarks_with_any_number_of_pictures(family):
+def test_benchmarks_with_any_number_of_images(family):
     model, processor = tiny.made_of(native_vision_families.recipe(family))
     augmented = moai.Augmented(model, processor, processor.perceiver)
     red, blue, wide = tiny.picture("red"), tiny.picture("blue"), tiny.picture("green").resize((64, 32))

@@ -1,4 +1,4 @@
-"""Prompts of benchmarks: where pictures stand, few-shot conversations, chain of thought and Raven's matrices."""
+"""Conversations of benchmarks: where images stand, few-shot conversations, chain of thought and Raven's matrices."""
 
 import pytest
 import tiny
@@ -7,19 +7,20 @@ from moai_lmms_eval.prompts import (
     few_shot_messages,
     from_messages,
     from_text,
-    raven_prompts,
+    raven_conversations,
     with_rationale,
 )
 
+from moai import IMAGE
 from moai.errors import ImageError, PromptError
 
 RED, BLUE, GREEN = (tiny.picture(color) for color in ("red", "blue", "green"))
 
 
-def shape(prompt):
-    """The prompt in one line: roles, texts, and # for a picture."""
-    items = [(turn["role"][0], [item.get("text", "#") for item in turn["content"]]) for turn in prompt.turns]
-    return " | ".join(f"{role}: {''.join(texts)}" for role, texts in items)
+def shape(conversation):
+    """The conversation in one line: roles, texts, and # for an image."""
+    texts = [(turn.role[0], ["#" if part is IMAGE else part for part in turn.content]) for turn in conversation.turns]
+    return " | ".join(f"{role}: {''.join(parts)}" for role, parts in texts)
 
 
 @pytest.mark.parametrize(
@@ -30,17 +31,17 @@ def shape(prompt):
         ("First <image>, then <image>.", [RED, BLUE], "u: First #, then #."),
         ("<image>What is it?", [RED], "u: #What is it?"),
         ("The tag <image> is one word.", [RED, BLUE], "u: ##The tag <image> is one word."),
-        ("No picture, and <image> is a word.", [], "u: No picture, and <image> is a word."),
+        ("No image, and <image> is a word.", [], "u: No image, and <image> is a word."),
         ("", [RED], "u: #"),
     ],
 )
-def test_pictures_stand_at_their_markers_or_in_front(text, images, expected):
+def test_images_stand_at_their_markers_or_in_front(text, images, expected):
     prompt = from_text(text, images)
     assert shape(prompt) == expected
     assert [image.getpixel((32, 32)) for image in prompt.images] == [image.getpixel((32, 32)) for image in images]
 
 
-def test_a_conversation_keeps_its_turns_and_the_order_of_its_pictures():
+def test_a_conversation_keeps_its_turns_and_the_order_of_its_images():
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "a "}, {"type": "image", "url": RED}]},
@@ -49,7 +50,7 @@ def test_a_conversation_keeps_its_turns_and_the_order_of_its_pictures():
     ]
     prompt = from_messages(messages)
     assert shape(prompt) == "s: Be brief. | u: a # | a: red | u: # b"
-    assert prompt.question == " b"
+    assert prompt.turns[-1].text == " b"
     assert [image.getpixel((32, 32)) for image in prompt.images] == [(255, 0, 0), (0, 0, 255)]
 
 
@@ -61,9 +62,9 @@ def test_examples_are_turns_that_are_answered():
 @pytest.mark.parametrize(
     ("messages", "error", "words"),
     [
-        ([], PromptError, "nobody has asked"),
-        ([{"role": "assistant", "content": "yes"}], PromptError, "nobody has asked"),
-        ([{"role": "user", "content": [{"type": "video", "url": "a.mp4"}]}], PromptError, "shows video"),
+        ([], PromptError, "does not end with the user's turn"),
+        ([{"role": "assistant", "content": "yes"}], PromptError, "does not end with the user's turn"),
+        ([{"role": "user", "content": [{"type": "video", "url": "a.mp4"}]}], PromptError, "holds video"),
         ([{"role": "user", "content": [{"type": "image", "url": "none.png"}]}], ImageError, "does not exist"),
     ],
 )
@@ -72,7 +73,7 @@ def test_what_cannot_be_read_is_said(messages, error, words):
         from_messages(messages)
 
 
-def test_chain_of_thought_describes_the_last_pictures_and_keeps_them():
+def test_chain_of_thought_describes_the_last_images_and_keeps_them():
     messages = few_shot_messages([([RED], "color?", "red")], [BLUE, GREEN], "colors?")
     prompt = from_messages(messages)
     first = describe(prompt)
@@ -85,7 +86,7 @@ def test_chain_of_thought_describes_the_last_pictures_and_keeps_them():
     assert shape(with_rationale(from_text("", [RED]), "Red.")) == "u: #Red. "
 
 
-def test_a_matrix_gives_one_prompt_per_candidate():
-    prompts = raven_prompts([RED, RED, BLUE], [BLUE, GREEN])
+def test_a_matrix_gives_one_conversation_per_candidate():
+    prompts = raven_conversations([RED, RED, BLUE], [BLUE, GREEN])
     assert [shape(p) for p in prompts] == ["u: Here are three images:### The following image is:# Is it correct?"] * 2
     assert [[image.getpixel((32, 32)) for image in p.images][3] for p in prompts] == [(0, 0, 255), (0, 128, 0)]

@@ -19,7 +19,7 @@ LINE = "Convert the published MoAI checkpoint into a run folder."
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--config", type=click.Path(path_type=Path), help="The decoder's config.json [beside the weights].")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder with tokenizer.json [beside the weights].")
-@click.option("--experts", metavar="A,B", default="", help="Which experts look at images; none when left out.")
+@click.option("--experts", metavar="A,B", default="", help="Which experts perceive images; none when left out.")
 def import_official(checkpoint: Path, out: Path, config: Path | None, tokenizer: Path | None, experts: str) -> None:
     """Convert the published MoAI checkpoint into a run folder.
 

@@ -2,14 +2,20 @@
 
 Knows: modules. The addition belongs to the frozen host: it was trained before MoAI (InternLM-XComposer2, arXiv
 2401.16420) and MoAI left it as it was. It hangs on forward hooks, so the linear layers keep their names and weights.
+
+Where the images are is an argument of each decoder layer's call, and never a state of the model. So any number of
+threads may run one model, and activation checkpointing, which runs a layer again with the same arguments, finds them.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from moai.plugin_api import CACHE, MixerHook, locate, takes_cache
+from moai.plugin_api import CACHE, takes_cache
 from moai_official.config import PLoRALlamaConfig
 
 # One group shares its first factor: the published code projects queries, keys and values with one fused layer.
@@ -20,20 +26,8 @@ GROUPS = {
     "up": ("mlp.up_proj",),
     "down": ("mlp.down_proj",),
 }
-
-
-class ImagePositions:
-    """Where the running forward has image tokens: ``index (B, I)`` and ``valid (B, I)``; shared by all hooks."""
-
-    def __init__(self) -> None:
-        self.index: Tensor | None = None
-        self.valid: Tensor | None = None
-
-    def set(self, mask: Tensor | None) -> None:
-        """Take a bool mask ``(B, S)``; ``None``, or a mask without any image token, switches the addition off."""
-        self.index, self.valid = (None, None) if mask is None else locate(mask)
-        if self.index is not None and self.index.shape[1] == 0:
-            self.index = None
+IMAGES = "image_index"  # argument of decoder layers: (N,) where image tokens are among the B * S tokens of the batch
+_IMAGES: ContextVar[Tensor | None] = ContextVar("moai_plora_images", default=None)  # of the layer that runs
 
 
 class PLoRA(nn.Module):
@@ -48,18 +42,32 @@ class PLoRA(nn.Module):
 class PLoRAHook:
     """Forward hook of one linear layer; an object, so that a deep copy of the model copies it with its factors."""
 
-    def __init__(self, plora: PLoRA, which: int, scale: float, images: ImagePositions) -> None:
-        self.plora, self.which, self.scale, self.images = plora, which, scale, images
+    def __init__(self, plora: PLoRA, which: int, scale: float) -> None:
+        self.plora, self.which, self.scale = plora, which, scale
 
     def __call__(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor | None:
         """Add the low-rank update at image positions; elsewhere the output stays bit for bit as it was."""
-        index, valid = self.images.index, self.images.valid
+        index = _IMAGES.get()
         if index is None:
             return None
-        x = args[0].gather(1, index[..., None].expand(-1, -1, args[0].shape[2]))  # (B, I, in)
+        x = args[0].flatten(0, 1)[index]  # (N, in)
         update = self.plora.up[self.which](self.plora.down(x)) * self.scale
-        update = (update * valid[..., None]).to(output.dtype)
-        return output.scatter_add(1, index[..., None].expand_as(update), update)
+        return output.flatten(0, 1).index_add(0, index, update.to(output.dtype)).view_as(output)
+
+
+def _set_images(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Forward pre-hook of self-attention, the first part of a layer: hand the argument to the linear layers' hooks.
+
+    Not of the layer itself: activation checkpointing may leave the layer's own hooks out when it runs it again.
+    """
+    kwargs = dict(kwargs)
+    _IMAGES.set(kwargs.pop(IMAGES, None))
+    return args, kwargs
+
+
+def _unset_images(feedforward: nn.Module, args: tuple, output: Any) -> None:
+    """Forward hook of the feed-forward network, the last part of a layer."""
+    _IMAGES.set(None)
 
 
 class PLoRALlamaForCausalLM(LlamaForCausalLM):
@@ -70,18 +78,19 @@ class PLoRALlamaForCausalLM(LlamaForCausalLM):
 
     def __init__(self, config: PLoRALlamaConfig) -> None:
         super().__init__(config)
-        self.images = ImagePositions()
         self.plora = nn.ModuleList(self._add(layer) for layer in self.model.layers)
         self.post_init()
 
     def _add(self, layer: nn.Module) -> nn.ModuleDict:
         rank, scale = self.config.plora_rank, self.config.plora_alpha / self.config.plora_rank
+        layer.self_attn.register_forward_pre_hook(_set_images, with_kwargs=True)
+        layer.mlp.register_forward_hook(_unset_images, always_call=True)
         added = nn.ModuleDict()
         for group, names in GROUPS.items():
             linears = [layer.get_submodule(name) for name in names]
             added[group] = PLoRA(linears[0].in_features, [linear.out_features for linear in linears], rank)
             for which, linear in enumerate(linears):
-                linear.register_forward_hook(PLoRAHook(added[group], which, scale, self.images))
+                linear.register_forward_hook(PLoRAHook(added[group], which, scale))
         return added
 
     @takes_cache
@@ -94,27 +103,13 @@ class PLoRALlamaForCausalLM(LlamaForCausalLM):
         image_positions: Tensor | None = None,
         **kwargs,
     ):
-        """As Llama's, with ``image_positions (B, S)``: bool, true where the input is an image token.
+        """Run the Llama with the addition where ``image_positions (B, S)``, bool, is true.
 
-        Left out, they are those that the grafted mixers were given for this forward. They are overwritten by the next
-        forward and not cleared behind this one: activation checkpointing runs the layers again in backward.
+        Left out, or false everywhere, nothing is added.
         """
-        if image_positions is not None:
-            self.images.set(image_positions)
-        else:
-            conditioning = self._conditioning()
-            if conditioning is None or conditioning.image_index.shape[1] == 0:
-                self.images.set(None)
-            else:
-                self.images.index, self.images.valid = conditioning.image_index, conditioning.image_mask
-        return super().forward(input_ids, attention_mask, position_ids, **{CACHE: cache}, **kwargs)
-
-    def _conditioning(self):
-        for module in self.model.layers.modules():
-            for hook in module._forward_pre_hooks.values():
-                if isinstance(hook, MixerHook):
-                    return hook.holder.conditioning
-        return None
+        index = None if image_positions is None else image_positions.flatten().nonzero()[:, 0]
+        images = {} if index is None or not len(index) else {IMAGES: index}
+        return super().forward(input_ids, attention_mask, position_ids, **{CACHE: cache}, **images, **kwargs)
 
 
 AutoModelForCausalLM.register(PLoRALlamaConfig, PLoRALlamaForCausalLM, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Importing the published checkpoint: its state dict becomes a host folder, an encoder folder and a run folder.
+"""Import the published checkpoint: its state dict becomes a host folder, an encoder folder and a run folder.
 
 Knows: the published layout (InternLM2 with PLoRA, CLIP, MoAI's modules) and our own. Tensors are copied, never
 computed with, so that what was published is what runs. The run folder refers to the two others by their paths.
@@ -42,7 +42,7 @@ class Imported:
     compressor: int
     mixers: int
     layers: tuple[int, ...]  # with a mixer
-    dropped_rows: int  # word embeddings beyond the output's rows, which no token that is said has
+    dropped_rows: int  # word embeddings beyond the output's rows, which no token that is generated has
     processor: bool
 
 
@@ -62,7 +62,7 @@ def import_official(
         config: the decoder's ``config.json``; the one beside the weights when left out.
         tokenizer: a folder with ``tokenizer.json``; the checkpoint's own when left out and there is one. Without any,
             the run holds no processor.
-        experts: names of the experts that look at images.
+        experts: names of the experts that perceive images.
 
     Raises:
         CheckpointError: files that cannot be read; missing or unknown names, all listed; shapes that do not fit.
@@ -220,8 +220,8 @@ def _save_run(out: Path, text, vision, layout: Layout, adapters: dict[str, Tenso
         text_config=text,
         host={"reference": str((out / "host").absolute()), "revision": None, "dtype": text.to_dict()["dtype"],
               "sha256": host_hashes(str(out / "host"), None)},
-        vision={"architecture": None, "reference": str((out / "vision").absolute()), "revision": None, "layer": -1,
-                "drop_first": 1},
+        vision={"kind": "encoder", "architecture": None, "reference": str((out / "vision").absolute()),
+                "revision": None, "layer": -1, "drop_first": 1},
         connector={"kind": "mlp", "options": {}},
         compressor={"latents": len(adapters["compressor.latents"]), "depth": layout.depth, "heads": 4,
                     "head_width": inner // 4,

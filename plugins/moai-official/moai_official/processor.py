@@ -19,16 +19,16 @@ IMAGE = "<image>"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 SYSTEM = "AI assistant should give helpful and detailed answers to user after fully understanding an image."
-# The image stands behind the system sentence, wherever in its turn it was given.
+# The image stands after the system sentence, wherever in its turn it was given.
 TEMPLATE = f"""\
 {{{{- bos_token + '{SYSTEM} ' -}}}}
 {{%- for message in messages -%}}
   {{%- for _ in range(message['content'].split('{IMAGE}') | length - 1) -%}}{{{{- '{IMAGE}' -}}}}{{%- endfor -%}}
 {{%- endfor -%}}
 {{%- for message in messages -%}}
-  {{%- set said = message['content'] | replace('{IMAGE}', '') -%}}
+  {{%- set words = message['content'] | replace('{IMAGE}', '') -%}}
   {{%- if loop.first -%}}{{{{- ' ' -}}}}{{%- endif -%}}
-  {{{{- '[UNUSED_TOKEN_146]' + message['role'] + '\\n' + said + '[UNUSED_TOKEN_145]\\n' -}}}}
+  {{{{- '[UNUSED_TOKEN_146]' + message['role'] + '\\n' + words + '[UNUSED_TOKEN_145]\\n' -}}}}
 {{%- endfor -%}}
 {{%- if add_generation_prompt -%}}{{{{- '[UNUSED_TOKEN_146]assistant\\n' -}}}}{{%- endif -%}}
 """

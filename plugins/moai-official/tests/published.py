@@ -162,7 +162,7 @@ class Published:
         return self.plora(f"{at}attention.wo", torch.cat(heads, dim=-1), is_image)
 
     def mix(self, at, x, is_image, aux):
-        """Both streams read what was there before: neither sees the other's update."""
+        """Both streams read what was there before: neither reads the other's update."""
         image, language = x[is_image], x[~is_image]
         streams = {"aux": aux, "img": image, "lang": language}
         x = x.clone()

@@ -1,12 +1,15 @@
 """The published checkpoint: converted, it computes what a written-out re-statement of the published code computes."""
 
+import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import published
 import pytest
 import tiny
 import torch
 from agreement import assert_greedy_agree, assert_near, greedy
+from moai_official import host
 from moai_official.config import PLoRALlamaConfig
 from moai_official.importing import import_official, split_fused
 from safetensors.torch import load_file, save_file
@@ -49,12 +52,12 @@ def prompt(seed: int, length: int) -> dict:
     }
 
 
-def run(model, samples, **changes):
-    """Logits of a batch, padded on the left."""
+def inputs(samples) -> dict:
+    """A batch, padded on the left."""
     longest = max(len(s["ids"]) for s in samples)
     ids = torch.tensor([[0] * (longest - len(s["ids"])) + s["ids"] for s in samples])
     mask = torch.tensor([[0] * (longest - len(s["ids"])) + [1] * len(s["ids"]) for s in samples])
-    inputs = {
+    return {
         "input_ids": ids,
         "attention_mask": mask,
         "pixel_values": torch.stack([s["pixels"] for s in samples]),
@@ -63,8 +66,12 @@ def run(model, samples, **changes):
         "aux_pixel_values": torch.stack([s["map_pixels"] for s in samples])[:, None],
         "aux_pixel_mask": torch.ones(len(samples), 1, dtype=torch.bool),
     }
+
+
+def run(model, samples):
+    """Logits of a batch."""
     with torch.no_grad():
-        return model(**{**inputs, **changes}).logits
+        return model(**inputs(samples)).logits
 
 
 def reference(weights, s):
@@ -93,14 +100,44 @@ def test_the_agreement_can_fail(model, weights, part):
 
 
 def test_plora_acts_at_image_positions_only(model):
-    host, model.holder.conditioning = model.host, None  # on its own: without the mixers of the last forward
     ids = torch.randint(3, published.WORDS, (1, 6))
     where = torch.tensor([[False, False, False, True, True, False]])
     with torch.no_grad():
-        plain, added = host(ids).logits, host(ids, image_positions=where).logits
-        assert torch.equal(host(ids).logits, plain)
+        plain, added = model.host(ids).logits, model.host(ids, image_positions=where).logits
+        assert torch.equal(model.host(ids).logits, plain)
     assert torch.equal(plain[:, :3], added[:, :3])
     assert not torch.allclose(plain[:, 3:], added[:, 3:], atol=1e-2)
+
+
+def test_threads_do_not_share_image_positions(model):
+    samples = [prompt(seed, length) for seed, length in ((1, 8), (2, 5), (6, 7), (7, 4))]
+    alone = [run(model, [sample]) for sample in samples]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda n: run(model, [samples[n % 4]]), range(32)))
+    for number, logits in enumerate(together):
+        assert torch.equal(logits, alone[number % 4])
+
+
+def test_activation_checkpointing_recomputes_with_the_calls_own_image_positions(model):
+    """Another forward pass, with images elsewhere, runs between a forward pass and its backward pass."""
+    gradients = []
+    for checkpointed in (False, True):
+        trained = copy.deepcopy(model)
+        if checkpointed:
+            trained.activation_checkpointing_enable()
+        trained.train()
+        loss = trained(**inputs([prompt(1, 8)]), use_cache=False).logits.float().square().mean()
+        run(trained, [prompt(2, 5)])
+        loss.backward()
+        gradients.append({name: p.grad for name, p in trained.adapter_parameters().items()})
+    assert all(gradient.any() for name, gradient in gradients[0].items() if name.startswith("connector"))
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-6, rtol=1e-4), name
+
+
+def test_no_image_position_outlives_a_forward_pass(model):
+    run(model, [prompt(1, 8)])
+    assert host._IMAGES.get() is None
 
 
 def test_a_generated_token_is_neither_mixed_nor_added_to(model):

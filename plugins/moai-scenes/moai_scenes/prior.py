@@ -1,4 +1,4 @@
-"""What the words of a question give away: the score of someone who has learnt the questions and sees no picture.
+"""Score what the words of a question give away: the answers of one who has learnt the questions and gets no image.
 
 Knows: samples of any data set. It is the floor that a share of right answers has to be read against.
 """

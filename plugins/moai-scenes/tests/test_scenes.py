@@ -41,6 +41,11 @@ def plans(split, count=150):
     return [plan_scene(split, index, 0, backdrops.sources(split)) for index in range(count)]
 
 
+def truth_in(sample):
+    [truth] = sample.truths
+    return truth
+
+
 def middle(box):
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
@@ -90,7 +95,7 @@ def test_every_answer_can_be_read_from_the_truth(split, unpainted):
     samples = scenes(split, images=60, korean=0)
     assert {sample.kind for sample in samples} == set(KINDS)
     for sample in samples:
-        assert (sample.question, solve(sample.question, sample.truth)) == (sample.question, sample.answer)
+        assert (sample.question, solve(sample.question, truth_in(sample))) == (sample.question, sample.answer)
 
 
 def test_the_words_of_a_split_are_its_own():
@@ -150,7 +155,7 @@ def test_what_is_not_there_is_nearly_there(unpainted):
     for sample in scenes("train", images=60, korean=0):
         if sample.kind == "existence" and sample.answer == "no":
             color, shape = sample.question.rstrip("?").split()[-2:]
-            names = {describe(segment) for segment in sample.truth.segments}
+            names = {describe(segment) for segment in truth_in(sample).segments}
             assert f"{color} {shape}" not in names
             assert any(color in name or shape in name for name in names)
 
@@ -168,28 +173,30 @@ def test_a_tenth_is_asked_in_korean_and_answered_in_english(unpainted):
 def test_a_korean_question_comes_with_what_it_asks_in_english(unpainted):
     for korean, english in zip(scenes("train", images=40, korean=1), scenes("train", images=40, korean=0), strict=True):
         names = [word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", english.question)]
-        assert korean.answer == english.answer and english.gloss is None
-        assert names == [word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", korean.gloss)]
+        assert korean.answer == english.answer and english.question_translation is None
+        assert names == [
+            word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", korean.question_translation)
+        ]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_more_scenes_contain_fewer(tmp_path):
     few = scenes("validation", images=2, folder=tmp_path / "a")
     more = scenes("validation", images=3, folder=tmp_path / "b")
-    assert [(s.id, s.question, s.answer, s.truth) for s in few] == [
-        (s.id, s.question, s.answer, s.truth) for s in more[: len(few)]
+    assert [(s.id, s.question, s.answer, s.truths) for s in few] == [
+        (s.id, s.question, s.answer, s.truths) for s in more[: len(few)]
     ]
-    assert [s.image.read_bytes() for s in few] == [s.image.read_bytes() for s in more[: len(few)]]
+    assert [s.images[0].read_bytes() for s in few] == [s.images[0].read_bytes() for s in more[: len(few)]]
     other = scenes("validation", images=2, seed=1, folder=tmp_path / "a")
-    assert {s.image_id for s in few}.isdisjoint(s.image_id for s in other)
-    assert few[0].image.read_bytes() != other[0].image.read_bytes()
-    with Image.open(few[0].image) as picture:
+    assert {s.image_ids for s in few}.isdisjoint(s.image_ids for s in other)
+    assert few[0].images[0].read_bytes() != other[0].images[0].read_bytes()
+    with Image.open(few[0].images[0]) as picture:
         assert (picture.format, picture.size, picture.mode) == ("JPEG", (SIZE, SIZE), "RGB")
 
 
 def test_a_limit_draws_questions_and_only_their_pictures_are_drawn(unpainted, tmp_path):
     few = scenes("train", limit=5, images=40, folder=tmp_path)
     drawn = sorted(tmp_path.rglob("*.jpg"))
-    assert len(few) == 5 and drawn == sorted({sample.image for sample in few})
+    assert len(few) == 5 and drawn == sorted({sample.images[0] for sample in few})
     more = scenes("train", limit=20, images=40, folder=tmp_path)
     assert {s.id for s in few} < {s.id for s in more}
     assert len({s.id for s in scenes("train", images=40, folder=tmp_path)}) > 300
@@ -216,9 +223,9 @@ def test_the_truth_keeps_the_contract_and_lies_where_the_picture_shows_it():
                 seen = picture.getpixel((int(x), int(y)))
                 assert max(abs(a - b) for a, b in zip(seen, figure.rgb, strict=True)) < 20, (index, figure.name)
     for sample in scenes("validation", images=3):
-        check_perception(sample.truth)
-        assert sample.truth.has_panoptic
-        for segment in sample.truth.segments:
+        check_perception(truth_in(sample))
+        assert truth_in(sample).has_panoptic
+        for segment in truth_in(sample).segments:
             height, width = segment.mask.height, segment.mask.width
             x, y = middle(segment.box)
             assert segment.mask.decode()[int(y * height), int(x * width)]
@@ -229,18 +236,20 @@ def test_the_truth_says_what_geometry_says(both_ways, unpainted):
     geometry = pytest.importorskip("moai_geometry", reason="the plugin moai-geometry").Geometry
     expert = geometry(aligned_only=True, both_ways=both_ways)
     for sample in scenes("test", images=60, both_ways=both_ways):
-        said = expert.to_perception(sample.truth, (SIZE, SIZE)).relations
-        assert [(r.subject, r.predicate, r.object) for r in said] == [
-            (r.subject, r.predicate, r.object) for r in sample.truth.relations
+        found = expert.to_perception(truth_in(sample), (SIZE, SIZE)).relations
+        assert [(r.subject, r.predicate, r.object) for r in found] == [
+            (r.subject, r.predicate, r.object) for r in truth_in(sample).relations
         ]
 
 
 def test_the_truth_counts_as_tally_does(unpainted):
     expert = pytest.importorskip("moai_tally", reason="the plugin moai-tally").Tally()
     for sample in scenes("test", images=60, counts=True):
-        said = expert.to_perception(sample.truth).notes["count"]
-        assert sorted(said) == sorted(sample.truth.notes["count"]) and "count" in {s.role for s in sample.truth.sources}
-        numbers = [NUMBERS.index(sentence.split()[0]) for sentence in sample.truth.notes["count"]]
+        found = expert.to_perception(truth_in(sample)).notes["count"]
+        assert sorted(found) == sorted(truth_in(sample).notes["count"]) and "count" in {
+            s.role for s in truth_in(sample).sources
+        }
+        numbers = [NUMBERS.index(sentence.split()[0]) for sentence in truth_in(sample).notes["count"]]
         assert numbers == sorted(numbers, reverse=True)
 
 

@@ -1,4 +1,4 @@
-"""What questions give away without a picture, on hand-made samples."""
+"""What questions give away without an image, on hand-made samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from moai.types import Sample
 
 
 def samples(*rows):
-    return [Sample(str(k), b"", "i", question, answer, kind) for k, (question, answer, kind) in enumerate(rows)]
+    return [
+        Sample.from_question(str(k), b"", "i", question, answer, kind)
+        for k, (question, answer, kind) in enumerate(rows)
+    ]
 
 
 def test_the_commonest_answer_of_the_same_question_is_given():
