@@ -27,7 +27,7 @@ from moai.model.analysis.attribution import Attribution, Trace
 from moai.model.arguments import OPTIONAL, answer_positions, kept_logits, padding_mask, prompt_positions, takes
 from moai.model.config import MoaiConfig
 from moai.model.encoders.auxiliary import Auxiliary, AuxiliaryEncoder
-from moai.model.encoders.image_input import ENCODED, EncoderImages, HostImages, ImageInput, Prompt
+from moai.model.encoders.image_input import EncoderImages, HostImages, ImageInput, Prompt
 from moai.model.encoders.vision import VisionEncoder, build_vision, vision_arguments, without_memory
 from moai.model.generation import Generation
 from moai.model.host.checks import cache_keyword, check_host, embedding_factors

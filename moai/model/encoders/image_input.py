@@ -11,7 +11,6 @@ multiply whatever comes in, words and images, so there image features are divide
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
