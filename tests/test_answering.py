@@ -130,7 +130,7 @@ def test_an_unknown_expert_is_named_with_the_nearest(two, how):
 @pytest.fixture
 def plain(augmented):
     """A model that is given its words in the prompt."""
-    model, processor = tiny.made(perception={"through": "prompt"})
+    model, processor = tiny.made(perception={"inject": "prompt"})
     return moai.answering.Augmented(model, processor, augmented.perceiver)
 
 

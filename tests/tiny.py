@@ -11,6 +11,8 @@ import functools
 import io
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from moai.expert import Expert
+from moai.model.mixer.forward_context import ForwardContext
 from moai.model.mixer.graft import graft, ungraft
 from moai.plugins import registry
 from moai.recipe.schema import Recipe
@@ -143,7 +146,7 @@ def made_of(given: Recipe, noise: float = 0.1):
 def place(model, arithmetic: str):
     """Put the mixers where this arithmetic has them, and leave everything else as it is."""
     ungraft(model.host)
-    graft(model.host, model.mixers, model.holder, arithmetic)
+    model.graft = model.auxiliary.graft = graft(model.host, model.mixers, arithmetic, model.config.context_layer)
     return model
 
 
@@ -230,10 +233,36 @@ def user_turn(image, question: str, images: int = 1) -> list[dict]:
 
 
 def prompt_inputs(processor, questions, perceptions, images=None) -> dict[str, torch.Tensor]:
-    """Left-padded model inputs for one question per row, as ``Augmented.answer_batch`` makes them."""
+    """Left-padded model inputs for one question per row, as ``Augmented.answer`` makes them."""
     images = images or [picture(COLORS[index % 4]) for index in range(len(questions))]
     asked = [Conversation.ask(question, [image]) for question, image in zip(questions, images, strict=True)]
     return dict(processor.batch(asked, [[p] for p in perceptions]))
+
+
+def training_batch(processor, samples, perceptions) -> dict[str, torch.Tensor]:
+    """Right-padded inputs with labels of samples with one image each."""
+    return dict(processor.batch([sample.conversation for sample in samples], [[p] for p in perceptions], labels=True))
+
+
+def pixels(processor, *pictures) -> torch.Tensor:
+    """The pictures as the model gets them."""
+    return processor.images.encode([pictures])[1]["pixel_values"]
+
+
+@contextmanager
+def forward_contexts(model) -> Iterator[list[ForwardContext]]:
+    """The contexts of the forward passes that run inside the block, in order."""
+    found, build_context = [], model._context
+
+    def recorded(*args):
+        found.append(build_context(*args))
+        return found[-1]
+
+    model._context = recorded
+    try:
+        yield found
+    finally:
+        del model._context
 
 
 def gates_of(model, forward) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -21,15 +21,22 @@ def prompt_positions(given, attention_mask, labels, input_ids, past: int, window
         return given if past == 0 or bool(given.any()) else None
     if past or input_ids is None:
         return None
-    mask = torch.ones_like(input_ids, dtype=torch.bool)
-    if attention_mask is not None and attention_mask.ndim == 2:
-        mask = attention_mask.bool()
+    attended = padding_mask(attention_mask)
+    mask = torch.ones_like(input_ids, dtype=torch.bool) if attended is None else attended.bool()
     return mask if labels is None else mask & (labels == -100)
+
+
+def padding_mask(attention_mask: Tensor | dict[str, Tensor] | None) -> Tensor | None:
+    """The mask ``(B, S)`` of real tokens; ``None`` for what a host may take instead, one mask for each pair of tokens.
+
+    With a static cache transformers makes such masks before the forward pass, perhaps one for each type of layer.
+    """
+    return attention_mask if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2 else None
 
 
 def positions(attention_mask: Tensor | None, window: int) -> Tensor | None:
     """Position numbers ``(B, window)`` that skip padding; ``None`` without a two-dimensional mask."""
-    if attention_mask is None or attention_mask.ndim != 2:
+    if padding_mask(attention_mask) is None:
         return None
     return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -window:]
 

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from moai.compat import CACHE, CACHE_NAMES, attention_implementation, cache_of, takes_cache
 from moai.errors import HostError, PromptError
 from moai.model.analysis.attribution import Attribution, Trace
-from moai.model.arguments import OPTIONAL, answer_positions, kept_logits, prompt_positions, takes
+from moai.model.arguments import OPTIONAL, answer_positions, kept_logits, padding_mask, prompt_positions, takes
 from moai.model.config import MoaiConfig
 from moai.model.encoders.auxiliary import Auxiliary, AuxiliaryEncoder
 from moai.model.encoders.image_input import EncoderImages, HostImages, ImageInput, Prompt
@@ -375,8 +375,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         self.auxiliary.check(aux, self.copies)
         if prompt_mask is None or not self.mixed or not len(self.mixers):
             return ForwardContext(self.graft, trace=trace)
-        padded = attention_mask is not None and attention_mask.ndim == 2
-        attended = attention_mask.bool()[:, -prompt_mask.shape[1] :] if padded else None
+        attended = padding_mask(attention_mask)
+        attended = None if attended is None else attended.bool()[:, -prompt_mask.shape[1] :]
         rows, masks = segments(prompt_mask, attended)
         states, states_mask, sources = aux
         if states is None:

@@ -25,6 +25,7 @@ from moai.errors import CheckpointError
 from moai.model.config import MoaiConfig
 from moai.model.encoders.vision import build_vision, vision_arguments
 from moai.model.host.loading import check_frozen, host_hashes, load_host
+from moai.model.run_format import check_format
 
 __all__ = ["host_hashes", "load_host", "load_run", "save_adapters", "save_run", "save_tensors", "write_manifest"]
 WEIGHTS = "moai.safetensors"
@@ -111,6 +112,7 @@ def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_m
     warn_of_newer_versions()  # first: a newer library may be the reason for what fails below
     folder = resolve(str(folder), revision)
     check_manifest(folder)
+    check_format(folder)
     config = config or cls.config_class.from_pretrained(folder)
     dtype = dtype or torch_dtype
     if dtype in (None, "auto"):

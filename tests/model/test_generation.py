@@ -47,8 +47,7 @@ def watch(model, monkeypatch):
 
     for mixer in model.mixers.values():
         monkeypatch.setattr(mixer, "forward", counted("mixers", mixer.forward))
-    for name in ("compressor", "vision"):
-        module = getattr(model, name)
+    for name, module in (("compressor", model.auxiliary.compressor), ("vision", model.images.vision)):
         monkeypatch.setattr(module, "forward", counted(name, module.forward))
     return counts
 
@@ -98,7 +97,7 @@ def test_the_cache_changes_no_score(model, inputs):
 def test_mixers_and_encoders_run_at_prefill_only(model, inputs, monkeypatch):
     counts = watch(model, monkeypatch)
     generate(model, inputs)
-    # The encoder sees the images and the panoptic maps.
+    # The encoder runs on the images and on the panoptic maps.
     assert counts == {"mixers": len(model.mixers), "compressor": 1, "vision": 2}
 
 
@@ -178,7 +177,7 @@ def test_an_assistant_of_our_own_gives_the_greedy_answer(model, inputs):
 
 
 def test_a_plain_assistant_is_refused(model, inputs):
-    with pytest.raises(PromptError, match="does not see the image; use prompt_lookup_num_tokens"):
+    with pytest.raises(PromptError, match="it takes no images; use prompt_lookup_num_tokens"):
         generate(model, one(inputs, 0), assistant_model=LlamaForCausalLM(tiny.host_config()))
 
 

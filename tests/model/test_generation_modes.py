@@ -106,8 +106,8 @@ def by_turns(model, turns, steps=LENGTH):
 
 def turn(processor, question, image=None, perception=None):
     ids = torch.tensor([processor.prompt_ids(question, images=0 if image is None else 1)])
-    rest = processor.aux_inputs([[perception]]) if perception is not None else {}
-    return ids, rest | ({"pixel_values": processor.pixels([image])} if image is not None else {})
+    rest = processor.perceptions.auxiliary([[perception]]) if perception is not None else {}
+    return ids, rest | ({"pixel_values": tiny.pixels(processor, image)} if image is not None else {})
 
 
 @pytest.mark.parametrize("second_image", [False, True])
@@ -118,20 +118,20 @@ def test_a_second_turn_on_a_returned_cache(model, processor, second_image):
     second, more = turn(processor, QUESTIONS[1], blue if second_image else None, PERCEPTIONS[1])
     options = {"max_new_tokens": LENGTH, "min_new_tokens": LENGTH, "do_sample": False}
     output = model.generate(input_ids=first, **given, **options, return_dict_in_generate=True)
-    said = output.sequences[:, first.shape[1] :]
+    answer = output.sequences[:, first.shape[1] :]
     whole = torch.cat([output.sequences, second], dim=1)
     prompt = torch.ones_like(whole).bool()
     prompt[:, first.shape[1] : output.sequences.shape[1]] = False  # the model's own answer is never mixed
 
     cached = cache_of(output).get_seq_length()
     assert cached == output.sequences.shape[1] - 1
-    behind = torch.cat([said[:, -1:], second], dim=1)
+    behind = torch.cat([answer[:, -1:], second], dim=1)
     own = torch.ones_like(behind).bool()
     own[:, 0] = False
-    turns = [(first, True, given), (said[:, :-1], False, {}), (behind, own, more)]
+    turns = [(first, True, given), (answer[:, :-1], False, {}), (behind, own, more)]
     expected = by_turns(model, turns)
     pixels = [red, blue] if second_image else [red]  # of the whole conversation, as a processor gives them
-    again = {**more, "pixel_values": processor.pixels(pixels)}
+    again = {**more, "pixel_values": tiny.pixels(processor, *pixels)}
     cache = {"cache": cache_of(output), "prompt_mask": prompt}
     found = model.generate(input_ids=whole, **again, **options, **cache)[:, whole.shape[1] :]
     assert torch.equal(found, expected)
@@ -144,8 +144,8 @@ def test_an_image_that_was_read_is_not_encoded_again(model, processor, monkeypat
     output = model.generate(input_ids=first, **given, max_new_tokens=3, return_dict_in_generate=True)
     second, _ = turn(processor, QUESTIONS[1])
     seen = []
-    forward = model.vision.forward
-    monkeypatch.setattr(model.vision, "forward", lambda pixels: seen.append(len(pixels)) or forward(pixels))
+    forward = model.images.vision.forward
+    monkeypatch.setattr(model.images.vision, "forward", lambda pixels: seen.append(len(pixels)) or forward(pixels))
     whole = torch.cat([output.sequences, second], dim=1)
     options = {"cache": cache_of(output), "max_new_tokens": 2}
     model.generate(input_ids=whole, pixel_values=given["pixel_values"], **options)
@@ -167,8 +167,8 @@ def test_an_assistant_sees_with_its_own_eyes(model, built, inputs, tmp_path, mon
                              vision={"reference": str(tmp_path / "vision.safetensors")})  # fmt: skip
     row = {name: value[:1] for name, value in inputs.items()}
     seen = []
-    forward = assistant.vision.forward
-    monkeypatch.setattr(assistant.vision, "forward", lambda pixels: seen.append(len(pixels)) or forward(pixels))
+    forward = assistant.images.vision.forward
+    monkeypatch.setattr(assistant.images.vision, "forward", lambda pixels: seen.append(len(pixels)) or forward(pixels))
     assert torch.equal(generate(model, row, assistant_model=assistant), generate(model, row))
     assert seen == [1, 1], "the image and its map, once for all rounds"
 

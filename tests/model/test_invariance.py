@@ -6,7 +6,6 @@ import itertools
 import pytest
 import tiny
 import torch
-from moai.data.collate import Collator
 
 from moai.errors import PromptError
 from moai.model.config import MoaiConfig
@@ -69,7 +68,7 @@ def test_padding_side_and_length_do_not_count(model, inputs, side, extra):
     assert row["attention_mask"].all()
     amount = (extra, 0) if side == "left" else (0, extra)
     padded = {**row}
-    for name in ("input_ids", "attention_mask"):
+    for name in ("input_ids", "attention_mask", "prompt_mask"):
         padded[name] = torch.nn.functional.pad(row[name], amount, value=0)
     with torch.no_grad():
         plain, shifted = model(**row).logits[0], model(**padded).logits[0]
@@ -88,17 +87,23 @@ def test_padding_of_auxiliary_tokens_and_maps_does_not_count(model, inputs, extr
     assert torch.allclose(last(model, padded), last(model, inputs), atol=TOLERANCE)
 
 
+def encoded(model, processor, perception):
+    """The compressed tokens of one perception."""
+    inputs = processor.perceptions.auxiliary([[perception]])
+    return model.auxiliary(**{name.removeprefix("aux_"): value for name, value in inputs.items()})[0]
+
+
 def test_the_order_of_what_was_seen_counts(model, processor):
     one, other = tiny.seen("red circle", "blue box"), tiny.seen("blue box", "red circle")
-    a, b = (model.encode_aux(**processor.aux_inputs([[p]]))[0] for p in (one, other))
+    a, b = (encoded(model, processor, p) for p in (one, other))
     assert (a - b).abs().max() > 1e-2
 
 
 def test_two_images_in_a_row_and_none_in_another(model, processor):
     rows = [processor.prompt_ids("Which?", images=2), processor.prompt_ids("What is it?", images=0)]
     batch = dict(processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt"))
-    batch["pixel_values"] = processor.pixels([tiny.picture("red"), tiny.picture("blue")])
-    aux = processor.aux_inputs([[tiny.seen("red"), tiny.seen("blue")], []])
+    batch["pixel_values"] = tiny.pixels(processor, tiny.picture("red"), tiny.picture("blue"))
+    aux = processor.perceptions.auxiliary([[tiny.seen("red"), tiny.seen("blue")], []])
     assert aux["aux_pixel_values"].shape[:2] == (2, 2) and aux["aux_pixel_mask"].tolist() == [[True] * 2, [False] * 2]
     together = last(model, {**batch, **aux})
     alone = last(model, {"input_ids": torch.tensor(rows[1:])})
@@ -111,7 +116,7 @@ def test_two_images_in_a_row_and_none_in_another(model, processor):
 def test_image_tokens_stand_where_their_placeholders_stood(model, processor):
     rows = [processor.prompt_ids("Which?", images=2), processor.prompt_ids("What color is it?", images=1)]
     batch = processor.tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-    pixels = processor.pixels([tiny.picture(color) for color in ("red", "blue", "green")])
+    pixels = tiny.pixels(processor, *(tiny.picture(color) for color in ("red", "blue", "green")))
     handed_on = []
     hook = model.host.register_forward_pre_hook(
         lambda module, args, kwargs: handed_on.append(kwargs["inputs_embeds"]), with_kwargs=True
@@ -119,7 +124,7 @@ def test_image_tokens_stand_where_their_placeholders_stood(model, processor):
     with torch.no_grad():
         model(**batch, pixel_values=pixels)
         hook.remove()
-        expected = model.connector(model.vision(pixels)).flatten(0, 1)  # image after image, token after token
+        expected = model.images.connector(model.images.vision(pixels)).flatten(0, 1)  # image after image
         words = model.get_input_embeddings()(batch["input_ids"])
     where = batch["input_ids"] == processor.image_token_id
     assert torch.equal(handed_on[0][where], expected)
@@ -138,7 +143,7 @@ def test_placeholders_that_do_not_match_the_images(model, processor, images):
 
 def training_batch(processor):
     samples = [tiny.dataset("train")[index] for index in (0, 9, 22)]
-    return Collator(processor)(samples, PERCEPTIONS)
+    return tiny.training_batch(processor, samples, PERCEPTIONS)
 
 
 @pytest.mark.parametrize("choices", [None, *itertools.product(range(3), repeat=2)])
@@ -202,7 +207,7 @@ def test_a_host_that_shares_its_configuration_object_keeps_its_causal_mask(built
     host = tiny.made()[0].remove_mixers()
     given = {name: getattr(built[0].config, name) for name in ("host", "vision", "connector", "compressor", "mixer")}
     shared = MoaiConfig(text_config=host.config, image_token_id=built[0].config.image_token_id, **given)
-    model = MoaiForConditionalGeneration(shared, host=host, vision=built[0].vision).eval()
+    model = MoaiForConditionalGeneration(shared, host=host, vision=built[0].images.vision).eval()
     ids = torch.arange(10, 18)[None]
     changed = ids.clone()
     changed[0, -1] += 1

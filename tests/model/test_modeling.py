@@ -7,7 +7,6 @@ import pytest
 import tiny
 import torch
 from agreement import assert_near
-from moai.data.collate import Collator
 from transformers import AutoModelForCausalLM
 
 from moai.errors import HostError
@@ -19,10 +18,9 @@ PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc", text
 
 @pytest.fixture
 def model(built):
-    """The shared model; its hooks, mode and gradients are put back, its weights must not be changed."""
+    """The shared model; its mode and gradients are put back, its weights must not be changed."""
     yield built[0]
     built[0].eval().zero_grad()
-    built[0].holder.conditioning = None
 
 
 @pytest.fixture
@@ -60,9 +58,10 @@ def expected_names():
 
 def test_exactly_these_names_train(model):
     assert set(model.adapter_parameters()) == expected_names()
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == expected_names()
-    frozen = {name.split(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
-    assert frozen == {"host", "vision"}
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    assert trained == {id(p) for p in model.adapter_parameters().values()} and len(trained) == len(expected_names())
+    frozen = {id(p) for p in (*model.host.parameters(), *model.images.vision.parameters())}
+    assert frozen == {id(p) for p in model.parameters() if not p.requires_grad}
 
 
 def test_adapters_are_fp32_whatever_the_host_computes_in():
@@ -76,7 +75,7 @@ def test_adapters_are_fp32_whatever_the_host_computes_in():
 def test_host_and_vision_stay_in_evaluation_mode(model):
     model.train()
     assert model.training and model.mixers.training
-    assert not any(module.training for module in (*model.host.modules(), *model.vision.modules()))
+    assert not any(module.training for module in (*model.host.modules(), *model.images.vision.modules()))
 
 
 # The bare host ----------------------------------------------------------------------------------------------------
@@ -98,8 +97,8 @@ def test_without_mixers_and_perception_the_logits_are_the_bare_hosts():
 
 
 def test_a_forward_pass_leaves_nothing_behind_for_the_host_alone(model, inputs):
-    """After a conditioned forward, a prompt without any image still gets its own conditioning."""
-    ids = inputs["input_ids"][:1, -6:]
+    """After a forward pass with perceptions, a prompt without any image is mixed by itself."""
+    ids = inputs["input_ids"][:1, -5:]
     before = last(model, {"input_ids": ids})
     last(model, inputs)
     assert torch.equal(last(model, {"input_ids": ids}), before)
@@ -150,7 +149,7 @@ def test_hard_batches_have_finite_gradients_everywhere(noise, case):
     model.train()
     samples = [tiny.dataset("train")[index] for index in (0, 9)]
     perceptions = [tiny.seen() if case == "nothing seen" else tiny.seen("red"), tiny.seen("red")]
-    batch = Collator(processor)(samples, perceptions)
+    batch = tiny.training_batch(processor, samples, perceptions)
     if case == "black image":
         batch["pixel_values"] = torch.full_like(batch["pixel_values"], -1.0)
     if "dropped" in case:
@@ -178,7 +177,8 @@ def test_image_dropout_leaves_nothing_of_the_image(model, inputs):
 def test_activation_checkpointing_changes_no_gradient(arithmetic, reentrant, step1):
     model, processor = tiny.made(arithmetic=arithmetic)
     model.train()
-    batch = Collator(processor)([tiny.dataset("train")[index] for index in (0, 9, 22)], PERCEPTIONS)
+    samples = [tiny.dataset("train")[index] for index in (0, 9, 22)]
+    batch = tiny.training_batch(processor, samples, PERCEPTIONS)
     if step1:
         batch["module_choices"] = torch.tensor([[0, 0], [1, 0]])
     expected = gradients(model, batch)
@@ -205,7 +205,7 @@ def test_deepcopy_copies_the_mixers_with_the_model(model, inputs):
     tiny.disturb(twin, 0.3, seed=9)
     assert (last(twin, inputs) - logits).abs().max() > 0.01
     assert torch.equal(last(model, inputs), logits)
-    assert twin.holder is not model.holder
+    assert twin.graft is not model.graft
     twin.remove_mixers()
     assert torch.equal(last(model, inputs), logits)
 

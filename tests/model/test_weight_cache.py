@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from moai.model.mixer.gather import add, take
+from moai.model.mixer.gather import gather_tokens, scatter_add_tokens
 from moai.model.mixer.mixer import Mixer, Streams
 from moai.model.weight_cache import CachedLinear
 
@@ -36,9 +36,9 @@ def streams(dtype=torch.float32):
 @pytest.mark.parametrize("options", FORMS, ids=str)
 def test_six_modules_at_once_have_the_numbers_and_gradients_of_one_by_one(options):
     mixer, results = made(**options), []
-    assert mixer.joined
+    assert mixer.fuses
     for joined in (False, True):
-        mixer.joined, s = joined, streams()
+        mixer.fuses, s = joined, streams()
         mixer.zero_grad()
         updates = mixer(s)
         sum((u * torch.linspace(-1, 1, WIDTH)).sum() for u in updates).backward()
@@ -52,10 +52,10 @@ def test_in_half_precision_they_are_as_near_to_full_precision():
     mixer, s, apart = made(qk_norm_scale=4.0), streams(), {}
     with torch.no_grad():
         exact = mixer(s)
-        for mixer.joined in (False, True):
+        for mixer.fuses in (False, True):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 rounded = mixer(s)
-            apart[mixer.joined] = sum(float((a - b).norm() / a.norm()) for a, b in zip(exact, rounded, strict=True))
+            apart[mixer.fuses] = sum(float((a - b).norm() / a.norm()) for a, b in zip(exact, rounded, strict=True))
     assert apart[True] < 1.1 * apart[False] < 0.05
 
 
@@ -72,7 +72,7 @@ def test_kept_weights_give_the_same_bits(options):
     mixer, s = made(**options), streams()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         before = mixer(s)
-        mixer.keep(torch.bfloat16)
+        mixer.cache_weights(torch.bfloat16)
         after = mixer(s)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -80,8 +80,8 @@ def test_kept_weights_give_the_same_bits(options):
 def test_they_are_used_without_gradients_and_in_their_dtype_only():
     layer, x = CachedLinear(8, 8), torch.randn(2, 8)
     expected = layer(x)
-    layer.keep(torch.bfloat16)
-    layer.kept.zero_()
+    layer.cache_weights(torch.bfloat16)
+    layer.cached.zero_()
     assert torch.equal(layer(x), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not torch.equal(layer(x), layer.bias.bfloat16().expand(2, -1))
@@ -95,17 +95,17 @@ def test_they_are_used_without_gradients_and_in_their_dtype_only():
 def test_what_changes_weights_throws_them_away(change):
     mixer = made()
     other = {name: p + 1 for name, p in mixer.state_dict().items()}
-    mixer.keep(torch.float32)
-    assert mixer.kept is not None and copy.deepcopy(mixer).kept is not None
+    mixer.cache_weights(torch.float32)
+    assert mixer.cached is not None and copy.deepcopy(mixer).cached is not None
     {"train": mixer.train, "load": lambda: mixer.load_state_dict(other), "move": mixer.double}[change]()
-    assert mixer.kept is None and mixer.eval().kept is None
+    assert mixer.cached is None and mixer.eval().cached is None
 
 
 @pytest.mark.parametrize("rank", [8, 32])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_with_fixed_adapters_says_the_same(dtype, rank):
     model, processor = tiny.made(mixer={"rank": rank}, host={"reference": str(tiny.assets() / "host"), "dtype": dtype})
-    assert all(mixer.joined == (rank < 16) for mixer in model.mixers.values())
+    assert all(mixer.fuses == (rank < 16) for mixer in model.mixers.values())
     perceptions = (tiny.seen("red circle"), tiny.seen("blue box", "green disc"))
     inputs = tiny.prompt_inputs(processor, ("What color is it?", "Is it?"), perceptions)
     with torch.no_grad():
@@ -119,5 +119,5 @@ def test_a_model_with_fixed_adapters_says_the_same(dtype, rank):
 def test_tokens_are_taken_and_added_as_by_element():
     x, index = torch.randn(2, 5, 4), torch.tensor([[3, 0, 0], [1, 4, 2]])
     wide = index[..., None].expand(-1, -1, 4)
-    assert torch.equal(take(x, index), x.gather(1, wide))
-    assert torch.allclose(add(x, index, x[:, :3]), x.scatter_add(1, wide, x[:, :3]))
+    assert torch.equal(gather_tokens(x, index), x.gather(1, wide))
+    assert torch.allclose(scatter_add_tokens(x, index, x[:, :3]), x.scatter_add(1, wide, x[:, :3]))

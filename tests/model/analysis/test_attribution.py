@@ -5,8 +5,9 @@ import tiny
 import torch
 
 from moai.errors import PromptError
-from moai.model.analysis.attribution import Trace, _rollout, patches, tracing
+from moai.model.analysis.attribution import Trace, _rollout, patches
 from moai.model.encoders.compressor import Compressor
+from moai.model.mixer.forward_context import current
 
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?", "Hm?")
 PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc"), None)
@@ -64,28 +65,26 @@ def test_looking_changes_no_logit(model, inputs):
 
 def test_it_costs_nothing_unless_it_is_asked_for(model, inputs, monkeypatch):
     attribute(model, inputs)
-    assert model.holder.trace is None
-    assert not any(module._forward_pre_hooks for module in model.compressor.modules())
 
     def fail(*_, **__):
         raise AssertionError("looked inside")
 
-    monkeypatch.setattr(Trace, "mixed", fail)
+    for name in ("__init__", "mixed", "compressing", "step"):
+        monkeypatch.setattr(Trace, name, fail)
     monkeypatch.setattr(type(next(iter(model.mixers.values()))), "gate_weights", fail)
     with torch.no_grad():
         output = model(**inputs)
-    assert not hasattr(output, "attribution")
+    assert output.attribution is None
 
 
-def test_the_watch_is_taken_off_after_an_error(model, inputs, monkeypatch):
+def test_nothing_is_traced_after_an_error(model, inputs, monkeypatch):
     def stop(*_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr(model.host, "forward", stop)
     with pytest.raises(ZeroDivisionError):
         model(**inputs, return_attribution=True)
-    assert model.holder.trace is None
-    assert not any(module._forward_pre_hooks for module in model.compressor.modules())
+    assert current(model.graft) is None
 
 
 def compressor(width=16, **changes):
@@ -95,11 +94,10 @@ def compressor(width=16, **changes):
 
 
 def rolled(made, x, mask, *marks):
-    """Run a compressor with the hooks that a model's forward has."""
-    model = torch.nn.Module()
-    model.compressor, model.mixers, model.holder = made, {}, torch.nn.Module()
-    with tracing(model) as trace, torch.no_grad():
-        made(x, mask, *marks)
+    """Run a compressor with a trace, as a model's forward does."""
+    trace = Trace([])
+    with torch.no_grad():
+        made(x, mask, *marks, trace=trace)
     return _rollout(*trace.compressed, trace.steps), trace.steps
 
 
@@ -153,7 +151,7 @@ def test_a_decisive_word_gets_the_mass():
     """Queries and keys are made equal, so that a question's token attends to its own word among the auxiliary ones."""
     model, processor = tiny.made(
         noise=0.0, mixer={"layers": [0], "rank": 64, "qk_norm_scale": 60.0}, compressor={"latents": 96},
-        perception={"panoptic_map": False},
+        vision={"panoptic_map": False},
     )  # fmt: skip
     module = model.mixers["0"].attention["language_aux"]
     module.key.load_state_dict(module.query.state_dict())
@@ -182,7 +180,7 @@ def test_generate_needs_an_output_to_put_it_in(model, inputs):
 
 def test_what_cannot_be_led_back_is_refused(model, inputs):
     with torch.no_grad():
-        states, mask = model.encode_aux(*(inputs[f"aux_{n}"] for n in ("input_ids", "attention_mask")))
+        states, mask = model.auxiliary(*(inputs[f"aux_{n}"] for n in ("input_ids", "attention_mask")))
     rest = {name: value for name, value in inputs.items() if not name.startswith("aux")}
     with pytest.raises(PromptError, match="give aux_input_ids instead of aux_states"):
         model(**rest, aux_states=states, aux_states_mask=mask, return_attribution=True)
@@ -204,7 +202,7 @@ def test_bfloat16_hosts_give_full_precision_numbers(inputs):
 def test_compiled_models_are_looked_into_all_the_same(inputs, monkeypatch):
     model, _ = tiny.made()
     expected = attribute(model, inputs).shares()
-    model.compressor.compile(backend="eager")  # the host's hook only asks whether somebody looks, which is guarded
+    model.auxiliary.compressor.compile(backend="eager")  # the host's hooks only check for a trace
     with torch.no_grad():
         model(**inputs)
     assert torch.equal(attribute(model, inputs).shares(), expected)  # bits: the backend "eager" runs the same kernels
@@ -212,10 +210,10 @@ def test_compiled_models_are_looked_into_all_the_same(inputs, monkeypatch):
 
 def test_which_image_tokens_are_patches(model):
     assert patches(model, 4) == (2, 2) and patches(model, 3) is None and patches(model, 0) is None
-    model.connector, own = torch.nn.Identity(), model.connector
+    model.images.connector, own = torch.nn.Identity(), model.images.connector
     try:
         assert patches(model, 4) is None
-        model.connector.spatial = True
+        model.images.connector.spatial = True
         assert patches(model, 4) == (2, 2)
     finally:
-        model.connector = own
+        model.images.connector = own

@@ -6,13 +6,15 @@ import torch
 
 from moai.errors import HostError
 from moai.model.encoders.context import context_states
-from moai.model.mixer.graft import decoder_layers
-from moai.model.norms import unit
+from moai.model.host.layers import decoder_layers
+from moai.model.mixer.forward_context import ForwardContext, current
+from moai.model.norms import rms_normalize
+from moai.types import Conversation
 
 
 @pytest.fixture(scope="module")
 def built():
-    return tiny.made(perception={"context_layer": 2, "panoptic_map": False})
+    return tiny.made(perception={"context_layer": 2}, vision={"panoptic_map": False})
 
 
 def words(processor, *texts):
@@ -24,19 +26,18 @@ def words(processor, *texts):
 
 def test_the_states_are_those_of_the_bare_host(model, processor):
     ids, mask = words(processor, "red circle left of blue", "green")
-    states = context_states(model.host, model.holder, ids, mask, 2)
+    states = context_states(model.host, model.graft, ids, mask, 2)
     row = torch.cat([torch.tensor([[model.host.config.bos_token_id]]), ids[:1]], dim=1)
-    model.holder.conditioning = None
     with torch.no_grad():
         expected = model.host(row, output_hidden_states=True).hidden_states[2][:, 1:]
-    expected = unit(expected)
-    assert torch.allclose(states[:1], unit(expected - expected.mean(dim=1, keepdim=True)), atol=1e-5)
+    expected = rms_normalize(expected)
+    assert torch.allclose(states[:1], rms_normalize(expected - expected.mean(dim=1, keepdim=True)), atol=1e-5)
     assert not states[1][~mask[1].bool()].any() and states[1][mask[1].bool()].isfinite().all()
 
 
 def test_a_word_knows_the_words_before_it(model, processor):
     ids, mask = words(processor, "red circle", "blue circle")
-    states = context_states(model.host, model.holder, ids, mask, 2)
+    states = context_states(model.host, model.graft, ids, mask, 2)
     ends = [int(row.sum()) - 1 for row in mask]
     assert ids[0, ends[0]] == ids[1, ends[1]]
     assert (states[0, ends[0]] - states[1, ends[1]]).abs().max() > 0.05
@@ -45,34 +46,34 @@ def test_a_word_knows_the_words_before_it(model, processor):
 def test_rows_do_not_depend_on_each_other(model, processor):
     texts = ("red circle left of blue", "green", "a circle")
     ids, mask = words(processor, *texts)
-    together = context_states(model.host, model.holder, ids, mask, 2)
+    together = context_states(model.host, model.graft, ids, mask, 2)
     for row, text in enumerate(texts):
-        alone = context_states(model.host, model.holder, *words(processor, text), 2)
+        alone = context_states(model.host, model.graft, *words(processor, text), 2)
         assert torch.allclose(together[row, : alone.shape[1]], alone[0], atol=1e-5)
 
 
-def test_hooks_and_conditioning_are_as_before(model, processor):
-    model.holder.conditioning = sentinel = object()
+def test_hooks_and_context_are_as_before(model, processor):
     before = [len(layer._forward_pre_hooks) for layer in decoder_layers(model.host)]
-    context_states(model.host, model.holder, *words(processor, "red"), 2)
-    assert model.holder.conditioning is sentinel
+    with ForwardContext(model.graft).running() as context:
+        context_states(model.host, model.graft, *words(processor, "red"), 2)
+        assert current(model.graft) is context
+    assert current(model.graft) is None
     assert [len(layer._forward_pre_hooks) for layer in decoder_layers(model.host)] == before
-    model.holder.conditioning = None
 
 
 @pytest.mark.parametrize("layer", [0, 4, 99])
 def test_a_layer_that_is_not_there(model, processor, layer):
     with pytest.raises(HostError, match="context_layer"):
-        context_states(model.host, model.holder, *words(processor, "red"), layer)
+        context_states(model.host, model.graft, *words(processor, "red"), layer)
 
 
 def test_the_model_uses_it_and_keeps_it(model, processor, tmp_path):
     inputs = tiny.prompt_inputs(processor, ["What?", "Is it red?"], [tiny.seen("red", "blue"), tiny.seen("blue")])
     with torch.no_grad():
         logits = model(**inputs).logits
-        model.config.context_layer = None
+        model.auxiliary.context_layer = None
         assert (model(**inputs).logits - logits).abs().max() > 1e-3
-        model.config.context_layer = 2
+        model.auxiliary.context_layer = 2
         model.save_pretrained(tmp_path)
         loaded = type(model).from_pretrained(tmp_path)
         assert torch.allclose(loaded(**inputs).logits, logits, atol=1e-5)
@@ -82,15 +83,15 @@ def test_gradients_pass_the_compressor_only(model, processor):
     inputs = tiny.prompt_inputs(processor, ["What?"], [tiny.seen("red", "blue")])
     model(**inputs).logits.sum().backward()
     assert all(p.grad is None for p in model.host.parameters())
-    assert any(p.grad is not None and p.grad.any() for p in model.compressor.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model.auxiliary.compressor.parameters())
 
 
 def test_looking_inside_a_model_that_reads_its_words_in_context(model, processor):
     from moai.answering import Augmented
 
     augmented = Augmented(model, processor, None)
-    pictures, seen = [tiny.picture("red")], [tiny.seen("red", "blue")]
-    gates = augmented.gate_weights(pictures, ["What?"], seen)
+    seen = [tiny.seen("red", "blue")]
+    gates = augmented.gate_weights([Conversation.ask("What?", [tiny.picture("red")])], [seen])
     assert list(gates) == [0, 2] and all(weights.shape[-1] == 3 for pair in gates.values() for weights in pair)
     attribution = model(**tiny.prompt_inputs(processor, ["What?"], seen), return_attribution=True).attribution
     assert [part.layer for part in attribution.mixers] == [0, 2]

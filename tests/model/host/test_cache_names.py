@@ -17,9 +17,9 @@ from transformers import DynamicCache, LlamaForCausalLM, StaticCache
 from moai.compat import CACHE, CACHE_NAMES, cache_of
 from moai.errors import HostError, PromptError
 from moai.model.host.checks import cache_keyword
-from moai.model.mixer.graft import decoder_layers
+from moai.model.host.layers import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.model.processor.native_vision import SeeingProcessor
+from moai.model.processor.processor import MoaiProcessor
 
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?")
 PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc"))
@@ -52,7 +52,8 @@ def with_native_vision(family):
     model = MoaiForConditionalGeneration.around(host, mixer=mixer, compressor=compressor).eval()
     tiny.disturb(model, 0.1)
     prompt = f"{placeholder}\nQuestion: {QUESTIONS[0]}\nAnswer:"
-    inputs = SeeingProcessor(processor)(images=[tiny.picture("red")], text=[prompt], perceptions=[PERCEPTIONS[0]])
+    processor = MoaiProcessor(host_processor=processor)
+    inputs = processor(images=[tiny.picture("red")], text=[prompt], perceptions=[PERCEPTIONS[0]])
     return model, dict(inputs)
 
 

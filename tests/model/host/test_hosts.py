@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from moai.compat import CACHE
 from moai.errors import HostError
 from moai.model.arguments import kept_logits
-from moai.model.mixer.graft import decoder_layers
+from moai.model.host.layers import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.run_folder import load_host
 
@@ -30,9 +30,10 @@ def template(arithmetic="moai"):
 def augmented(host, arithmetic="moai"):
     """A model around ``host`` with noise on every adapter, and inputs of a left-padded batch of two."""
     made, processor = template(arithmetic)
-    model = MoaiForConditionalGeneration(copy.deepcopy(made.config), host=host, vision=made.vision)
-    model.load_state_dict({f"{part}.{name}": value for part, module in made.adapters().items()
-                           for name, value in module.state_dict().items()}, strict=False)  # fmt: skip
+    model = MoaiForConditionalGeneration(copy.deepcopy(made.config), host=host, vision=made.images.vision)
+    with torch.no_grad():
+        for name, parameter in model.adapter_parameters().items():
+            parameter.copy_(made.adapter_parameters()[name])
     return model.eval(), tiny.prompt_inputs(processor, QUESTIONS, [tiny.seen("red"), tiny.seen("blue")])
 
 
@@ -50,8 +51,9 @@ def made_once(family):
 def test_perception_is_read_and_padding_is_not(family):
     model, inputs = made_once(family)
     assert inputs["attention_mask"].all(dim=1).tolist() == [True, False]
-    logits = model(**inputs).logits
-    assert model.holder.conditioning.calls == len(model.mixers) == 2
+    with tiny.forward_contexts(model) as contexts:
+        logits = model(**inputs).logits
+    assert contexts[0].calls == len(model.mixers) == 2
     blind = model(**{name: value for name, value in inputs.items() if not name.startswith("aux_")}).logits
     assert (logits - blind)[:, -1].abs().amax(dim=1).min() > 1e-4
     processor = template()[1]
@@ -128,8 +130,9 @@ def test_the_other_placement(named):
     host = frozen(tiny_host(named))
     expected = host(input_ids=WORDS).logits
     model, inputs = augmented(host, "published")
-    logits = model(**inputs).logits
-    assert model.holder.conditioning.calls == len(model.mixers)
+    with tiny.forward_contexts(model) as contexts:
+        logits = model(**inputs).logits
+    assert contexts[0].calls == len(model.mixers)
     blind = model(**{name: value for name, value in inputs.items() if not name.startswith("aux_")}).logits
     assert (logits - blind)[:, -1].abs().amax(dim=1).min() > 1e-4
     model.remove_mixers()

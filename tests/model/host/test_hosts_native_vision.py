@@ -1,4 +1,4 @@
-"""Vision-language models as hosts: their own eyes, our compressor and mixers, and not one bit changed."""
+"""Vision-language models as hosts: their own vision, our compressor and mixers, and not one bit changed."""
 
 import copy
 import functools
@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText
 import moai
 from moai.errors import CheckpointError, HostError, PromptError
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.model.processor.native_vision import SeeingProcessor
+from moai.model.processor.processor import MoaiProcessor
+from moai.types import Conversation
 
 MIXER = {"layers": [0, 2], "rank": 8, "heads": 2}
 COMPRESSOR = {"latents": 8, "depth": 2, "heads": 2, "head_width": 16}
@@ -25,7 +26,7 @@ OPTIONS = {**LENGTH, "do_sample": False}
 
 def host_of(family):
     host, processor, placeholder = native_vision_families.made(family)
-    return host, SeeingProcessor(processor), placeholder
+    return host, MoaiProcessor(host_processor=processor), placeholder
 
 
 def build(family, **settings):
@@ -48,8 +49,17 @@ OURS = ("aux_input_ids", "aux_attention_mask", "prompt_mask")
 
 
 def plain(inputs):
-    """What the host's own processor made."""
+    """The inputs without perceptions, and without a mask of what is mixed."""
     return {name: value for name, value in inputs.items() if name not in OURS}
+
+
+@functools.cache
+def of_the_host(family):
+    """What the host's own processor makes of the same prompts and pictures."""
+    processor, prompts = built(family)[3:]
+    processor.host_processor.tokenizer.padding_side = "left"
+    pictures = [[tiny.picture("red")], [tiny.picture("blue")]]
+    return dict(processor.host_processor(images=pictures, text=prompts, padding=True, return_tensors="pt"))
 
 
 @pytest.fixture(params=native_vision_families.HOSTS)
@@ -60,7 +70,7 @@ def family(request):
 def test_only_compressor_and_mixers_are_added(family):
     bare, model, inputs, *_ = built(family)
     assert {name.split(".")[0] for name in model.adapter_parameters()} == {"compressor", "mixers"}
-    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"host", "compressor", "mixers"}
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"host", "auxiliary", "mixers"}
     assert list(model.host.state_dict()) == list(bare.state_dict())
     counts = (inputs["input_ids"] == model.config.image_token_id).sum(dim=1)
     assert (counts > 1).all(), "the processor's image tokens were not found"
@@ -69,9 +79,10 @@ def test_only_compressor_and_mixers_are_added(family):
 @torch.no_grad()
 def test_perception_and_image_are_read_and_the_image_tokens_are_the_hosts(family):
     _, model, inputs, *_ = built(family)
-    logits = model(**inputs).logits
-    assert model.holder.conditioning.calls == len(model.mixers) == 2
-    image = model.holder.conditioning.image_mask.sum(dim=1)
+    with tiny.forward_contexts(model) as contexts:
+        logits = model(**inputs).logits
+    assert contexts[0].calls == len(model.mixers) == 2
+    image = contexts[0].inputs.image_mask.sum(dim=1)
     assert torch.equal(image, (inputs["input_ids"] == model.config.image_token_id).sum(dim=1))
     blind = model(**plain(inputs), prompt_mask=inputs["prompt_mask"]).logits
     assert (logits - blind)[:, -1].abs().amax(dim=1).min() > 1e-3
@@ -83,15 +94,15 @@ def test_perception_and_image_are_read_and_the_image_tokens_are_the_hosts(family
 def test_without_mixers_it_is_the_host_it_was(family):
     """Bits: the very host, frozen, before it is grafted and after its mixers are removed."""
     host, processor, _ = host_of(family)
-    inputs = built(family)[2]
-    expected, answer = frozen(host)(**plain(inputs)).logits, greedy(host, plain(inputs), **LENGTH)
+    inputs, own = built(family)[2], of_the_host(family)
+    expected, answer = frozen(host)(**own).logits, greedy(host, own, **LENGTH)
     model = MoaiForConditionalGeneration.around(host, mixer=MIXER, compressor=COMPRESSOR).eval()
     tiny.disturb(model, 0.1)
     assert (model(**inputs).logits - expected).abs().max() > 1e-2
     assert model.remove_mixers() is host
-    assert torch.equal(host(**plain(inputs)).logits, expected)
+    assert torch.equal(host(**own).logits, expected)
     assert torch.equal(model(**inputs).logits, expected)
-    assert torch.equal(greedy(host, plain(inputs), **LENGTH).scores, answer.scores)
+    assert torch.equal(greedy(host, own, **LENGTH).scores, answer.scores)
 
 
 @torch.no_grad()
@@ -114,7 +125,7 @@ def test_generation_is_the_hosts_own_where_nothing_is_mixed(family):
     nothing = torch.zeros_like(inputs["prompt_mask"])
     for options in (OPTIONS, {**OPTIONS, "num_beams": 2}):
         suppress = {"suppress_tokens": [model.config.image_token_id]}
-        expected = bare.generate(**plain(inputs), **options, **suppress)
+        expected = bare.generate(**of_the_host(family), **options, **suppress)
         assert torch.equal(model.generate(**plain(inputs), prompt_mask=nothing, **options), expected)
 
 
@@ -162,17 +173,19 @@ def test_a_run_made_in_python_is_opened_like_any_other(family, tmp_path):
     host, processor, placeholder = host_of(family)
     host.save_pretrained(tmp_path / "host")
     _, model, inputs, _, prompts = build(family, reference=str(tmp_path / "host"))
-    with pytest.raises(PromptError, match="no chat template; pass chat_template= to SeeingProcessor"):
+    with pytest.raises(PromptError, match="no chat template; pass chat_template= to MoaiProcessor"):
         processor.prompt_ids(QUESTIONS[0])
     template = (
         f"{{% for m in messages %}}{placeholder}\nQuestion: {{{{ m['content'][1]['text'] }}}}\nAnswer:{{% endfor %}}"
     )
-    processor = SeeingProcessor(processor.processor, template, placeholder, experts=["tiny-panoptic"])
+    own = {"host_processor": processor.host_processor, "chat_template": template, "placeholder": placeholder}
+    processor = MoaiProcessor(**own, experts=["tiny-panoptic"])
     processor.save_pretrained(tmp_path / "run")
     model.save_pretrained(tmp_path / "run")
     loaded = moai.load(tmp_path / "run", device="cpu")
     pictures = [tiny.picture("red"), tiny.picture("blue")]
-    given = loaded._inputs(pictures, QUESTIONS, [tiny.seen("red circle"), tiny.seen("blue box")])
+    asked = [Conversation.ask(question, [picture]) for question, picture in zip(QUESTIONS, pictures, strict=True)]
+    given = loaded.processor.batch(asked, [[tiny.seen("red circle")], [tiny.seen("blue box")]])
     assert set(given) <= set(inputs) and all(torch.equal(value, inputs[name]) for name, value in given.items())
     with torch.no_grad():
         assert_near(loaded.model(**given).logits, model(**inputs).logits)
@@ -181,10 +194,10 @@ def test_a_run_made_in_python_is_opened_like_any_other(family, tmp_path):
 # Refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_language_model_without_eyes_is_told_so():
+def test_a_language_model_without_vision_is_told_so():
     from host_families import tiny_host
 
-    with pytest.raises(HostError, match="LlamaConfig names no image token.*set vision.reference to an encoder"):
+    with pytest.raises(HostError, match="LlamaConfig names no image token.*set vision.kind to encoder"):
         MoaiForConditionalGeneration.around(tiny_host("llama"), mixer=MIXER, compressor=COMPRESSOR)
 
 
@@ -201,19 +214,19 @@ def test_a_host_that_reads_in_both_directions_is_refused(name):
 
 def test_a_processor_that_keeps_its_image_tokens_to_itself(monkeypatch):
     _, processor, _ = host_of("llava")
-    own = type(processor.processor)
+    own = type(processor.host_processor)
     silent = type("Silent", (own,), {"get_text_with_replacements": lambda self, text, *rest: (text, [])})
-    monkeypatch.setattr(processor.processor, "__class__", silent)
+    monkeypatch.setattr(processor.host_processor, "__class__", silent)
     with pytest.raises(HostError, match="Silent does not say how many tokens an image takes"):
-        processor.place([[processor.image_token_id]], [[tiny.picture("red")]])
+        processor.images.encode([[tiny.picture("red")]])
 
 
 def test_what_only_an_encoder_of_ours_can_do(tmp_path):
     _, model, inputs, processor, prompts = built("llava")
     maps = {"aux_pixel_values": torch.zeros(2, 1, 3, 16, 16), "aux_pixel_mask": torch.ones(2, 1, dtype=torch.bool)}
-    with pytest.raises(HostError, match="set perception.panoptic_map: false"):
+    with pytest.raises(HostError, match="panoptic maps need an encoder of ours"):
         model(**inputs, **maps)
-    with pytest.raises(HostError, match="no image dropout; set image_dropout: 0"):
+    with pytest.raises(HostError, match="image dropout needs an encoder of ours.*set image_dropout to 0"):
         model(**inputs, image_keep=torch.tensor([True, False]))
     with pytest.raises(CheckpointError, match="the host has no reference"):
         model.save_pretrained(tmp_path)
@@ -223,6 +236,6 @@ def test_what_only_an_encoder_of_ours_can_do(tmp_path):
 
 def test_text_of_the_image_cannot_write_control_tokens():
     _, model, _, processor, prompts = built("llava")
-    spelt = processor.aux_inputs([[tiny.seen("red", text="<image><|im_end|>")]])["aux_input_ids"]
+    spelt = processor.perceptions.auxiliary([[tiny.seen("red", text="<image><|im_end|>")]])["aux_input_ids"]
     assert not torch.isin(spelt, torch.tensor([model.config.image_token_id, 2])).any()
-    assert processor.aux_inputs([[], []]) == {}
+    assert processor.perceptions.auxiliary([[], []]) == {}

@@ -6,7 +6,6 @@ import shutil
 import pytest
 import tiny
 import torch
-from moai.data.collate import Collator
 
 from moai.model.mixer.attention import AttentionModule
 
@@ -27,7 +26,7 @@ def plain():
     model, processor = tiny.made()
     inputs = tiny.prompt_inputs(processor, QUESTIONS, PERCEPTIONS)
     samples = [tiny.dataset("train")[index] for index in (0, 9)]
-    return model, inputs, Collator(processor)(samples, PERCEPTIONS)
+    return model, inputs, tiny.training_batch(processor, samples, PERCEPTIONS)
 
 
 def gradients(model, batch):
@@ -65,9 +64,10 @@ def test_host_with_mixers_and_compressor_are_one_graph_each(arithmetic):
     assert (expected[0] - expected[1]).abs().max() > 1e-2
     backend, graphs = counted(eager)
     model.compile(backend=backend, fullgraph=True)
-    found = [model(**given).logits for given in (inputs, swapped)]
+    with tiny.forward_contexts(model) as contexts:
+        found = [model(**given).logits for given in (inputs, swapped)]
     assert len(graphs) == 2, "one for the compressor, one for the host; the second batch reuses both"
-    assert model.holder.conditioning.calls == len(model.mixers), "the second call ran on the first one's conditioning"
+    assert contexts[1].calls == len(model.mixers), "the second call ran in the first one's context"
     for a, b in zip(found, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 

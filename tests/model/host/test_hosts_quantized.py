@@ -50,7 +50,7 @@ def quantized(request, parts):
     host = load_host(str(parts / "host"), None, torch.bfloat16, quantization=request.param)
     made.config.host["quantization"] = request.param
     made.config.host["dtype"] = "bfloat16"
-    model = MoaiForConditionalGeneration(made.config, host=host, vision=made.vision).eval()
+    model = MoaiForConditionalGeneration(made.config, host=host, vision=made.images.vision).eval()
     tiny.disturb(model, 0.1)
     questions = ("What color has the shape over there?", "Is it?")
     return model, tiny.prompt_inputs(processor, questions, [tiny.seen("red"), tiny.seen("blue")]), request.param
@@ -97,7 +97,6 @@ def test_it_answers(quantized):
 
 def test_it_is_near_the_host_in_full(quantized, parts):
     model, _, kind = quantized
-    model.holder.conditioning = None
     full = load_host(str(parts / "host"), None, torch.float32).eval()
     words = torch.tensor([[40, 50, 60, 70]])
     with torch.no_grad():

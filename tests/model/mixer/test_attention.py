@@ -120,7 +120,7 @@ def test_the_arithmetic_head_by_head(arithmetic):
 def wide(rank=8, **options):
     """The same arithmetic at the heads' own width: the reference for every shortcut."""
     attention = trained(AttentionModule(WIDTH * 4, rank=rank, heads=4, **options))
-    attention.narrow = False
+    attention.low_rank = False
     return attention
 
 
@@ -141,7 +141,7 @@ FORMS = [{"qk_norm_scale": 4.0}, {"qk_norm_scale": None}, {"arithmetic": "publis
 @pytest.mark.parametrize("options", FORMS, ids=str)
 def test_attention_at_the_ranks_width_has_the_same_numbers_and_gradients(options):
     reference, fast, x, context, mask = pair(**options)
-    assert fast.narrow and not reference.narrow
+    assert fast.low_rank and not reference.low_rank
     grads = []
     for attention in (reference, fast):
         inputs = x.clone().requires_grad_(), context.clone().requires_grad_()
@@ -164,8 +164,8 @@ def test_half_precision_stays_near_full_precision(options):
 
 
 def test_a_width_below_the_rank_is_left_as_it_is():
-    assert not AttentionModule(WIDTH, rank=8, heads=4).narrow
-    assert AttentionModule(WIDTH, rank=7, heads=4).narrow
+    assert not AttentionModule(WIDTH, rank=8, heads=4).low_rank
+    assert AttentionModule(WIDTH, rank=7, heads=4).low_rank
 
 
 @pytest.mark.parametrize("options", FORMS, ids=str)

@@ -6,7 +6,7 @@ import torch
 
 from moai.errors import PromptError, RecipeError
 from moai.model.mixer.copying import Copying, mean_row
-from moai.model.norms import unit
+from moai.model.norms import rms_normalize
 
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?", "Which?")
 PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc"), None)
@@ -41,34 +41,34 @@ def without(model, forward):
 def test_a_gate_opens_from_nothing_and_lets_words_through():
     torch.manual_seed(0)
     copying, query = Copying(16, heads=2), torch.randn(3, 16)
-    read, said = torch.rand(3, 2, 5).softmax(dim=-1), torch.randn(3, 5, 16)
-    fresh = copying(query, read, said)
+    read, sources = torch.rand(3, 2, 5).softmax(dim=-1), torch.randn(3, 5, 16)
+    fresh = copying(query, read, sources)
     assert not fresh.any()
     (fresh * torch.randn(3, 16)).sum().backward()
     assert copying.gate.weight.grad.abs().min() > 0
     with torch.no_grad():
         copying.gate.bias.copy_(torch.tensor([1.0, -2.0]))
-        assert torch.allclose(copying(query, read, said)[1], (read[1, 0] - 2 * read[1, 1]) @ said[1], atol=1e-6)
+        assert torch.allclose(copying(query, read, sources)[1], (read[1, 0] - 2 * read[1, 1]) @ sources[1], atol=1e-6)
 
 
-def test_said_is_what_the_output_layer_says_of_each_word():
+def test_sources_are_the_rows_of_the_output_layer_for_each_word():
     model, processor = tiny.made(mixer=MIXER, compressor={"latents": 64})
-    inputs = processor.aux_inputs([[PERCEPTIONS[0]], [PERCEPTIONS[1]], []])
+    inputs = processor.perceptions.auxiliary([[PERCEPTIONS[0]], [PERCEPTIONS[1]], []])
     ids, mask = inputs["aux_input_ids"], inputs["aux_attention_mask"]
     maps = inputs["aux_pixel_mask"]
-    said = model.aux_sources(ids, mask, maps)
+    sources = model.auxiliary.sources(ids, mask, maps)
     table = model.get_output_embeddings().weight.detach()
-    rows = unit(table - table.mean(dim=0))
+    rows = rms_normalize(table - table.mean(dim=0))
     assert torch.allclose(mean_row(table), table.mean(dim=0), atol=1e-6)
-    assert said.shape[:2] == (3, len(model.compressor.latents)) and not said[2].any()
+    assert sources.shape[:2] == (3, len(model.auxiliary.compressor.latents)) and not sources[2].any()
     for row in (0, 1):
         words = ids[row][mask[row].bool()].tolist()
         length = len(words) + int(maps[row].sum()) * model.config.image_tokens
-        starts = [slot * length // said.shape[1] for slot in range(said.shape[1])]
+        starts = [slot * length // sources.shape[1] for slot in range(sources.shape[1])]
         assert starts[-1] >= len(words)  # a map has tokens too, and no words
         for slot, start in enumerate(starts):
             expected = rows[words[start]] if start < len(words) else torch.zeros(tiny.WIDTH)
-            assert torch.allclose(said[row, slot], expected, atol=1e-5)
+            assert torch.allclose(sources[row, slot], expected, atol=1e-5)
 
 
 def test_only_the_token_that_answers_takes_words(inputs):
@@ -86,10 +86,11 @@ def test_only_the_token_that_answers_takes_words(inputs):
             assert torch.allclose(model(**alone).logits[0, -1], logits[row, -1], atol=1e-4)
 
 
-def test_a_word_that_is_read_for_sure_is_said(made, inputs):
+def test_a_word_that_is_read_for_sure_is_the_answer(made, inputs):
     """Attention on one compressed token, gates wide open, in the last mixer: its word is the answer."""
     model, _ = tiny.made(mixer={**MIXER, "layers": [tiny.LAYERS - 1], "tie_qk_at_init": True})
-    said = model.aux_sources(inputs["aux_input_ids"], inputs["aux_attention_mask"], inputs.get("aux_pixel_mask"))
+    words = (inputs["aux_input_ids"], inputs["aux_attention_mask"])
+    sources = model.auxiliary.sources(*words, inputs.get("aux_pixel_mask"))
     [mixer] = model.mixers.values()
     slot = 3
     with torch.no_grad():
@@ -99,8 +100,8 @@ def test_a_word_that_is_read_for_sure_is_said(made, inputs):
         )
         found = model(**inputs).logits[:2, -1].argmax(dim=-1)
         table = model.get_output_embeddings().weight
-        rows = unit(table - table.mean(dim=0))
-    assert torch.equal(found, (rows @ said[:2, slot].T).argmax(dim=0))
+        rows = rms_normalize(table - table.mean(dim=0))
+    assert torch.equal(found, (rows @ sources[:2, slot].T).argmax(dim=0))
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"use_cache": False}, {"num_return_sequences": 2}])
@@ -123,11 +124,11 @@ def test_compressed_tokens_without_their_words_are_refused(made, inputs):
     model, _ = made
     aux = {name: inputs.pop(name) for name in list(inputs) if name.startswith("aux_")}
     with torch.no_grad():
-        states, mask = model.encode_aux(**aux)
-        said = model.aux_sources(aux["aux_input_ids"], aux["aux_attention_mask"], aux.get("aux_pixel_mask"))
+        states, mask = model.auxiliary(**{name.removeprefix("aux_"): value for name, value in aux.items()})
+        sources = model.auxiliary.sources(aux["aux_input_ids"], aux["aux_attention_mask"], aux.get("aux_pixel_mask"))
         with pytest.raises(PromptError, match="aux_sources"):
             model(**inputs, aux_states=states, aux_states_mask=mask)
-        given = model(**inputs, aux_states=states, aux_states_mask=mask, aux_sources=said).logits
+        given = model(**inputs, aux_states=states, aux_states_mask=mask, aux_sources=sources).logits
         assert torch.equal(given, model(**inputs, **aux).logits)
 
 
@@ -135,12 +136,12 @@ def test_latents_that_start_from_no_words_have_none_to_copy(made, inputs):
     with pytest.raises(ValueError, match=r"arithmetic: published has no .*mixer\.copy_words.*; use arithmetic: moai"):
         tiny.recipe(mixer=MIXER, arithmetic="published")
     model, _ = made
-    model.compressor.published = True
+    model.auxiliary.compressor.published = True
     try:
         with pytest.raises(RecipeError, match="copy_words needs arithmetic: moai"):
-            model.aux_sources(inputs["aux_input_ids"], inputs["aux_attention_mask"])
+            model.auxiliary.sources(inputs["aux_input_ids"], inputs["aux_attention_mask"])
     finally:
-        model.compressor.published = False
+        model.auxiliary.compressor.published = False
 
 
 def test_a_saved_model_copies_as_before(made, inputs, tmp_path):

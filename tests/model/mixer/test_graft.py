@@ -18,7 +18,9 @@ from transformers import (
 )
 
 from moai.errors import HostError
-from moai.model.mixer.graft import MixerHook, decoder_layers, locate, ungraft
+from moai.model.host.layers import decoder_layers
+from moai.model.mixer.forward_context import locate
+from moai.model.mixer.graft import MixerHook, ungraft
 from moai.model.modeling import MoaiForConditionalGeneration
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 378}
@@ -84,7 +86,8 @@ def test_other_families_can_be_hosts(family, arithmetic):
     words = torch.tensor([[40, 50, 60]])
     with torch.no_grad():
         bare = host(input_ids=words).logits
-    model = MoaiForConditionalGeneration(copy.deepcopy(template.config), host=host, vision=template.vision).eval()
+    vision = template.images.vision
+    model = MoaiForConditionalGeneration(copy.deepcopy(template.config), host=host, vision=vision).eval()
     questions = ["What color has the shape over there?", "Is it?"]
     inputs = tiny.prompt_inputs(processor, questions, [tiny.seen("red"), tiny.seen("blue")])
     assert inputs["attention_mask"].all(dim=1).tolist() == [True, False]
@@ -99,7 +102,7 @@ def test_other_families_can_be_hosts(family, arithmetic):
         changed["input_ids"][:, -1] = 70
         mask = inputs["attention_mask"].bool()
         mask[:, -1] = False  # the last token is an answer now: nothing before it may see it
-        given = [model(**batch, prompt_mask=mask).logits[:, :-1] for batch in (inputs, changed)]
+        given = [model(**{**batch, "prompt_mask": mask}).logits[:, :-1] for batch in (inputs, changed)]
         real = inputs["attention_mask"][:, :-1].bool()
         assert torch.equal(given[0][real], given[1][real])  # bits: one model, equal shapes
         options = {"max_new_tokens": 5, "min_new_tokens": 5}

@@ -170,7 +170,7 @@ def test_the_guide_pulls_at_a_head_that_looks_away_for_sure(streams):
     assert loss.isfinite() and module.key.up.weight.grad[: WIDTH // 2].norm() > 1e-3
 
 
-def test_a_none_token_is_read_where_there_is_something_to_read(streams):
+def test_a_null_token_is_read_where_there_is_something_to_read(streams):
     torch.manual_seed(0)
     mixer = trained(null_token=True)
     aux, mask = mixer.readable(streams)
@@ -182,7 +182,7 @@ def test_a_none_token_is_read_where_there_is_something_to_read(streams):
         assert torch.allclose(got, expected, atol=1e-6)
     before = mixer(streams)[1]
     with torch.no_grad():
-        mixer.none.mul_(3.0)
+        mixer.null.mul_(3.0)
     assert not torch.allclose(mixer(streams)[1], before)
 
 

@@ -70,7 +70,7 @@ def test_what_experts_read_and_name_stays_text(processor, text):
         notes={"mood": (text,)},
         sources=(Source("tiny-panoptic", "panoptic", "1"),),
     )
-    ids = processor.aux_inputs([[seen]])["aux_input_ids"][0].tolist()
+    ids = processor.perceptions.auxiliary([[seen]])["aux_input_ids"][0].tolist()
     assert not control_ids(processor) & set(ids)
     assert processor.tokenizer.decode(ids).count(text.replace("\n", " ")) == 6
 
@@ -185,7 +185,7 @@ def test_perceptions_go_to_the_rows_of_their_images(processor):
 
 def test_the_verbalized_perception_is_cut(processor, caplog):
     seen = Perception(texts=tuple(TextLine(f"line {i}", 0.9) for i in range(400)))
-    aux = processor.aux_inputs([[seen]])
+    aux = processor.perceptions.auxiliary([[seen]])
     words = processor.tokenizer.decode(aux["aux_input_ids"][0])
     assert 400 < aux["aux_input_ids"].shape[1] <= processor.max_aux_tokens == 512
     assert words.rstrip().endswith(".") and "line 0, line 1," in words
@@ -194,13 +194,13 @@ def test_the_verbalized_perception_is_cut(processor, caplog):
 
 
 def test_nothing_seen_is_a_perception_without_words(processor):
-    aux = processor.aux_inputs([[tiny.seen()], [Perception()]])
+    aux = processor.perceptions.auxiliary([[tiny.seen()], [Perception()]])
     assert not aux["aux_attention_mask"].any() and aux["aux_pixel_mask"].tolist() == [[True], [False]]
 
 
 def test_the_map_can_be_left_out():
     _, processor = tiny.made(perception={"experts": ["tiny-panoptic"], "panoptic_map": False})
-    assert set(processor.aux_inputs([[tiny.seen("red")]])) == {"aux_input_ids", "aux_attention_mask"}
+    assert set(processor.perceptions.auxiliary([[tiny.seen("red")]])) == {"aux_input_ids", "aux_attention_mask"}
 
 
 def test_an_unreadable_image_is_named(processor, tmp_path):
@@ -268,7 +268,7 @@ def test_a_host_without_template():
 @pytest.fixture(scope="module")
 def wordy():
     tiny.register()
-    return tiny.made(perception={"through": "prompt"})[1]
+    return tiny.made(perception={"inject": "prompt"})[1]
 
 
 @pytest.mark.parametrize("text", ["plain", *HOSTILE])
@@ -279,7 +279,7 @@ def test_a_perception_in_the_prompt_stands_behind_the_image_as_text(wordy, text)
     words = wordy.tokenizer.decode(ids[len(plain[: plain.index(wordy.image_token_id)]) + tiny.IMAGE_TOKENS :])
     assert words.startswith("The image includes") and "red circle" in words
     assert words.index(text.replace("\n", " ")) < words.index("What")
-    assert wordy.aux_inputs([[tiny.seen("red circle")]]) == {}
+    assert wordy.perceptions.auxiliary([[tiny.seen("red circle")]]) == {}
 
 
 def test_a_perception_in_the_prompt_reaches_every_way_in(wordy):
