@@ -1,8 +1,8 @@
 """Prefill and decoding: an augmented model against its own bare host, same sequence, same batch.
 
 Knows: forwards and caches. The augmented prefill includes condensing the words of perception; the vision encoder is
-left out, since a host that sees needs one whatever stands behind it. Adapters are fixed, as they are where `moai ask`
-and `moai eval` answer.
+left out, since any host that takes images needs one. Adapters are fixed, as they are where `moai ask` and `moai eval`
+answer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from measure import Row, in_turns, operations, ratio, spread
 from subjects import augmented, bare, batch
 
 from moai.compat import CACHE, cache_of
+from moai.model.encoders.image_input import Prompt
 
 PREFILL, DECODE = 1.15, 0.97
 
@@ -26,9 +27,10 @@ def run(quick: bool, repeats: int) -> list[Row]:
 @torch.no_grad()
 def _prefill(shape: str, rows: int, image: int, prompt: int, repeats: int) -> list[Row]:
     model, inputs = augmented(shape, image).fix_adapters(), batch(shape, rows, image, prompt, aux=128)
-    inputs["image_features"] = model.encode_images(inputs.pop("pixel_values"), inputs["input_ids"])
-    host, embeds = bare(shape), model._embed(inputs["input_ids"], inputs["input_ids"] == model.config.image_token_id,
-                                             inputs["image_features"])  # fmt: skip
+    ids = inputs["input_ids"]
+    features = inputs["image_features"] = model.images.encode(inputs.pop("pixel_values"), ids)
+    window = Prompt(ids, None, ids == model.config.image_token_id, None)
+    host, embeds = bare(shape), model.images.host_inputs(window, None, features, None)["inputs_embeds"]
 
     def ours() -> None:
         model(**inputs, use_cache=True, logits_to_keep=1)
@@ -66,7 +68,7 @@ def _decode(shape: str, rows: int, image: int, prompt: int, repeats: int, quick:
 
 
 class _Decoding:
-    """A prompt read into a cache; each call decodes one token, and every ``steps`` calls start again behind it."""
+    """A prompt read into a cache; each call decodes one token, and every ``steps`` calls start again after it."""
 
     def __init__(self, model, inputs: dict[str, torch.Tensor], length: int, steps: int) -> None:
         self.model, self.length, self.steps, self.done = model, length, steps, 0

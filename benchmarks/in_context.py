@@ -45,13 +45,13 @@ def main() -> None:
 @torch.no_grad()
 def accuracy(host, tokenizer, asked: list[Sample], solved: dict, style: str, shots: int, shuffled: bool) -> dict:
     """Kind of question -> per cent."""
-    truth = {sample.image_id: sample.truth for sample in asked}
+    truth = {sample.image_ids[0]: sample.truths[0] for sample in asked}
     images = sorted(truth)
     other = dict(zip(images, images[len(images) // 2 :] + images[: len(images) // 2], strict=True))
     right = defaultdict(list)
     for sample in asked:
-        seen = truth[other[sample.image_id] if shuffled else sample.image_id]
-        examples = [example(s, s.truth, style) + f" {s.answer}\n\n" for s in solved[sample.kind][: 3 * shots : 3]]
+        seen = truth[other[sample.image_ids[0]] if shuffled else sample.image_ids[0]]
+        examples = [example(s, s.truths[0], style) + f" {s.answer}\n\n" for s in solved[sample.kind][: 3 * shots : 3]]
         prompt = "".join(examples) + example(sample, seen, style)
         ids = [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False).input_ids]
         answer = tokenizer(f" {sample.answer}", add_special_tokens=False).input_ids

@@ -55,7 +55,7 @@ def _load(folder: Path, repeats: int, starts: int) -> list[Row]:
     vision = {"architecture": ENCODER, "reference": str(weights)}
     config = MoaiConfig(
         host={"reference": str(host), "revision": None, "dtype": "bfloat16", "sha256": host_hashes(str(host), None)},
-        vision=vision,
+        vision={"kind": "encoder", **vision},
         connector={"kind": "mlp", "options": {}},
         compressor=COMPRESSOR,
         mixer={"layers": None, "every": 8, **OURS},

@@ -69,7 +69,7 @@ def augmented(shape: str, image: int, layers: list[int] | None = None) -> MoaiFo
     config = MoaiConfig(
         text_config=host.config,
         host={},
-        vision={},
+        vision={"kind": "encoder"},
         connector={"kind": "mlp", "options": {}},
         compressor=COMPRESSOR,
         mixer={"layers": layers, "every": 8, **OURS},
@@ -80,7 +80,7 @@ def augmented(shape: str, image: int, layers: list[int] | None = None) -> MoaiFo
 
 
 def batch(shape: str, rows: int, image: int, prompt: int, aux: int, answer: int = 0) -> dict[str, torch.Tensor]:
-    """A batch as the collator makes it: image placeholders, question, answer; and words of perception."""
+    """A batch as the processor makes it: image placeholders, question, answer; and words of perception."""
     vocab, generator = SHAPES[shape]["vocab"], torch.Generator().manual_seed(2)
 
     def words(count: int) -> torch.Tensor:

@@ -47,14 +47,14 @@ class Step:
         embedded, reached = [], []
         hooks = [
             self.model.get_input_embeddings().register_forward_hook(lambda m, a, out: embedded.append(out)),
-            self.model.vision.register_forward_hook(lambda m, a, out: reached.append(out)),
+            self.model.images.vision.register_forward_hook(lambda m, a, out: reached.append(out.patches)),
         ]
         output = self.model(**self.inputs)
         output.loss.backward()
         for hook in hooks:
             hook.remove()
         self.optimizer.zero_grad(set_to_none=True)
-        frozen = [*self.model.host.parameters(), *self.model.vision.parameters()]
+        frozen = [*self.model.host.parameters(), *self.model.images.vision.parameters()]
         return {
             "no backward below the first trainable part": not any(t.requires_grad for t in [*embedded, *reached])
             and all(p.grad is None for p in frozen),

@@ -87,8 +87,7 @@ class Augmented:
             ExpertError: the run has no expert of this name.
         """
         conversation = Conversation.ask(question, () if image is None else (image,))
-        options = {"max_new_tokens": max_new_tokens, "experts": experts, "without": without, "explain": explain}
-        return self.chat(conversation, **options)
+        return self.chat(conversation, max_new_tokens=max_new_tokens, experts=experts, without=without, explain=explain)
 
     def chat(
         self,

@@ -134,7 +134,7 @@ def folder(family: str, template: bool = True) -> Path:
 
 
 def recipe(family: str, template: bool = True, **changes):
-    """The tiny recipe around a host with its own vision; without panoptic maps its words are all that its expert gives."""
+    """The tiny recipe around a host with its own vision; its expert gives words alone, without panoptic maps."""
     sections = {"host": {}, "perception": {}, **changes}
     where = {"reference": str(folder(family, template)), "chat_template": "host"}
     return tiny.recipe(**{**sections, "host": {**where, **sections["host"]}, "vision": {"kind": "host"}})

@@ -18,9 +18,9 @@ from moai import plugin_api
 PACKAGE = Path(moai.__file__).parent
 HEAVY = ("torch", "transformers", "numpy", "PIL", "timm", "cv2", "easyocr", "matplotlib", "pandas", "pydantic", "rich")
 PUBLIC = {
-    "IMAGE", "Answer", "Augmented", "Conversation", "Sample", "Turn", "Detection", "Expert", "Mask", "MoaiConfig", "MoaiError", "MoaiForConditionalGeneration",
-    "MoaiProcessor", "Options", "Perceiver", "Perception", "Relation", "Segment", "Store", "TextLine", "__version__",
-    "check_expert", "hookimpl", "load", "read_image", "verbalize",
+    "IMAGE", "Answer", "Augmented", "Conversation", "Detection", "Expert", "Mask", "MoaiConfig", "MoaiError",
+    "MoaiForConditionalGeneration", "MoaiProcessor", "Options", "Perceiver", "Perception", "Relation", "Sample",
+    "Segment", "Store", "TextLine", "Turn", "__version__", "check_expert", "hookimpl", "load", "read_image", "verbalize",
 }  # fmt: skip
 
 # A file may import its own row and those above it. The longest matching prefix counts.

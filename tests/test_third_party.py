@@ -67,13 +67,12 @@ def draw(bits):
 
 
 def samples(split, limit=None):
-    from moai.types import Sample
-
     made = []
     for number in range(1, 9):
         file = io.BytesIO()
         draw(f"{number:08b}").save(file, "PNG")
-        made.append(Sample(f"{split}-{number}", file.getvalue(), str(number), "Which number?", str(number), "number"))
+        answer = (f"{split}-{number}", file.getvalue(), str(number), "Which number?", str(number), "number")
+        made.append(moai.Sample.from_question(*answer))
     return made[:limit]
 
 

@@ -122,8 +122,11 @@ def recipe(folder: Path | None = None, **changes) -> Recipe:
         },
     }  # fmt: skip
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(sections.get(key), dict)
-        sections[key] = {**sections[key], **value} if both else value
+        old = sections.get(key)
+        joined = (
+            isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        )
+        sections[key] = {**old, **value} if joined else value  # another kind of vision has other keys
     return Recipe(**sections)
 
 

@@ -96,7 +96,14 @@ def answers(run: Path) -> moai.Answer:
     assert_type(augmented.model, moai.MoaiForConditionalGeneration)
     assert_type(augmented.processor, moai.MoaiProcessor)
     assert_type(augmented.perceiver, Perceiver)
-    assert_type(augmented.explain([], [], [])[0].to_dict(), dict[str, Any])
+    asked = moai.Conversation.ask("What color is the circle?", ["circle.png"])
+    assert_type(augmented.explain([asked], [[None]])[0].to_dict(), dict[str, Any])
+    assert_type(augmented.ask_many([asked, ("circle.png", "Is it red?")]), list[moai.Answer])
+    turns = [moai.Turn("system", "Be short."), moai.Turn("user", (moai.IMAGE, "What is it?"))]
+    assert_type(augmented.chat(turns, ["circle.png"]), moai.Answer)
+    sample = moai.Sample("1", moai.Conversation(tuple(turns), ("circle.png",)), ("circle",))
+    assert_type(sample.answers, tuple[str, ...])
+    moai.Turn("user", 3)  # type: ignore[arg-type]
     augmented.ask("circle.png", 3)  # type: ignore[arg-type]
     augmented.ask("circle.png")  # type: ignore[call-arg]
     moai.load(run, devise="cpu")  # type: ignore[call-arg]

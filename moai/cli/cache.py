@@ -100,20 +100,20 @@ def _age(text: str) -> float:
 
 
 def _print_info(facts: dict) -> None:
-    from moai.perception.running.memory import say_size
+    from moai.perception.running.memory import format_size
 
     if facts["path"] is None:
         click.echo(f"no perceptions are cached in {facts['folder']}")
     else:
-        click.echo(f"{facts['path']}: {facts['entries']} perceptions, {say_size(facts['bytes'])} on disk")
+        click.echo(f"{facts['path']}: {facts['entries']} perceptions, {format_size(facts['bytes'])} on disk")
     if facts["experts"]:
         rows = show.table("expert", "entries", "data", "newest")
         for share in facts["experts"]:
             newest = "" if share["newest"] is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(share["newest"]))
-            values = (share["expert"], share["entries"], say_size(share["bytes"]), newest)
+            values = (share["expert"], share["entries"], format_size(share["bytes"]), newest)
             rows.add_row(*(show.cell(value) for value in values))
         show.console().print(rows)
     if facts["set_aside"]:
         show.warn(f"{len(facts['set_aside'])} files of damaged caches were set aside; `moai cache clear` removes them")
     for name, size in facts["assets"].items():
-        click.echo(f"beside it: {name}, {say_size(size)}")
+        click.echo(f"beside it: {name}, {format_size(size)}")

@@ -21,7 +21,7 @@ LINE = "Say what a recipe needs in memory, before a GPU is rented."
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--host-shape", metavar="SHAPE", help="Instead of host.reference: layers=32,width=4096,heads=32,kv=8,..")
 @click.option("--vision-shape", metavar="SHAPE", help="Instead of the vision encoder: width=1024,layers=24,patch=14,..")
-@click.option("--picture", metavar="WxH", help="Size of the pictures, where the host sees for itself [640x480].")
+@click.option("--picture", metavar="WxH", help="Size of the images, for a host with its own vision [640x480].")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples per step [training.batch_size].")
 @click.option("--prompt", type=click.IntRange(min=1), default=64, show_default=True, help="Question tokens per sample.")
 @click.option("--aux", type=click.IntRange(min=1), default=256, show_default=True, help="Words of perception.")
@@ -39,7 +39,7 @@ def plan(
 
     resolved = load_recipe(recipe, overrides)
     if picture is not None:
-        options["picture"] = picture_size(picture, resolved.host.sees)
+        options["picture"] = picture_size(picture, resolved.vision.kind == "host")
     made = make_plan(resolved, **options)
     batch = batch or resolved.training.batch_size
     if as_json:
@@ -48,10 +48,10 @@ def plan(
         print_plan(made, batch)
 
 
-def picture_size(text: str, host_sees: bool) -> tuple[int, int]:
-    """``"640x480"`` as width and height."""
-    if not host_sees:
-        raise RecipeError("--picture is for hosts that see for themselves (host.sees: true); set vision.image_size")
+def picture_size(text: str, own_vision: bool) -> tuple[int, int]:
+    """Read ``"640x480"`` as width and height; the host needs its own vision."""
+    if not own_vision:
+        raise RecipeError("--picture is for a host with its own vision (vision.kind: host); set vision.image_size")
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise RecipeError(f"--picture: '{text}' is no size in pixels; write 640x480")

@@ -84,7 +84,8 @@ def fetch_assets(recipe: Recipe) -> None:
     from moai.plugins import registry
 
     click.echo(f"host:     {resolve_host(recipe.host.reference, recipe.host.revision)}")
-    click.echo(f"vision:   {resolve(recipe.vision.reference, recipe.vision.revision)}")
+    if recipe.vision.kind == "encoder":  # a host's own vision comes with the host
+        click.echo(f"vision:   {resolve(recipe.vision.reference, recipe.vision.revision)}")
     click.echo(f"data:     {recipe.data.name}, {len(dataset_of(recipe, 'test')):,} test questions")
     for name in DEMO_EXPERTS:
         weights = registry().get_expert(name).weights

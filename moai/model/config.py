@@ -23,8 +23,8 @@ class MoaiConfig(PreTrainedConfig):
     Attributes:
         text_config: the host's own configuration.
         host: ``reference``, ``revision``, ``dtype`` and ``sha256`` (file name -> hash) of the frozen host.
-        vision: arguments of ``build_vision``, and ``sha256`` of the weights file, if there is one; or only
-            ``reference: host``, where the host is a vision-language model that sees with its own.
+        vision: ``kind: encoder``, arguments of ``build_vision``, and ``sha256`` of the weights file, if there is one;
+            or only ``kind: host``, where the host is a vision-language model with its own vision.
         connector: ``kind`` and ``options``.
         compressor: arguments of ``Compressor``.
         mixer: ``layers`` (numbers), and arguments of ``Mixer``.

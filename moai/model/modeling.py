@@ -96,7 +96,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         self.auxiliary = AuxiliaryEncoder(
             self.host,
             self.images,
-            {"arithmetic": config.arithmetic, **config.compressor},
+            {"arithmetic": config.arithmetic, **(config.compressor or {})},
             centered=config.arithmetic == "moai",
             context_layer=config.context_layer,
             fact_ends=config.fact_ends,
@@ -105,7 +105,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             image_tokens=config.image_tokens,
             empty=empty,
         )
-        arguments = {"arithmetic": config.arithmetic, **config.mixer}
+        arguments = {"arithmetic": config.arithmetic, **(config.mixer or {})}
         count = len(decoder_layers(self.host))
         numbers = mixer_layers(count, arguments.pop("layers", None), arguments.pop("every", None))
         width = self.host.get_input_embeddings().embedding_dim
@@ -301,8 +301,9 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             aux = Auxiliary(states, mask, self.auxiliary.sources(*words, aux_pixel_mask) if self.copies else None)
         targets = None
         if attention_targets is not None:
-            words = (aux_input_ids, aux_attention_mask, aux_pixel_mask)
-            targets = self.auxiliary.target_latents(attention_targets, *words)
+            targets = self.auxiliary.target_latents(
+                attention_targets, aux_input_ids, aux_attention_mask, aux_pixel_mask
+            )
         context = self._context(prompt, prompt_mask, attention_mask, aux, module_choices, targets, trace)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
@@ -350,10 +351,10 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         given.update(self.images.position_inputs(input_ids, attention_mask, input_ids.shape[1], 0, kwargs))
         given.update({"logits_to_keep": 1, "use_cache": False})
         known = {name: value for name, value in given.items() if name in self.host_takes or name not in OPTIONAL}
-        context = ForwardContext(self.graft, states=[])
-        with context.running():
+        states: list[Tensor] = []
+        with ForwardContext(self.graft, states=states).running():
             self.host(**known, attention_mask=attention_mask, **kwargs)
-        return context.states
+        return states
 
     def _prompt(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, prompt_mask: Tensor | None) -> Prompt:
         is_image = None if input_ids is None else input_ids == self.config.image_token_id
@@ -441,7 +442,12 @@ def image_input(
     return EncoderImages(host, vision, connector, **tokens, factors=factors)
 
 
-def _apply_apart(module: nn.Module, fn, of_adapters, adapters: list[nn.Module]) -> None:
+def _apply_apart(
+    module: nn.Module,
+    fn: Callable[[Tensor], Tensor],
+    of_adapters: Callable[[Tensor], Tensor],
+    adapters: list[nn.Module],
+) -> None:
     """Apply ``fn`` to all tensors of a module but those of ``adapters``, and ``of_adapters`` to these."""
     for child in module.children():
         if any(child is adapter for adapter in adapters):

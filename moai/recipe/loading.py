@@ -113,17 +113,27 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 def _complaint(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
     location = item["loc"]
-    key = ".".join(str(part) for part in location) or "recipe"
+    key = _key(schema, location) or "recipe"
     if item["type"] == "extra_forbidden":
         return f"{key}: unknown key{nearest(str(location[-1]), _fields_at(schema, location[:-1]))}"
     if item["type"] == "missing":
         return f"{key}: missing; add it"
     if item["type"] == "literal_error" and isinstance(item["input"], str):
-        choices = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+        choices = _quoted(item["ctx"]["expected"])
         return f"{key}: '{item['input']}' is not one of {', '.join(choices)}{_only_near(item['input'], choices)}"
+    if item["type"] == "union_tag_not_found":
+        return f"{key}.{_quoted(item['ctx']['discriminator'])[0]}: missing; add it"
+    if item["type"] == "union_tag_invalid":
+        tag, choices = item["ctx"]["tag"], _quoted(item["ctx"]["expected_tags"])
+        where = f"{key}.{_quoted(item['ctx']['discriminator'])[0]}"
+        return f"{where}: '{tag}' is not one of {', '.join(choices)}{_only_near(tag, choices)}"
     message = item["msg"].removeprefix("Value error, ")
     given = "" if isinstance(item["input"], (dict, BaseModel)) else f" (given: {item['input']!r})"
     return f"{key}: {message[:1].lower()}{message[1:]}{given}"
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'([^']*)'", text)
 
 
 def _only_near(name: str, choices: Sequence[str]) -> str:
@@ -132,12 +142,23 @@ def _only_near(name: str, choices: Sequence[str]) -> str:
 
 
 def _fields_at(schema: Any, location: Sequence[Any]) -> list[str]:
-    """Names the schema knows at a location; a union's location holds the member's tag, which is not a key."""
-    kinds = [schema]
+    """Names the schema knows at a location."""
+    return sorted({name for kind in _walk(schema, location)[0] for name in _names(kind)})
+
+
+def _key(schema: Any, location: Sequence[Any]) -> str:
+    """The key that a recipe writes for a location."""
+    return ".".join([*_walk(schema, location[:-1])[1], *map(str, location[-1:])])
+
+
+def _walk(schema: Any, location: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """What stands at a location, and its keys; a union's location holds the member's tag, which is no key."""
+    kinds, keys = [schema], []
     for part in location:
         stepped = [kind for model in kinds for kind in _step(model, part)]
+        keys += [str(part)] if stepped else []
         kinds = stepped or kinds
-    return sorted({name for kind in kinds for name in _names(kind)})
+    return kinds, keys
 
 
 def _step(kind: Any, part: Any) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from moai.errors import PromptError
 from moai.types.perception import Perception
@@ -43,6 +43,10 @@ class Turn:
 
     role: str
     content: Content
+
+    if TYPE_CHECKING:  # a single text may stand alone, and is a tuple afterwards
+
+        def __init__(self, role: str, content: Content | str | Placeholder) -> None: ...
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

@@ -120,7 +120,9 @@ def toy(split, **options):
         file = io.BytesIO()
         Image.new("RGB", (8, 8), (40 * (index // 2), 0, 0)).save(file, "PNG")
         kind, answer = ("yes/no", "yes") if index % 2 == 0 else ("color", "red")
-        samples.append(Sample(f"q{index}", file.getvalue(), f"i{index // 2}", f"question {index}?", answer, kind))
+        samples.append(
+            Sample.from_question(f"q{index}", file.getvalue(), f"i{index // 2}", f"question {index}?", answer, kind)
+        )
     return samples
 
 
@@ -131,8 +133,8 @@ class Model:
         self.perceiver = perceiver
         self.asked = []
 
-    def answer_batch(self, images, questions, perceptions, max_new_tokens=8):
-        return ["yes" if perception is None else "red" for perception in perceptions]
+    def answer(self, conversations, perceptions, max_new_tokens=8):
+        return ["yes" if perception is None else "red" for [perception] in perceptions]
 
     def ask(self, image, question, max_new_tokens=16):
         from moai.images import read_image
@@ -169,7 +171,7 @@ def recipe(monkeypatch, tmp_path):
     made = Recipe(
         name="toy",
         host=SimpleNamespace(reference="host", revision=None),
-        vision=SimpleNamespace(reference="vision", revision=None),
+        vision=SimpleNamespace(kind="encoder", reference="vision", revision=None),
         data=SimpleNamespace(name="toy", options={}),
         evaluation=SimpleNamespace(
             limit=4, split="test", conditions=("on", "off", "shuffled"), batch_size=32, max_new_tokens=8

@@ -124,15 +124,15 @@ def test_the_data_sets_own_metric_is_found_at_its_factory(run_cli, run, known):
 
 
 def test_an_interrupted_evaluation_goes_on_and_another_one_does_not_see_it(run_cli, run, model, monkeypatch):
-    answer, asked = model.answer_batch, []
+    answer, asked = model.answer, []
 
-    def stop(images, questions, perceptions, max_new_tokens=8):
-        asked.append(len(questions))
+    def stop(conversations, perceptions, max_new_tokens=8):
+        asked.append(len(conversations))
         if len(asked) == 5:
             raise KeyboardInterrupt
-        return answer(images, questions, perceptions)
+        return answer(conversations, perceptions)
 
-    model.answer_batch = stop
+    model.answer = stop
     arguments = ("eval", run, "--full", "--batch-size", 2, "--perception", "on,off")
     stopped = run_cli(*arguments)
     assert stopped.exit_code == 130
@@ -155,17 +155,17 @@ def test_an_interrupted_evaluation_goes_on_and_another_one_does_not_see_it(run_c
 def evaluated(run_cli, folder, model, answer, *arguments):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text("name: toy\n")
-    model.answer_batch = lambda images, questions, given, max_new_tokens=8: [answer(p) for p in given]
+    model.answer = lambda conversations, given, max_new_tokens=8: [answer(p) for [p] in given]
     assert run_cli("eval", folder, "--full", *arguments).exit_code == 0
 
 
 def test_a_run_is_set_beside_several_baselines(run_cli, run, model):
-    model.token_counts = lambda questions, given, images: [
-        {"prompt": 20, "auxiliary": 64 if p else 0, "words": 40 if p else 0} for p in given
+    model.token_counts = lambda conversations, given: [
+        {"prompt": 20, "auxiliary": 64 if p else 0, "words": 40 if p else 0} for [p] in given
     ]
     evaluated(run_cli, run, model, lambda p: "red" if p else "yes")
     evaluated(run_cli, run.parent / "bare", model, lambda p: "no", "--perception", "off")
-    model.token_counts = lambda questions, given, images: [{"prompt": 168, "auxiliary": 0, "words": 0} for p in given]
+    model.token_counts = lambda conversations, given: [{"prompt": 168, "auxiliary": 0, "words": 0} for _ in given]
     evaluated(run_cli, run.parent / "text", model, lambda p: "red" if p else "no", "--perception", "on,off")
     result = run_cli("compare", run, run.parent / "bare", run.parent / "text", "--full")
     assert result.exit_code == 0, result.stderr

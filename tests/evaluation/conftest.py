@@ -14,14 +14,15 @@ def perception_of(colour, x=0.1):
 
 
 class Parrot:
-    """Answers the colour it was told, or 'nothing'; keeps every call."""
+    """Answers the colour it was told, or 'nothing'; keeps every call, taken apart: one image to each question."""
 
     def __init__(self):
         self.calls = []
 
-    def answer_batch(self, images, questions, perceptions, max_new_tokens=8):
-        self.calls.append((list(images), list(questions), list(perceptions), max_new_tokens))
-        return ["nothing" if p is None else p.segments[0].attributes["color"] for p in perceptions]
+    def answer(self, conversations, perceptions, max_new_tokens=8):
+        images, given = [image for c in conversations for image in c.images], [p for row in perceptions for p in row]
+        self.calls.append((images, [c.question for c in conversations], given, max_new_tokens))
+        return ["nothing" if p is None else p.segments[0].attributes["color"] for p in given]
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def samples(tmp_path):
     for colour in COLOURS:
         Image.new("RGB", (4, 4), colour).save(tmp_path / f"{colour}.png")
     return [
-        Sample(f"{colour}/{i}", tmp_path / f"{colour}.png", colour, f"question {i}?", colour, kind)
+        Sample.from_question(f"{colour}/{i}", tmp_path / f"{colour}.png", colour, f"question {i}?", colour, kind)
         for colour in COLOURS
         for i, kind in enumerate(("color", "color", "yes/no"))
     ]

@@ -65,16 +65,16 @@ def test_a_worse_score_of_the_data_sets_metric_comes_first():
 
 
 class Gated:
-    def gate_weights(self, images, questions, perceptions):
-        assert len(images) == len(questions) == len(perceptions)
-        image = np.tile([0.5, 0.3, 0.2], (4 * len(images), 1))
+    def gate_weights(self, conversations, perceptions):
+        assert [len(c.images) for c in conversations] == [len(given) for given in perceptions]
+        image = np.tile([0.5, 0.3, 0.2], (4 * len(conversations), 1))
         return {8: (image, image[:, ::-1]), 0: (image, image)}
 
 
 def test_gate_histograms_are_shares_per_layer_stream_and_module():
     file = io.BytesIO()
     Image.new("RGB", (4, 4)).save(file, "PNG")
-    samples = [Sample(str(i), file.getvalue(), "i", "q?", "x", "color") for i in range(130)]
+    samples = [Sample.from_question(str(i), file.getvalue(), "i", "q?", "x", "color") for i in range(130)]
     found = sample_gates(Gated(), samples, {"i": None})
     assert found["questions"] == 44 and [layer["layer"] for layer in found["layers"]] == [0, 8]
     last = found["layers"][1]

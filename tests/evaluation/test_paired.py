@@ -49,8 +49,8 @@ def test_progress_adds_up_to_questions_times_conditions(parrot, samples, percept
 
 def test_records_keep_the_order_and_the_fields_of_the_samples(parrot, samples, perceptions):
     records = run_conditions(parrot, samples, perceptions, conditions=["shuffled", "on"])
-    assert [(r.id, r.image_id, r.kind, r.question, r.answer) for r in records] == [
-        (s.id, s.image_id, s.kind, s.question, s.answer) for s in samples
+    assert [((r.image_id,), r.id, r.kind, r.question, r.answer) for r in records] == [
+        (s.image_ids, s.id, s.kind, s.question, s.answer) for s in samples
     ]
     assert list(records[0].predictions) == ["shuffled", "on"]
 
@@ -98,8 +98,8 @@ def test_off_needs_no_perceptions(parrot, samples):
 
 def test_an_image_in_which_nothing_was_seen_is_still_on(samples, perceptions):
     class Presence:
-        def answer_batch(self, images, questions, perceptions, max_new_tokens=8):
-            return ["absent" if p is None else "present" for p in perceptions]
+        def answer(self, conversations, perceptions, max_new_tokens=8):
+            return ["absent" if p is None else "present" for [p] in perceptions]
 
     records = run_conditions(Presence(), samples, {image: Perception() for image in perceptions})
     assert {tuple(r.predictions.values()) for r in records} == {("present", "absent", "present")}
@@ -129,8 +129,8 @@ def test_mistakes_name_the_fix(parrot, samples, perceptions):
 
 def test_a_model_that_loses_an_answer_is_caught(samples, perceptions):
     class Forgetful:
-        def answer_batch(self, images, questions, perceptions, max_new_tokens=8):
-            return ["yes"] * (len(questions) - 1)
+        def answer(self, conversations, perceptions, max_new_tokens=8):
+            return ["yes"] * (len(conversations) - 1)
 
     with pytest.raises(MoaiError, match="11 answers to 12 questions"):
         run_conditions(Forgetful(), samples, perceptions)
@@ -140,7 +140,7 @@ def test_a_model_that_loses_an_answer_is_caught(samples, perceptions):
 
 
 def test_oracle_gives_the_data_sets_truth(parrot, samples, perceptions):
-    true = [replace(s, truth=perceptions["red"]) for s in samples]
+    true = [replace(s, truths=(perceptions["red"],)) for s in samples]
     records = run_conditions(parrot, true, perceptions, conditions=["on", "oracle"])
     assert {r.predictions["oracle"] for r in records} == {"red"}
     assert run_conditions(parrot, true, {}, conditions=["oracle"])[0].predictions == {"oracle": "red"}
@@ -160,7 +160,7 @@ def test_noise_is_the_same_for_all_questions_about_an_image(parrot, samples, per
 
 
 def test_records_say_how_sure_the_experts_were_and_what_answers_cost(parrot, samples, perceptions):
-    parrot.token_counts = lambda questions, given, images: [{"prompt": len(q), "auxiliary": 64} for q in questions]
+    parrot.token_counts = lambda asked, given: [{"prompt": len(c.question), "auxiliary": 64} for c in asked]
     samples = [replace(samples[0], language="ko"), *samples[1:]]
     first, second, *_ = run_conditions(parrot, samples, perceptions, conditions=["on", "off"])
     assert first.confidence == {"mean": 0.9, "least": 0.9, "items": 1}
@@ -186,17 +186,17 @@ class Tired(Exception):
 def test_an_interrupted_evaluation_goes_on_with_the_same_batches(parrot, samples, perceptions, tmp_path):
     whole = run_conditions(parrot, samples, perceptions, batch_size=5)
     calls, parrot.calls = parrot.calls, []
-    answer = parrot.answer_batch
+    answer = parrot.answer
 
     def tire(*arguments, **more):
         if len(parrot.calls) == 4:  # in the second of three batches
             raise Tired
         return answer(*arguments, **more)
 
-    parrot.answer_batch = tire
+    parrot.answer = tire
     with pytest.raises(Tired):
         run_conditions(parrot, samples, perceptions, batch_size=5, journal=Journal(tmp_path, {"seed": 0}))
-    parrot.answer_batch, parrot.calls, counts = answer, [], []
+    parrot.answer, parrot.calls, counts = answer, [], []
     journal = Journal(tmp_path, {"seed": 0})
     assert len(journal.rows) == 5
     resumed = run_conditions(parrot, samples, perceptions, batch_size=5, journal=journal, progress=counts.append)

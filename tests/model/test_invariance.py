@@ -124,9 +124,7 @@ def test_image_tokens_stand_where_their_placeholders_stood(model, processor):
     with torch.no_grad():
         model(**batch, pixel_values=pixels)
         hook.remove()
-        expected = model.images.connector(model.images.vision(pixels)).flatten(
-            0, 1
-        )  # image after image, token after token
+        expected = model.images.connector(model.images.vision(pixels)).flatten(0, 1)  # image after image
         words = model.get_input_embeddings()(batch["input_ids"])
     where = batch["input_ids"] == processor.image_token_id
     assert torch.equal(handed_on[0][where], expected)

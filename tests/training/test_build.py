@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import moai
 from moai.errors import AssetError, ExpertError, RecipeError
-from moai.model.config import mixer_layers
 from moai.model.encoders.compressor import Compressor
+from moai.model.host.layers import mixer_layers
 from moai.model.mixer.mixer import Mixer
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.recipe.schema import Recipe
@@ -28,10 +28,10 @@ def published(**changes):
 def test_the_published_arithmetic_builds_trains_and_answers(tmp_path):
     run = train(published(), tmp_path / "run")
     augmented = moai.load(run, device="cpu")
-    assert augmented.model.config.arithmetic == "published" and augmented.model.compressor.published
+    assert augmented.model.config.arithmetic == "published" and augmented.model.auxiliary.compressor.published
     mixer = augmented.model.mixers["1"]
     assert not mixer.normalize and mixer.attention["image_aux"].qk_norm_scale is None
-    assert mixer.attention["image_aux"].query.gelu and not mixer.joined
+    assert mixer.attention["image_aux"].query.gelu and not mixer.fuses
     assert augmented.ask(tiny.picture("red"), "What color?").verbalized
 
 
@@ -43,7 +43,7 @@ def test_the_published_arithmetic_builds_trains_and_answers(tmp_path):
         ("mixer.null_token", {"mixer": {"layers": [1], "null_token": True}}),
         ("mixer.question_context", {"mixer": {"layers": [1], "question_context": 1.0}}),
         ("mixer.copy_words", {"mixer": {"layers": [1], "copy_words": True}}),
-        ("training.attention_supervision", {"training": {"guide": 0.3}}),
+        ("training.attention_supervision", {"training": {"attention_supervision": 0.3}}),
         ("training.align.steps", {"training": {"align": {"steps": 5}}}),
     ],
 )
@@ -71,14 +71,14 @@ def test_the_published_arithmetic_counts_as_published_at_width_4096():
     shape = LlamaConfig(**sizes, intermediate_size=8, vocab_size=8)
     with torch.device("meta"):
         host = AutoModelForCausalLM.from_config(shape)
-        model = MoaiForConditionalGeneration(config, host=host, vision=template.vision)
+        model = MoaiForConditionalGeneration(config, host=host, vision=template.images.vision)
     assert list(model.mixers) == ["7", "15", "23", "31"]
 
     def count(module):
         return sum(p.numel() for p in module.parameters())
 
     assert round(count(model.mixers) / 1e6, 1) == 50.4
-    assert round(count(model.compressor) / 1e6, 1) == 151.4
+    assert round(count(model.auxiliary.compressor) / 1e6, 1) == 151.4
     modules = [module for mixer in model.mixers.values() for module in mixer.attention.values()]
     assert len(modules) == 24 and {round(count(module) / 1e6, 2) for module in modules} == {2.10}
 
@@ -113,7 +113,7 @@ def test_image_tokens_are_counted_by_running_one_image():
         model, processor = build(tiny.recipe(vision={"image_size": size}))
         assert model.config.image_tokens == processor.image_tokens == tokens
     average = {"kind": "average", "options": {"side": 3}}
-    model, processor = build(tiny.recipe(vision={"image_size": 128}, connector=average))
+    model, processor = build(tiny.recipe(vision={"image_size": 128, "connector": average}))
     assert processor.image_tokens == 9
     inputs = tiny.prompt_inputs(processor, ["What?"], [tiny.seen("red")])
     assert model(**inputs).logits.isfinite().all()

@@ -6,7 +6,6 @@ import pytest
 import tiny
 import torch
 
-from moai.data.collate import Collator
 from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES
 from moai.recipe.schema import Step, Training
 from moai.training import sampling as steps
@@ -81,8 +80,8 @@ def test_row_draws_have_their_share_and_are_kept_apart():
 def batch_of():
     def make(model, processor, **extra):
         samples = tiny.dataset("train")[6:10]
-        seen = [tiny.seen("red"), tiny.seen("blue", "green"), tiny.seen("red"), tiny.seen()]
-        return {**Collator(processor)(samples, seen), **extra}
+        seen = [[tiny.seen("red")], [tiny.seen("blue", "green")], [tiny.seen("red")], [tiny.seen()]]
+        return {**processor.batch([s.conversation for s in samples], seen, labels=True), **extra}
 
     return make
 
@@ -187,18 +186,18 @@ def test_both_training_steps_walk_through_their_own_epochs():
 
 def test_shares_of_kinds():
     kinds = ["open", "yes/no"] * 200
-    batches, _ = draw(count=400, second=800, size=16, kinds=kinds, step2={"kinds": {"yes/no": 0.25}})
+    batches, _ = draw(count=400, second=800, size=16, kinds=kinds, step2={"sampling_rate_by_type": {"yes/no": 0.25}})
     counts = Counter(index for batch in batches for index in batch)
     used = {kind: sum(counts[i] for i in range(400) if kinds[i] == kind) for kind in ("open", "yes/no")}
     assert abs(used["yes/no"] / used["open"] - 0.25) < 0.04
     assert all(counts[i] for i in range(400)), "a different share each epoch, so that all are seen in time"
-    none, _ = draw(count=400, second=50, size=16, kinds=kinds, step2={"kinds": {"yes/no": 0.0}})
+    none, _ = draw(count=400, second=50, size=16, kinds=kinds, step2={"sampling_rate_by_type": {"yes/no": 0.0}})
     assert {kinds[index] for batch in none for index in batch} == {"open"}
 
 
 def test_balanced_questions_have_as_many_of_each_answer():
     pairs = [("red?", "no")] * 70 + [("red?", "yes")] * 10 + [("what?", "red")] * 20 + [("never?", "no")] * 5
-    plan = training(0, 120, batch_size=8, step2={"balance": True})
+    plan = training(0, 120, batch_size=8, step2={"balance_yes_no": True})
     batches = steps.draw_batches(0, [1] * len(pairs), ["a"] * len(pairs), plan, pairs)
     drawn = Counter(pairs[index] for batch in batches[:5] for index in batch)
     assert drawn == {("red?", "no"): 10, ("red?", "yes"): 10, ("what?", "red"): 20}
@@ -230,7 +229,7 @@ def test_the_groups_hold_every_adapter_once():
     listed = [id(p) for group in groups for p in group["params"]]
     assert len(listed) == len(set(listed)) and set(listed) == {id(p) for p in model.adapter_parameters().values()}
     assert [group["lr"] for group in groups] == [2e-3, pytest.approx(2e-4)]
-    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in model.compressor.parameters()}
+    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in model.auxiliary.compressor.parameters()}
 
 
 def test_mixed_lengths_keep_kinds_together_and_padding_small():

@@ -6,7 +6,6 @@ import pytest
 import tiny
 import torch
 
-from moai.data.collate import Collator
 from moai.training.log import NAME, TrainingLog, draw_curves, read_log
 from moai.training.monitor import Monitor
 
@@ -55,40 +54,41 @@ def test_curves_are_drawn_from_whatever_there_is(tmp_path, lines):
 def watched():
     model, processor = tiny.made()
     samples = tiny.dataset("validation")[:6]
-    perceptions = {sample.image_id: tiny.seen(sample.image_id.split("-")[0]) for sample in tiny.dataset("validation")}
-    return model, samples, perceptions, Collator(processor)
+    images = {image for sample in tiny.dataset("validation") for image in sample.image_ids}
+    return model, samples, {image: tiny.seen(image.split("-")[0]) for image in images}, processor
 
 
 def test_the_monitor_measures_the_losses_it_names(watched):
-    model, samples, perceptions, collator = watched
-    monitor = Monitor(samples, perceptions, collator, batch=4)
+    model, samples, perceptions, processor = watched
+    monitor = Monitor(samples, perceptions, processor, batch=4)
     found = monitor.measure(model)
     assert set(found) == {"loss_on", "loss_off", "loss_shuffled", "spread"}
-    assert all(monitor.other[sample.image_id] != sample.image_id for sample in samples)
+    assert all(monitor.other[image] != image for sample in samples for image in sample.image_ids)
     for name, seen in (
-        ("loss_on", lambda s: perceptions[s.image_id]),
-        ("loss_off", lambda s: None),
-        ("loss_shuffled", lambda s: perceptions[monitor.other[s.image_id]]),
+        ("loss_on", lambda image: perceptions[image]),
+        ("loss_off", lambda image: None),
+        ("loss_shuffled", lambda image: perceptions[monitor.other[image]]),
     ):
         with torch.no_grad():
-            expected = model(**collator(samples, [seen(s) for s in samples])).loss
+            given = [[seen(image) for image in s.image_ids] for s in samples]
+            expected = model(**processor.batch([s.conversation for s in samples], given, labels=True)).loss
         assert found[name] == pytest.approx(float(expected), abs=1e-4), name
     assert len({round(found[name], 5) for name in found}) == 4
 
 
 def test_the_monitor_leaves_the_model_as_it_was(watched):
-    model, samples, perceptions, collator = watched
+    model, samples, perceptions, processor = watched
     model.train()
-    Monitor(samples, perceptions, collator, batch=2).measure(model)
+    Monitor(samples, perceptions, processor, batch=2).measure(model)
     assert model.training and all(p.grad is None for p in model.parameters())
     model.eval()
 
 
 def test_a_constant_compressor_shows_as_no_spread(watched):
-    model, samples, perceptions, collator = watched
-    monitor = Monitor(samples, perceptions, collator, batch=4)
+    model, samples, perceptions, processor = watched
+    monitor = Monitor(samples, perceptions, processor, batch=4)
     alive = monitor.measure(model)["spread"]
-    norm = model.compressor.norm
+    norm = model.auxiliary.compressor.norm
     kept = norm.weight.detach().clone()
     with torch.no_grad():
         norm.weight.zero_()
@@ -99,6 +99,6 @@ def test_a_constant_compressor_shows_as_no_spread(watched):
 
 
 def test_without_perceptions_there_is_no_spread(watched):
-    model, samples, _, collator = watched
-    found = Monitor(samples, {}, collator, batch=4).measure(model)
+    model, samples, _, processor = watched
+    found = Monitor(samples, {}, processor, batch=4).measure(model)
     assert found["spread"] == 0 and found["loss_on"] == found["loss_off"]

@@ -38,7 +38,7 @@ def watched(monkeypatch):
 def snapshot(model):
     """Frozen tensors, buffers included, by name."""
     frozen = {f"host.{name}": tensor for name, tensor in model.host.state_dict().items()}
-    frozen |= {f"vision.{name}": tensor for name, tensor in model.vision.state_dict().items()}
+    frozen |= {f"vision.{name}": tensor for name, tensor in model.images.vision.state_dict().items()}
     return {name: tensor.clone() for name, tensor in frozen.items()}
 
 
@@ -194,16 +194,20 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
         ({"data": {"name": "tinny"}}, RecipeError, "unknown data set 'tinny'; did you mean 'tiny'?"),
         ({"data": {"options": {"limits": 3}}}, RecipeError, "data.options does not fit data set 'tiny'.*limits"),
         ({"perception": {"experts": ["tiny-panotpic"]}}, ExpertError, "did you mean 'tiny-panoptic'?"),
-        ({"connector": {"kind": "mpl"}}, RecipeError, "unknown connector 'mpl'; did you mean 'mlp'?"),
-        ({"connector": {"options": {"depth": 3}}}, RecipeError, "connector.options does not fit connector 'mlp'"),
+        ({"vision": {"connector": {"kind": "mpl"}}}, RecipeError, "unknown connector 'mpl'; did you mean 'mlp'?"),
+        (
+            {"vision": {"connector": {"options": {"depth": 3}}}},
+            RecipeError,
+            "vision.connector.options does not fit connector 'mlp'",
+        ),
         ({"vision": {"architecture": "test_efficientnat"}}, AssetError, "timm has no model.*did you mean"),
         ({"host": {"reference": "/no/such/host"}}, AssetError, "/no/such/host"),
         ({"mixer": {"layers": [7]}}, HostError, "mixer in layer 7"),
         ({"mixer": {"layers": None}}, RecipeError, "fewer than 8 layers; name mixer.layers or mixer.every"),
         ({"mixer": {"heads": 7}}, HostError, "width 64 cannot be split into 7 heads; change mixer.heads"),
-        ({"host": {"image_token": "<picture>"}}, RecipeError, "host.image_token '<picture>' is no special token"),
+        ({"vision": {"image_token": "<picture>"}}, RecipeError, "vision.image_token '<picture>' is no special token"),
         (
-            {"training": {"step1": {"steps": 1, "routing": "gates", "kinds": {"colour": 0.5}}}},
+            {"training": {"step1": {"steps": 1, "routing": "gates", "sampling_rate_by_type": {"colour": 0.5}}}},
             RecipeError,
             "an 'color'?",
         ),
@@ -222,7 +226,7 @@ def test_an_empty_split(tmp_path, monkeypatch):
 
 
 def test_a_question_longer_than_the_context_in_the_data(tmp_path, monkeypatch):
-    long = Sample("1", tiny.png(tiny.picture("red")), "1", "Is it red? " * 100, "no", "x")
+    long = Sample.from_question("1", tiny.png(tiny.picture("red")), "1", "Is it red? " * 100, "no", "x")
     monkeypatch.setitem(registry().datasets, "tiny-long", lambda split, limit=None: [long])
     with pytest.raises(MoaiError, match="shorten the question"):
         train(tiny.recipe(data={"name": "tiny-long"}), tmp_path / "run")
@@ -243,7 +247,7 @@ def test_a_frozen_connector_stays_and_nothing_runs_backwards_below_the_first_mix
     build_watched = moai.training.trainer.build
     monkeypatch.setattr(moai.training.trainer, "build", hooked)
     plan = {"step1": frozen, "step2": {"steps": 0, "routing": "gates"}, "monitor_every": 100}
-    train(tiny.recipe(training=plan, mixer={"layers": [2]}, perception={"panoptic_map": False}), tmp_path / "run")
+    train(tiny.recipe(training=plan, mixer={"layers": [2]}, vision={"panoptic_map": False}), tmp_path / "run")
     model, before = watched["model"], watched["adapters"]
     moved = {name for name, p in model.adapter_parameters().items() if not torch.equal(p, before[name])}
     assert moved and not any(name.startswith("connector") for name in moved) and not any(needed)

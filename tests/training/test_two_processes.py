@@ -35,10 +35,11 @@ training._Run._finish = keep
 training.train(tiny.recipe(assets, **json.loads(sys.argv[3])), out / "run")
 """
 BLIND = {"steps": 3, "routing": "random_module", "image_dropout": 1.0, "train_connector": False}
-GUIDED = {"mixer": {"null_token": True}, "training": {"guide": 0.3, "align": {"steps": 3}, "step1": BLIND}}
+PLAN = {"attention_supervision": 0.3, "align": {"steps": 3}, "step1": BLIND}
+SUPERVISED = {"mixer": {"null_token": True}, "training": PLAN}
 
 
-@pytest.mark.parametrize("changes", [{}, GUIDED], ids=["plain", "guided"])
+@pytest.mark.parametrize("changes", [{}, SUPERVISED], ids=["plain", "supervised"])
 def test_two_processes_end_with_equal_weights(tmp_path, changes):
     script = tmp_path / "child.py"
     script.write_text(CHILD)

@@ -6,7 +6,7 @@ evaluation, answering, the harness adapter and ``MoaiProcessor.__call__`` all bu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -100,7 +100,7 @@ def _check_counts(row: Row, image_token_id: int) -> None:
         raise PromptError(f"{len(row.perceptions)} perceptions for {count} images; give one per image, or None")
 
 
-def _with_places(one: Encoded, image_token_id: int, following) -> Encoded:
+def _with_places(one: Encoded, image_token_id: int, following: Iterator[Sequence[int]]) -> Encoded:
     """Each placeholder replaced by its image's tokens; none of them is a target."""
     if image_token_id not in one.ids:
         return one

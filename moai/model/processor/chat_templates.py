@@ -73,7 +73,9 @@ def find_image_token(wanted: str | None, tokenizer) -> str:
     vocabulary = tokenizer.get_vocab()
     if wanted is not None:
         if wanted not in tokenizer.added_tokens_encoder:  # an ordinary token would merge with the text around it
-            raise RecipeError(f"host.image_token '{wanted}' is no special token of this host; leave it out to find one")
+            raise RecipeError(
+                f"vision.image_token '{wanted}' is no special token of this host; leave it out to find one"
+            )
         return wanted
     for name in ("<image>", "<|image_pad|>", "<|image|>", "<img>", "<file_sep>", "<|vision_pad|>"):
         if name in vocabulary:

@@ -120,7 +120,8 @@ def plan(
         refuse_shapes(host_shape=host_shape, vision_shape=vision_shape)
     host_config = llama(host_shape) if host_shape else host_config_of(recipe)
     check_vision(host_config, recipe.host.reference, encoder is None)
-    with _quiet(), FakeTensorMode():
+    fake = FakeTensorMode()  # one for both blocks: tensors of two do not mix
+    with _quiet(), fake:
         dtype = getattr(torch, recipe.host.dtype)
         auto = AutoModelForImageTextToText if encoder is None else AutoModelForCausalLM
         with no_init_weights():  # what SigLIP draws its first weights from asks tensors for their values
@@ -128,7 +129,7 @@ def plan(
         host.tie_weights()  # which comes with the first weights otherwise
         vision = None if encoder is None else encoder_of(encoder, vision_shape)
     image = host_image_tokens(recipe, host_config, picture) if encoder is None else None
-    with _quiet(), FakeTensorMode():
+    with _quiet(), fake:
         tokens = {"image": image or image_tokens(encoder, vision), "prompt": prompt, "aux": aux}
         given = {"host": {}, "image_tokens": tokens["image"], **trained_parts(recipe)}
         if encoder is None:

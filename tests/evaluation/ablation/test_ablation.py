@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -18,7 +19,6 @@ from moai.evaluation.paired import Record
 from moai.evaluation.report.save import write_json
 from moai.evaluation.summary import summarize
 from moai.plugins import registry
-from moai.types import Sample
 
 
 def evaluated(folder, rights, kinds=("yes/no", "color")):
@@ -124,10 +124,7 @@ RECIPES = {
 
 def kinds(split, limit=None):
     """The tiny data set with yes/no questions called so."""
-    made = [
-        Sample(s.id, s.image, s.image_id, s.question, s.answer, "yes/no" if s.answer in ("yes", "no") else "color")
-        for s in tiny.dataset(split)
-    ]
+    made = [replace(s, kind="yes/no" if s.answer in ("yes", "no") else "color") for s in tiny.dataset(split)]
     return made[:limit]
 
 

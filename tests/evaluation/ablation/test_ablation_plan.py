@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).parents[3] / "recipes" / "ablations"
 BASE = """
 version: 1
 host: {reference: host}
-vision: {reference: eye}
+vision: {kind: encoder, reference: eye}
 compressor: {latents: 64, depth: 2}
 training: {step1: {steps: 40, routing: random_module}, step2: {steps: 160, routing: gates}, warmup: 20}
 """
@@ -134,9 +134,11 @@ def test_each_ablation_of_guided_reading_changes_what_its_name_says():
     changed = {name: set(a.changed) for name, a in planned.items()}
     for name in ("no-fact-context", "no-context-layer", "word-order"):
         assert changed[name] == {f"perception.{name.removeprefix('no-').replace('-', '_')}"}
-    for name in ("no-question-context", "no-none-token", "no-match-init", "copy-words"):
+    for name in ("no-question-context", "no-null-token", "copy-words"):
         assert changed[name] == {f"mixer.{name.removeprefix('no-').replace('-', '_')}"}
-    assert changed["no-align-no-guide"] == changed["no-align"] | changed["no-guide"]
+    assert changed["no-tied-qk"] == {"mixer.tie_qk_at_init"}
+    assert changed["no-supervision"] == {"training.attention_supervision"}
+    assert changed["no-align-no-supervision"] == changed["no-align"] | changed["no-supervision"]
     assert changed["both-steps"] == {"training.step1.routing"} < changed["step1-only"]
 
 

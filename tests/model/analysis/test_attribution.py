@@ -202,9 +202,7 @@ def test_bfloat16_hosts_give_full_precision_numbers(inputs):
 def test_compiled_models_are_looked_into_all_the_same(inputs, monkeypatch):
     model, _ = tiny.made()
     expected = attribute(model, inputs).shares()
-    model.auxiliary.compressor.compile(
-        backend="eager"
-    )  # the host's hook only asks whether somebody looks, which is guarded
+    model.auxiliary.compressor.compile(backend="eager")  # the host's hooks only check for a trace
     with torch.no_grad():
         model(**inputs)
     assert torch.equal(attribute(model, inputs).shares(), expected)  # bits: the backend "eager" runs the same kernels

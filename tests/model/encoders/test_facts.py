@@ -113,9 +113,8 @@ def test_a_question_is_its_own_words_alone(ordered):
         for row, question in enumerate(["What?", "Is it red or blue or neither?"]):
             alone = tiny.prompt_inputs(processor, [question], [tiny.seen("red")], shown[:1])
             ids = alone["input_ids"][alone["input_ids"] != model.config.image_token_id][None]
-            assert torch.allclose(
-                model.auxiliary.question_embedding(ids, torch.ones_like(ids).bool())[0], means[row], atol=1e-6
-            )
+            pooled = model.auxiliary.question_embedding(ids, torch.ones_like(ids).bool())[0]
+            assert torch.allclose(pooled, means[row], atol=1e-6)
             assert torch.allclose(model(**alone).logits[0, -1], logits[row], atol=1e-5)
         for mixer in model.mixers.values():
             mixer.question_context = False

@@ -89,9 +89,8 @@ def test_only_the_token_that_answers_takes_words(inputs):
 def test_a_word_that_is_read_for_sure_is_the_answer(made, inputs):
     """Attention on one compressed token, gates wide open, in the last mixer: its word is the answer."""
     model, _ = tiny.made(mixer={**MIXER, "layers": [tiny.LAYERS - 1], "tie_qk_at_init": True})
-    sources = model.auxiliary.sources(
-        inputs["aux_input_ids"], inputs["aux_attention_mask"], inputs.get("aux_pixel_mask")
-    )
+    words = (inputs["aux_input_ids"], inputs["aux_attention_mask"])
+    sources = model.auxiliary.sources(*words, inputs.get("aux_pixel_mask"))
     [mixer] = model.mixers.values()
     slot = 3
     with torch.no_grad():

@@ -86,9 +86,8 @@ def test_other_families_can_be_hosts(family, arithmetic):
     words = torch.tensor([[40, 50, 60]])
     with torch.no_grad():
         bare = host(input_ids=words).logits
-    model = MoaiForConditionalGeneration(
-        copy.deepcopy(template.config), host=host, vision=template.images.vision
-    ).eval()
+    vision = template.images.vision
+    model = MoaiForConditionalGeneration(copy.deepcopy(template.config), host=host, vision=vision).eval()
     questions = ["What color has the shape over there?", "Is it?"]
     inputs = tiny.prompt_inputs(processor, questions, [tiny.seen("red"), tiny.seen("blue")])
     assert inputs["attention_mask"].all(dim=1).tolist() == [True, False]

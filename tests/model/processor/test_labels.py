@@ -11,7 +11,7 @@ from moai.types import IMAGE, Conversation, Turn
 
 
 def template(user, assistant, begin="", prompt="", system="{c}\n"):
-    """A chat template from the three forms of a turn; ``{c}`` is the content, ``{t}`` the content without outer space."""
+    """A chat template from the forms of its turns; ``{c}`` is the content, ``{t}`` the content without outer space."""
 
     def form(text):
         text = "{{ '" + text.replace("\n", "\\n").replace("{c}", "' + message['content'] + '") + "' }}"

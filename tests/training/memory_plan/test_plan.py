@@ -2,6 +2,7 @@
 
 import json
 
+import native_vision_families
 import pytest
 import tiny
 import torch
@@ -73,6 +74,14 @@ def test_parameters_and_activations_are_those_of_the_real_model():
     for name, module in model.adapters().items():
         assert by_name(made)[name].parameters == sum(p.numel() for p in module.parameters())
     real = kept_by_autograd(model.train(), made.tokens)
+    assert 0.8 * real < made.activations < 1.25 * real
+
+
+def test_activations_with_the_hosts_own_vision_are_those_of_the_real_model():
+    recipe = native_vision_families.recipe("llava")
+    model, _ = tiny.made_of(recipe)
+    made = plan(recipe, picture=(16, 16), prompt=6, aux=10)
+    real = kept_by_autograd(model.train(), made.tokens, 16)
     assert 0.8 * real < made.activations < 1.25 * real
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from moai.data.collate import Collator
 
 from moai.errors import RecipeError
 from moai.training.objectives.alignment import align
-from moai.training.objectives.supervision import Guide, guide_for
+from moai.training.objectives.supervision import TargetFinder, target_masks
 from moai.training.word_cache import WordCache
+from moai.types import Conversation
 
 WORDS = "top red circle , left blue star , red circle right of blue star . text bread".split()
 OTHER = "center green square , text lemon".split()
@@ -40,9 +40,8 @@ def find(table):
     rows = [table.ids(WORDS), table.ids(OTHER)]
 
     def of(question, answer, null_token=True, words=WORDS):
-        guide = Guide(rows, table.ids(", ."), lambda token: table.known[token], null_token)
-        found = guide.targets(table.ids(words), table.ids(question), table.ids(answer), answer)
-        return found
+        finder = TargetFinder(rows, table.ids(", ."), lambda token: table.known[token], null_token)
+        return finder.targets(table.ids(words), table.ids(question), table.ids(answer), answer)
 
     return of
 
@@ -72,7 +71,7 @@ def test_targets(find, question, answer, expected):
     assert find(question, answer) == expected
 
 
-def test_without_a_none_token_nothing_stands_for_no(find):
+def test_without_a_null_token_nothing_stands_for_no(find):
     assert find("is there a green circle ?", "no", null_token=False) == []
 
 
@@ -88,15 +87,15 @@ def test_of_two_facts_that_say_the_answer_the_one_without_other_things_counts(fi
 
 def test_how_every_perception_begins_is_said_of_nothing(table):
     rows = [table.ids(f"the image has , {name} .".split()) for name in ("red circle", "blue star", "green box")]
-    guide = Guide(rows, table.ids(", ."), lambda token: table.known[token], null_token=True)
+    finder = TargetFinder(rows, table.ids(", ."), lambda token: table.known[token], null_token=True)
     question = table.ids("what color is the circle in the image ?")  # "the image" is more than "circle"
-    assert guide.targets(rows[0], question, table.ids("red"), "red") == [[4]]
+    assert finder.targets(rows[0], question, table.ids("red"), "red") == [[4]]
 
 
 def test_case_and_spaces_do_not_count(table):
     rows = [table.ids("Top circle".split())]
-    guide = Guide(rows, [], lambda token: " " + table.known[token] + " ")
-    assert guide.targets(rows[0], table.ids("where is the circle ?"), table.ids("top"), "top") == [[0]]
+    finder = TargetFinder(rows, [], lambda token: " " + table.known[token] + " ")
+    assert finder.targets(rows[0], table.ids("where is the circle ?"), table.ids("top"), "top") == [[0]]
 
 
 # With a model -----------------------------------------------------------------------------------------------------
@@ -104,82 +103,106 @@ def test_case_and_spaces_do_not_count(table):
 
 def built(**changes):
     mixer = {"null_token": True, "tie_qk_at_init": True, "qk_norm_scale": None, "question_context": True}
-    perception = {"style": "compact", "fact_context": True, "panoptic_map": False}
-    return tiny.made(noise=0.0, perception=perception, mixer=mixer, **changes)
+    changes |= {"vision": {"panoptic_map": False}, "perception": {"style": "compact", "fact_context": True}}
+    return tiny.made(noise=0.0, mixer=mixer, **changes)
 
 
-def guided(processor, seen):
-    return Collator(processor, guide=guide_for(processor, seen, null_token=True))
+def finder_of(processor, perceptions):
+    return TargetFinder.from_perceptions(processor, perceptions.values(), null_token=True)
+
+
+def batch_of(processor, samples, perceptions, finder=None):
+    """A training batch, as the trainer makes it."""
+    seen = [[perceptions.get(image) for image in sample.image_ids] for sample in samples]
+    batch = processor.batch([sample.conversation for sample in samples], seen, labels=True)
+    if finder is not None and "aux_input_ids" in batch:
+        words = (batch["aux_input_ids"], batch["aux_attention_mask"])
+        batch["attention_targets"] = target_masks(finder, processor, samples, *words)
+    return batch
 
 
 @pytest.fixture
 def rows():
     samples = tiny.dataset("train")[:16]
-    return samples, {sample.image_id: tiny.seen(sample.image_id.split("-")[0], "circle") for sample in samples}
+    images = {image for sample in samples for image in sample.image_ids}
+    return samples, {image: tiny.seen(image.split("-")[0], "circle") for image in images}
+
+
+def asking(sample, question, **changes):
+    """The sample with another question."""
+    conversation = Conversation.ask(question, sample.conversation.images, changes.pop("answer", sample.answer))
+    return replace(sample, conversation=conversation, **changes)
 
 
 def test_a_batch_names_words_of_its_own_row(rows):
     samples, perceptions = rows
     model, processor = built()
-    collator = guided(processor, perceptions.values())
-    batch = collator(samples, [perceptions[sample.image_id] for sample in samples])
-    assert batch["guide"].shape == (len(samples), 1, batch["aux_input_ids"].shape[1] + 1)
+    finder = finder_of(processor, perceptions)
+    batch = batch_of(processor, samples, perceptions, finder)
+    targets = batch["attention_targets"]
+    assert targets.shape == (len(samples), 1, batch["aux_input_ids"].shape[1] + 1)
     padding = torch.nn.functional.pad(batch["aux_attention_mask"] == 0, (0, 1))[:, None]
-    assert not (batch["guide"] & padding).any() and batch["guide"].any()
+    assert not (targets & padding).any() and targets.any()
     for row, sample in enumerate(samples):
-        marked = batch["aux_input_ids"][row][batch["guide"][row, 0, :-1]]
+        marked = batch["aux_input_ids"][row][targets[row, 0, :-1]]
         if sample.answer not in ("yes", "no") and len(marked):
             assert sample.answer in processor.tokenizer.decode(marked)
     output = model(**batch)
     assert output.attention_loss > 0 and output.attention_loss.requires_grad
-    assert "guide" not in collator(samples, [None] * len(samples))
+    assert "attention_targets" not in batch_of(processor, samples, {}, finder)
 
 
-def test_a_gloss_says_what_is_asked_for_and_is_not_shown(rows):
+def test_a_translation_says_what_is_asked_for_and_is_not_shown(rows):
     samples, perceptions = rows
-    seen = [perceptions[sample.image_id] for sample in samples]
-    collator = guided(built()[1], perceptions.values())
-    foreign = [replace(sample, question="그것은?", gloss=sample.question) for sample in samples]
-    plain, glossed = collator(samples, seen), collator(foreign, seen)
-    without = collator([replace(sample, gloss=None) for sample in foreign], seen)
-    assert torch.equal(glossed["guide"], plain["guide"]) and not torch.equal(without["guide"], plain["guide"])
-    assert torch.equal(glossed["input_ids"], without["input_ids"])
+    processor = built()[1]
+    finder = finder_of(processor, perceptions)
+    foreign = [asking(sample, "그것은?", question_translation=sample.question) for sample in samples]
+    plain, translated = (batch_of(processor, given, perceptions, finder) for given in (samples, foreign))
+    untranslated = [replace(sample, question_translation=None) for sample in foreign]
+    without = batch_of(processor, untranslated, perceptions, finder)
+    assert torch.equal(translated["attention_targets"], plain["attention_targets"])
+    assert not torch.equal(without["attention_targets"], plain["attention_targets"])
+    assert torch.equal(translated["input_ids"], without["input_ids"])
 
 
 def test_an_answer_of_two_words_asks_for_both(rows):
     samples, perceptions = rows
     model, processor = built(compressor={"latents": 64})
-    two = [replace(s, image_id="both", question="What is it?", answer="red circle", kind="open") for s in samples[:8]]
+    changes = {"answer": "red circle", "answers": ("red circle",), "image_ids": ("both",), "kind": "open"}
+    two = [asking(sample, "What is it?", **changes) for sample in samples[:8]]
     mixed, perceptions = [*two, *samples[8:]], {**perceptions, "both": tiny.seen("red circle")}
-    collator = guided(processor, perceptions.values())
-    batch = collator(mixed, [perceptions[sample.image_id] for sample in mixed])
-    said = [batch["aux_input_ids"][0][group[:-1]].tolist() for group in batch["guide"][0] if group.any()]
-    answer = processor.answer_ids("What is it?", "red circle")[:-1]
+    finder = finder_of(processor, perceptions)
+    batch = batch_of(processor, mixed, perceptions, finder)
+    targets = batch["attention_targets"]
+    said = [batch["aux_input_ids"][0][group[:-1]].tolist() for group in targets[0] if group.any()]
+    answer = [token for token in processor.encode(two[0].conversation, labels=True).labels if token != -100][:-1]
     assert len(answer) > 1 and [set(group) for group in said] == [{token} for token in answer]
-    assert batch["guide"][8:].any(dim=2).sum(dim=1).max() < len(answer)  # a batch may mix both
+    assert targets[8:].any(dim=2).sum(dim=1).max() < len(answer)  # a batch may mix both
     with torch.no_grad():
         whole = model(**batch).attention_loss
-        either = batch["guide"].any(dim=1, keepdim=True)
-        assert model(**{**batch, "guide": either}).attention_loss < whole
-    losses = align(model, collator, mixed, perceptions, steps=40, batch_size=8, learning_rate=1e-2, seed=0)
+        either = targets.any(dim=1, keepdim=True)
+        assert model(**{**batch, "attention_targets": either}).attention_loss < whole
+    plan = {"steps": 40, "batch_size": 8, "learning_rate": 1e-2, "seed": 0}
+    losses = align(model, processor, finder, mixed, perceptions, **plan)
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
 def test_aligning_teaches_where_to_look_and_nothing_else(rows):
     samples, perceptions = rows
     model, processor = built()
-    batch = guided(processor, perceptions.values())(samples, [perceptions[sample.image_id] for sample in samples])
+    finder = finder_of(processor, perceptions)
+    batch = batch_of(processor, samples, perceptions, finder)
     with torch.no_grad():
         before, logits = model(**batch).attention_loss, model(**batch).logits
     old = {name: p.detach().clone() for name, p in model.adapter_parameters().items()}
     told = []
     losses = align(
-        model, guided(processor, perceptions.values()), samples, perceptions,
+        model, processor, finder, samples, perceptions,
         steps=60, batch_size=8, learning_rate=1e-2, seed=0, advance=lambda count, text: told.append(text),
     )  # fmt: skip
     assert len(losses) == len(told) == 60 and sum(losses[-10:]) < 0.9 * sum(losses[:10])
     moved = {name for name, p in model.adapter_parameters().items() if not torch.equal(p, old[name])}
-    assert moved and all(name.endswith(".none") or ".language_aux." in name for name in moved)
+    assert moved and all(name.endswith(".null") or ".language_aux." in name for name in moved)
     assert not any(".value." in name or ".output." in name for name in moved)
     with torch.no_grad():
         output = model(**batch)
@@ -191,53 +214,54 @@ def test_aligning_is_the_same_again(rows):
     found = []
     for _ in range(2):
         model, processor = built()
-        collator = guided(processor, perceptions.values())
-        found.append(align(model, collator, samples, perceptions, steps=5, batch_size=4, learning_rate=1e-3, seed=3))
+        plan = {"steps": 5, "batch_size": 4, "learning_rate": 1e-3, "seed": 3}
+        found.append(align(model, processor, finder_of(processor, perceptions), samples, perceptions, **plan))
     assert found[0] == found[1]
 
 
-def test_latents_that_start_from_no_words_cannot_be_guided(rows):
+def test_attention_to_latents_that_start_from_no_words_cannot_be_supervised(rows):
     samples, perceptions = rows
     model, processor = tiny.made(arithmetic="published")
-    batch = guided(processor, perceptions.values())(samples, [perceptions[sample.image_id] for sample in samples])
+    batch = batch_of(processor, samples, perceptions, finder_of(processor, perceptions))
     with pytest.raises(RecipeError, match="training.attention_supervision needs arithmetic: moai"):
         model(**batch)
 
 
-def test_kept_words_are_those_of_the_forward(rows):
+def test_cached_words_are_those_of_the_forward(rows):
     samples, perceptions = rows
     model, processor = tiny.made(perception={"context_layer": 2, "style": "compact", "fact_context": True})
-    kept = WordCache(model)
-    batch = Collator(processor)(samples, [perceptions[sample.image_id] for sample in samples])
-    first = kept.add(batch)
-    again = kept.add(batch)
-    assert torch.equal(first["aux_words"], again["aux_words"]) and len(kept.rows) == len({p for p in kept.rows})
-    words = model.aux_words(batch["aux_input_ids"], batch["aux_attention_mask"])
+    cache = WordCache(model)
+    batch = batch_of(processor, samples, perceptions)
+    first = cache.add(batch)
+    again = cache.add(batch)
+    texts = {processor.verbalize(perception).text for perception in perceptions.values()}
+    assert torch.equal(first["aux_words"], again["aux_words"]) and len(cache.rows) == len(texts)
+    words = model.auxiliary.words(batch["aux_input_ids"], batch["aux_attention_mask"])
     real = batch["aux_attention_mask"].bool()
     assert torch.allclose(first["aux_words"][real], words[real], atol=2e-2)
     with torch.no_grad():
         assert torch.allclose(model(**first).loss, model(**batch).loss, atol=2e-2)
-    kept.most = 1
-    kept.add(batch)
-    assert len(kept.rows) == 1
+    cache.size = 1
+    cache.add(batch)
+    assert len(cache.rows) == 1
 
 
 @pytest.mark.parametrize(
     "changes,named",
     [
-        ({"perception": {"through": "prompt"}}, "through"),
-        ({"perception": {"experts": []}}, "experts"),
+        ({"perception": {"inject": "prompt"}}, "perception.inject: mixers"),
+        ({"perception": {"experts": []}}, "perception.experts"),
         ({"mixer": {"layers": []}}, "mixer.layers"),
     ],
 )
-@pytest.mark.parametrize("plan", [{"guide": 0.3}, {"align": {"steps": 5}}])
-def test_a_recipe_that_cannot_be_guided_is_refused(changes, named, plan):
+@pytest.mark.parametrize("plan", [{"attention_supervision": 0.3}, {"align": {"steps": 5}}])
+def test_a_recipe_whose_attention_cannot_be_supervised_is_refused(changes, named, plan):
     with pytest.raises(ValueError, match=f"training.attention_supervision and training.align need .*{named}"):
         tiny.recipe(training=plan, **changes)
     tiny.recipe(**changes)
 
 
-def test_a_guided_run_logs_its_guide_and_goes_on_where_it_was_killed(tmp_path, monkeypatch):
+def test_a_supervised_run_logs_its_attention_loss_and_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     from moai.training import trainer as running
     from moai.training.log import read_log
 
@@ -247,9 +271,10 @@ def test_a_guided_run_logs_its_guide_and_goes_on_where_it_was_killed(tmp_path, m
         "mixer": {"null_token": True, "qk_norm_scale": None},
         "perception": {"context_layer": 2, "fact_context": True},
     }
-    recipe = tiny.recipe(training={"guide": 0.3, "align": {"steps": 4}, "mixed_lengths": True}, **changes)
+    plan = {"attention_supervision": 0.3, "align": {"steps": 4}, "mixed_lengths": True}
+    recipe = tiny.recipe(training=plan, **changes)
     whole = running.train(recipe, tmp_path / "whole")
-    assert all(line["guide"] > 0 for line in read_log(whole))
+    assert all(line["attention"] > 0 for line in read_log(whole))
 
     stepped = running._Run._step
 
@@ -272,13 +297,12 @@ def test_perceptions_that_never_say_an_answer_cannot_align(rows):
     silent = {image: tiny.seen("cat", "dog") for image in perceptions}
     model, processor = built()
     opened = [sample for sample in samples if sample.answer not in ("yes", "no")]
+    plan = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "seed": 0}
     with pytest.raises(RecipeError, match=r"training\.align can teach nothing"):
-        align(
-            model, guided(processor, silent.values()), opened, silent, steps=2, batch_size=4, learning_rate=1e-3, seed=0
-        )
+        align(model, processor, finder_of(processor, silent), opened, silent, **plan)
 
 
 def test_something_has_to_train():
     frozen = {"steps": 1, "routing": "gates", "train_connector": False}
-    with pytest.raises(ValueError, match="leaves nothing to train"):
+    with pytest.raises(ValueError, match="training.step1 has nothing to train; name mixer.layers"):
         tiny.recipe(mixer={"layers": []}, training={"step1": frozen})
