@@ -11,7 +11,7 @@ import moai
 import moai.answering
 from moai.errors import ExpertError, ImageError, PromptError
 from moai.perception.running.perceiver import Perceiver
-from moai.types import Perception, Segment, TextLine
+from moai.types import Conversation, Perception, Segment, TextLine
 
 QUESTION = "What color is the shape?"
 
@@ -61,8 +61,9 @@ def test_a_batch_answers_as_one_by_one(augmented):
     images = [tiny.picture(color) for color in ("red", "green", "blue", "red")]
     questions = [QUESTION, "What is it?", "Is there a red shape in it, or none at all?", QUESTION]
     perceptions = [*augmented.perceiver.perceive(images[:3]), None]
-    together = augmented.answer_batch(images, questions, perceptions)
-    alone = [augmented.answer_batch([i], [q], [p])[0] for i, q, p in zip(images, questions, perceptions)]
+    asked = [Conversation.ask(question, [image]) for question, image in zip(questions, images, strict=True)]
+    together = augmented.answer(asked, [[p] for p in perceptions])
+    alone = [augmented.answer([one], [[p]])[0] for one, p in zip(asked, perceptions, strict=True)]
     assert together == alone
     assert "" != together[0] != together[3], "the same question with and without perception"
 
@@ -139,14 +140,15 @@ def test_words_in_the_prompt_are_the_models_input(plain):
     [perception] = plain.perceiver.perceive([picture])
     answer = plain.ask(picture, QUESTION)
     ids = plain.processor.prompt_ids(QUESTION)
-    behind = len(ids) - ids[::-1].index(plain.processor.image_token_id)
-    whole = [*ids[:behind], *plain.processor.plain_ids(answer.verbalized + "\n"), *ids[behind:]]
-    inputs = {"input_ids": torch.tensor([whole]), "pixel_values": plain.processor.pixels([picture])}
+    end = len(ids) - ids[::-1].index(plain.processor.image_token_id)
+    whole = [*ids[:end], *plain.processor.plain_ids(answer.verbalized + "\n"), *ids[end:]]
+    inputs = {"input_ids": torch.tensor([whole]), "pixel_values": tiny.pixels(plain.processor, picture)}
     expected = plain.model.generate(**inputs, max_new_tokens=16, do_sample=False)[0, len(whole) :]
     assert answer.text == plain.processor.tokenizer.decode(expected, skip_special_tokens=True).strip() != ""
-    [count] = plain.token_counts([QUESTION], [perception], [picture])
+    asked = Conversation.ask(QUESTION, [picture])
+    [count] = plain.token_counts([asked], [[perception]])
     assert count["prompt"] == len(whole) and count["auxiliary"] == 0
-    assert plain.answer_batch([picture] * 2, [QUESTION] * 2, [perception, None], 16)[0] == answer.text
+    assert plain.answer([asked] * 2, [[perception], [None]], 16)[0] == answer.text
 
 
 def test_what_is_in_the_prompt_is_not_explained(plain):
@@ -182,23 +184,24 @@ def test_a_batch_is_explained_as_one_by_one(augmented):
     images = [tiny.picture(color) for color in ("red", "green", "blue")]
     questions = [QUESTION, "What is it?", "Is there a red shape in it, or none at all?"]
     perceptions = [*augmented.perceiver.perceive(images[:2]), None]
-    together = augmented.explain(images, questions, perceptions)
-    for found, *one in zip(together, images, questions, perceptions, strict=True):
-        [alone] = augmented.explain(*([part] for part in one))
+    asked = [Conversation.ask(question, [image]) for question, image in zip(questions, images, strict=True)]
+    together = augmented.explain(asked, [[p] for p in perceptions])
+    for found, one, perception in zip(together, asked, perceptions, strict=True):
+        [alone] = augmented.explain([one], [[perception]])
         assert alone.words == found.words and alone.question == found.question
         assert alone.shares == pytest.approx(found.shares, abs=1e-4)
     assert together[2].sources() == [] and together[2].gates("question").sum(axis=1) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_nothing_is_looked_into_unless_asked(augmented, monkeypatch):
-    monkeypatch.setattr("moai.model.analysis.attribution.tracing", None)
+def test_nothing_is_analysed_unless_asked(augmented, monkeypatch):
+    monkeypatch.setattr("moai.model.modeling.Trace", None)
     assert augmented.ask(tiny.picture("red"), QUESTION).explanation is None
 
 
 def test_a_model_without_mixers_cannot_explain(augmented):
     model, processor = tiny.made(mixer={"layers": []})
     bare = moai.answering.Augmented(model, processor, augmented.perceiver)
-    with pytest.raises(PromptError, match="no mixers to look into"):
+    with pytest.raises(PromptError, match="no mixers to analyse"):
         bare.ask(tiny.picture("red"), QUESTION, explain=True)
 
 
@@ -257,7 +260,7 @@ def test_when_every_expert_fails_there_is_still_an_answer(augmented, monkeypatch
     monkeypatch.setattr(Other, "fail", raising, raising=False)
     augmented.perceiver = Perceiver([Other()])
     answer = augmented.ask(tiny.picture("red"), QUESTION)
-    assert answer.text == augmented.answer_batch([tiny.picture("red")], [QUESTION], [None], 16)[0]
+    assert answer.text == augmented.answer([Conversation.ask(QUESTION, [tiny.picture("red")])], [[None]], 16)[0]
     assert answer.verbalized == "" and len(answer.failures) == 1
 
 
