@@ -58,7 +58,7 @@ def test_the_prompt_ends_before_the_answer_that_ends_it():
     whole = Conversation(turns, ("a.jpg", "b.jpg"))
     assert whole.prompt == Conversation(turns[:3], ("a.jpg", "b.jpg"))
     assert whole.question == "And this?" and whole.answer == "blue"
-    assert whole.prompt.prompt is whole.prompt and whole.prompt.question == "And this?" and whole.prompt.answer == ""
+    assert whole.prompt.prompt == whole.prompt and whole.prompt.question == "And this?" and whole.prompt.answer == ""
     asked = Conversation(turns[:1], ("a.jpg",))
     assert asked.prompt is asked and asked.answer == ""
 

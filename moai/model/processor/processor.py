@@ -13,7 +13,6 @@ import torch
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from moai.assets.resolver import resolve
-from moai.errors import PromptError
 from moai.images import read_image
 from moai.model.config import MoaiConfig
 from moai.model.processor.batch import Row, build_batch, check_length
