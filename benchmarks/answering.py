@@ -30,7 +30,7 @@ def _prefill(shape: str, rows: int, image: int, prompt: int, repeats: int) -> li
     ids = inputs["input_ids"]
     features = inputs["image_features"] = model.images.encode(inputs.pop("pixel_values"), ids)
     window = Prompt(ids, None, ids == model.config.image_token_id, None)
-    host, embeds = bare(shape), model.images.host_inputs(window, None, features, None)["inputs_embeds"]
+    host, embeds = bare(shape), model.images.host_inputs(window, None, features, None, {})["inputs_embeds"]
 
     def ours() -> None:
         model(**inputs, use_cache=True, logits_to_keep=1)

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOMES = {
-    "IMAGE": "moai.types.conversation",
     "Answer": "moai.answering",
     "Augmented": "moai.answering",
     "Conversation": "moai.types.conversation",
     "Detection": "moai.types.perception",
     "Expert": "moai.expert",
+    "IMAGE": "moai.types.conversation",
     "Mask": "moai.types.perception",
     "MoaiConfig": "moai.model.config",
     "MoaiError": "moai.errors",
@@ -57,12 +57,12 @@ _HOMES = {
 }
 
 __all__ = [
-    "IMAGE",
     "Answer",
     "Augmented",
     "Conversation",
     "Detection",
     "Expert",
+    "IMAGE",
     "Mask",
     "MoaiConfig",
     "MoaiError",

@@ -224,7 +224,7 @@ class Augmented:
         )  # fmt: skip
         tokens = ids[found.language_index[row][found.language_mask[row]]]
         question = processor.tokenizer.batch_decode(tokens[:, None])
-        places = processor.plain_spans(words.text) if words.text else []
+        places = processor.prompts.plain_spans(words.text) if words.text else []
         grid = patches(self.model, int(found.image_mask[row].sum()))
         return build_explanation(words.text, spans, places, question, *found.row(row), grid)
 

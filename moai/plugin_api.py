@@ -1,7 +1,7 @@
 """The names that plugins may import beside those of ``moai``, ``moai.types``, ``moai.errors`` and ``moai.testing``.
 
-Knows: where each is defined. They resolve on first use (PEP 562), so that a plugin registers without torch. The README
-lists them, and a test keeps our own plugins to that list.
+Knows: where each is defined. They resolve on first use (PEP 562), so that a plugin registers without torch. The page
+docs/plugins.md lists them, and a test keeps our own plugins to that list.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Our own plugins import only the names that the README lists for everybody's plugins."""
+"""Our own plugins import only the names that docs/plugins.md lists for everybody's plugins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import moai
 from moai import plugin_api
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 SOURCES = sorted(
     path for path in (ROOT / "plugins").rglob("*.py") if not {"tests", "build"} & set(path.relative_to(ROOT).parts)
 )
@@ -21,8 +21,8 @@ API = "moai.plugin_api"
 
 
 def listed() -> tuple[set[str], set[str]]:
-    """Return the modules that the README's table names, and the names of ``moai.plugin_api`` in it."""
-    section = README.partition("\n### Names that plugins may import\n")[2].partition("\n#")[0]
+    """Return the modules that the page's table names, and the names of ``moai.plugin_api`` in it."""
+    section = PAGE.partition("\n## Names that plugins may import\n")[2].partition("\n#")[0]
     rows = [line.strip("|").split("|", 1) for line in section.splitlines() if line.startswith("| `")]
     modules = {module for first, _ in rows for module in re.findall(r"`([\w.]+)`", first)}
     return modules, {name for first, rest in rows if API in first for name in re.findall(r"`(\w+)`", rest)}
@@ -44,7 +44,7 @@ def used(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def refused(tree: ast.Module) -> list[str]:
-    """Return what a file takes from moai and the README does not list."""
+    """Return what a file takes from moai and the page does not list."""
     allowed = {"moai": {*moai.__all__, ""}, API: {*NAMES, ""}}
     return [
         f"{module}.{name}".rstrip(".")
@@ -53,7 +53,7 @@ def refused(tree: ast.Module) -> list[str]:
     ]
 
 
-def test_the_readme_lists_every_module_and_name():
+def test_the_page_lists_every_module_and_name():
     assert MODULES == {"moai", "moai.types", "moai.errors", "moai.testing", API}
     assert NAMES == set(plugin_api.__all__) == set(plugin_api._HOMES) and sorted(NAMES) == plugin_api.__all__
 

@@ -9,52 +9,44 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from moai.compat import CACHE, CACHE_NAMES, attention_implementation, cache_of, takes_cache
 from moai.errors import HostError, PromptError
-from moai.model.analysis.attribution import Attribution, Trace
-from moai.model.arguments import OPTIONAL, answer_positions, kept_logits, padding_mask, prompt_positions, takes
+from moai.model.analysis.attribution import AugmentedOutput, Trace
+from moai.model.arguments import (
+    OPTIONAL,
+    answer_loss,
+    answer_positions,
+    kept_logits,
+    padding_mask,
+    prompt_positions,
+    takes,
+)
 from moai.model.config import MoaiConfig
-from moai.model.encoders.auxiliary import Auxiliary, AuxiliaryEncoder
-from moai.model.encoders.image_input import EncoderImages, HostImages, ImageInput, Prompt
-from moai.model.encoders.vision import VisionEncoder, build_vision, vision_arguments, without_memory
+from moai.model.encoders.auxiliary import AuxiliaryEncoder
+from moai.model.encoders.image_input import HostImages, image_input
+from moai.model.encoders.vision import VisionEncoder, without_memory
 from moai.model.generation import Generation
 from moai.model.host.checks import cache_keyword, check_host, embedding_factors
 from moai.model.host.layers import decoder_layers, mixer_layers
 from moai.model.host.native_vision import host_vision_config
-from moai.model.mixer.forward_context import ForwardContext, MixerInputs, checkpoint_contexts, locate, segments
+from moai.model.mixer.forward_context import ForwardContext, checkpoint_contexts
 from moai.model.mixer.graft import graft, ungraft
+from moai.model.mixer.inputs import Auxiliary, attended_in, mixer_inputs, prompt_of
 from moai.model.mixer.mixer import Mixer
 from moai.model.run_folder import load_run, save_run
-from moai.model.weight_cache import cache_weights
-from moai.plugins import registry
+from moai.model.weight_cache import apply_apart, cache_weights
 
 if TYPE_CHECKING:
     from transformers import Cache
-
-
-@dataclass
-class AugmentedOutput(CausalLMOutputWithPast):
-    """A causal language model's output.
-
-    Attributes:
-        attention_loss: of attention supervision, where targets were given; ``loss`` is without it.
-        attribution: where it was asked for.
-    """
-
-    attention_loss: Tensor | None = None
-    attribution: Attribution | None = None
 
 
 class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin):
@@ -134,18 +126,9 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
     ) -> MoaiForConditionalGeneration:
         """Build compressor and mixers around a loaded vision-language model, which keeps its own vision.
 
-        Args:
-            host: a model of ``AutoModelForImageTextToText``.
-            mixer, compressor: as in :class:`MoaiConfig`; what is left out has its default.
-            reference: where the host came from: a path or hub id. Without it the model can be used, but not saved.
-            settings: ``revision`` and ``quantization`` of the host, and further fields of :class:`MoaiConfig`.
-
-        Raises:
-            HostError: no image token is known, it reads prompts in both directions, or it cannot be a host.
+        Args and errors are those of :func:`moai.model.host.native_vision.host_vision_config`.
         """
         return cls(host_vision_config(host, mixer, compressor, reference, **settings), host=host)
-
-    # Parts -------------------------------------------------------------------------------------------------------
 
     def adapters(self) -> dict[str, nn.Module]:
         """Name the parts that train: all of ours, none of the host's or the vision encoder's."""
@@ -168,13 +151,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MoaiForConditionalGeneration:
         """As in PyTorch, but adapters are not rounded: ``model.half()`` halves the host, and adapters stay in fp32."""
-
-        def unrounded(tensor: Tensor) -> Tensor:
-            made = fn(tensor)
-            narrower = made.is_floating_point() and made.dtype.itemsize < tensor.dtype.itemsize
-            return tensor.to(made.device) if narrower else made
-
-        _apply_apart(self, fn, unrounded, list(self.adapters().values()))
+        apply_apart(self, fn, list(self.adapters().values()))
         return self
 
     def remove_mixers(self) -> nn.Module:
@@ -222,8 +199,6 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
     def get_decoder(self) -> nn.Module:
         """The host's decoder stack."""
         return self.host.get_decoder()
-
-    # Forward -----------------------------------------------------------------------------------------------------
 
     @takes_cache
     def forward(
@@ -292,7 +267,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             raise PromptError("mixers need input_ids, which say where images stand; pass them beside inputs_embeds")
         prompt_mask = prompt_positions(prompt_mask, attention_mask, labels, input_ids, past, window)
         trace = Trace(list(map(int, self.mixers))) if return_attribution else None
-        prompt = self._prompt(input_ids, inputs_embeds, prompt_mask)
+        prompt = prompt_of(input_ids, inputs_embeds, prompt_mask, self.config.image_token_id)
         given = self.images.host_inputs(prompt, pixel_values, image_features, image_keep, kwargs)
         aux = Auxiliary(aux_states, aux_states_mask, aux_sources)
         if aux_input_ids is not None and aux_states is None:
@@ -304,7 +279,20 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             targets = self.auxiliary.target_latents(
                 attention_targets, aux_input_ids, aux_attention_mask, aux_pixel_mask
             )
-        context = self._context(prompt, prompt_mask, attention_mask, aux, module_choices, targets, trace)
+        self.auxiliary.check(aux, self.copies)
+        inputs = None
+        if prompt_mask is not None and self.mixed and len(self.mixers):
+            inputs = mixer_inputs(
+                prompt,
+                prompt_mask,
+                attended_in(padding_mask(attention_mask), window),
+                aux,
+                embeddings=self.get_input_embeddings().weight,
+                choices=module_choices,
+                targets=targets,
+                question_embedding=self.auxiliary.question_embedding if self.pools else None,
+            )
+        context = ForwardContext(self.graft, inputs, trace=trace)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
         if position_ids is None:
@@ -333,84 +321,12 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             **{CACHE: cache_of(output)},
         )
 
-    @torch.no_grad()
-    def mixer_states(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        pixel_values: Tensor | None = None,
-        image_keep: Tensor | None = None,
-        **kwargs: Any,
-    ) -> list[Tensor]:
-        """Run the host without mixing, and return the hidden states ``(B, S, D)`` that come to each mixer.
-
-        Args:
-            input_ids, attention_mask, pixel_values, image_keep, kwargs: as for :meth:`forward`.
-        """
-        given = self.images.host_inputs(self._prompt(input_ids, None, None), pixel_values, None, image_keep, kwargs)
-        given.update(self.images.position_inputs(input_ids, attention_mask, input_ids.shape[1], 0, kwargs))
-        given.update({"logits_to_keep": 1, "use_cache": False})
-        known = {name: value for name, value in given.items() if name in self.host_takes or name not in OPTIONAL}
-        states: list[Tensor] = []
-        with ForwardContext(self.graft, states=states).running():
-            self.host(**known, attention_mask=attention_mask, **kwargs)
-        return states
-
-    def _prompt(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, prompt_mask: Tensor | None) -> Prompt:
-        is_image = None if input_ids is None else input_ids == self.config.image_token_id
-        words = None if prompt_mask is None or is_image is None else prompt_mask & ~is_image
-        return Prompt(input_ids, inputs_embeds, is_image, words)
-
-    def _context(
-        self,
-        prompt: Prompt,
-        prompt_mask: Tensor | None,
-        attention_mask: Tensor | None,
-        aux: Auxiliary,
-        module_choices: Tensor | None,
-        targets: Tensor | None,
-        trace: Trace | None,
-    ) -> ForwardContext:
-        """Build the context of one forward pass; without a prompt nothing is mixed."""
-        self.auxiliary.check(aux, self.copies)
-        if prompt_mask is None or not self.mixed or not len(self.mixers):
-            return ForwardContext(self.graft, trace=trace)
-        attended = padding_mask(attention_mask)
-        attended = None if attended is None else attended.bool()[:, -prompt_mask.shape[1] :]
-        rows, masks = segments(prompt_mask, attended)
-        states, states_mask, sources = aux
-        if states is None:
-            table = self.get_input_embeddings().weight
-            states = table.new_zeros(len(prompt_mask), 0, table.shape[1])
-            states_mask = prompt_mask.new_zeros(len(prompt_mask), 0)
-
-        def of_rows(x: Tensor | None) -> Tensor | None:
-            return x if x is None or rows is None else x[rows]
-
-        is_image = of_rows(prompt.is_image)
-        words = masks & ~is_image
-        question = self.auxiliary.question_embedding(of_rows(prompt.input_ids), words) if self.pools else None
-        inputs = MixerInputs(
-            *locate(masks & is_image),
-            *locate(words),
-            of_rows(states),
-            of_rows(states_mask),
-            batch_rows=rows,
-            choices=None if module_choices is None else [tuple(pair) for pair in module_choices.tolist()],
-            question=question,
-            sources=of_rows(sources),
-            targets=of_rows(targets),
-        )
-        return ForwardContext(self.graft, inputs, trace=trace)
-
     def _check_calls(self, context: ForwardContext) -> None:
         if context.inputs is not None and context.calls != len(self.mixers):
             raise HostError(
                 f"{type(self.host).__name__} ran {context.calls} of {len(self.mixers)} mixers; "
                 "its layers do not run through their forward hooks, so it cannot be a host"
             )
-
-    # Loading and saving ------------------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(
@@ -426,48 +342,6 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
         """Save what was trained, the configuration, and the references and hashes of the frozen parts."""
         save_run(self, folder)
-
-
-def image_input(
-    config: MoaiConfig, host: nn.Module, vision: VisionEncoder | None, factors: tuple[float, float]
-) -> ImageInput:
-    """Build the image input that a configuration names, around a loaded encoder where there is one."""
-    if config.vision["kind"] == HostImages.kind:
-        return HostImages(host, config.image_token_id)
-    vision = build_vision(**vision_arguments(config)) if vision is None else vision
-    kind, options = config.connector["kind"], config.connector.get("options") or {}
-    width = host.get_input_embeddings().embedding_dim
-    connector = registry().get_connector(kind)(vision.width, width, **options)
-    tokens = {"image_token_id": config.image_token_id, "image_tokens": config.image_tokens}
-    return EncoderImages(host, vision, connector, **tokens, factors=factors)
-
-
-def _apply_apart(
-    module: nn.Module,
-    fn: Callable[[Tensor], Tensor],
-    of_adapters: Callable[[Tensor], Tensor],
-    adapters: list[nn.Module],
-) -> None:
-    """Apply ``fn`` to all tensors of a module but those of ``adapters``, and ``of_adapters`` to these."""
-    for child in module.children():
-        if any(child is adapter for adapter in adapters):
-            child._apply(of_adapters)
-        else:
-            _apply_apart(child, fn, of_adapters, adapters)
-    nn.Module._apply(module, fn, recurse=False)
-
-
-def answer_loss(logits: Tensor, targets: Tensor, items: Tensor | int | None) -> Tensor:
-    """Cross-entropy of ``logits (B, T + 1, V)``, the last of which has no target, with ``targets (B, T)``.
-
-    The mean over the targets, or their sum over ``items``; zero, with zero gradients, without a target.
-    """
-    if not bool((targets != -100).any()):
-        return logits.float().sum() * 0.0
-    flat = logits[:, :-1].flatten(0, 1).float()
-    if items is None:
-        return F.cross_entropy(flat, targets.flatten())
-    return F.cross_entropy(flat, targets.flatten(), reduction="sum") / items
 
 
 AutoModelForImageTextToText.register(MoaiConfig, MoaiForConditionalGeneration, exist_ok=True)

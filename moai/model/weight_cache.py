@@ -7,7 +7,7 @@ them anew, which costs as much as a short prompt's own products. Nothing is cach
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -69,3 +69,19 @@ def computing(x: Tensor) -> torch.dtype:
     """The dtype in which a matrix product with ``x`` is taken here: autocast's where it is on, else that of ``x``."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def apply_apart(module: nn.Module, fn: Callable[[Tensor], Tensor], adapters: list[nn.Module]) -> None:
+    """Apply ``fn`` to all tensors of a module, but never so that it rounds a tensor of ``adapters``."""
+
+    def unrounded(tensor: Tensor) -> Tensor:
+        made = fn(tensor)
+        narrower = made.is_floating_point() and made.dtype.itemsize < tensor.dtype.itemsize
+        return tensor.to(made.device) if narrower else made
+
+    for child in module.children():
+        if any(child is adapter for adapter in adapters):
+            child._apply(unrounded)
+        else:
+            apply_apart(child, fn, adapters)
+    nn.Module._apply(module, fn, recurse=False)

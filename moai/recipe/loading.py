@@ -1,7 +1,7 @@
 """From a YAML file and ``key=value`` overrides to a valid recipe; every complaint names its key and its fix.
 
-Knows: one level of ``extends``, overrides, and how to word the schema's errors. The schema is in ``recipe.py``, the
-YAML dialect in ``yaml_file.py``, where names are looked up in ``recipe_places.py``.
+Knows: one level of ``extends``, overrides, and how to word the schema's errors. The schema is in ``schema.py``, the
+YAML dialect in ``yaml_file.py``, where names are looked up in ``places.py``.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _complaint(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
         return f"{key}: unknown key{nearest(str(location[-1]), _fields_at(schema, location[:-1]))}"
     if item["type"] == "missing":
-        return f"{key}: missing; add it"
+        return f"{key}: missing; add it{_meaning(schema, location, ': ')}"
     if item["type"] == "literal_error" and isinstance(item["input"], str):
         choices = _quoted(item["ctx"]["expected"])
         return f"{key}: '{item['input']}' is not one of {', '.join(choices)}{_only_near(item['input'], choices)}"
@@ -129,7 +129,19 @@ def _complaint(item: Mapping[str, Any], schema: type[BaseModel]) -> str:
         return f"{where}: '{tag}' is not one of {', '.join(choices)}{_only_near(tag, choices)}"
     message = item["msg"].removeprefix("Value error, ")
     given = "" if isinstance(item["input"], (dict, BaseModel)) else f" (given: {item['input']!r})"
-    return f"{key}: {message[:1].lower()}{message[1:]}{given}"
+    return f"{key}: {_lowered(message)}{given}{_meaning(schema, location, '; it means: ')}"
+
+
+def _meaning(schema: Any, location: Sequence[Any], before: str) -> str:
+    """The description of the key at a location, where the schema has one."""
+    models = [kind for kind in _walk(schema, location[:-1])[0] if hasattr(kind, "model_fields")]
+    found = [model.model_fields[location[-1]] for model in models if location and location[-1] in model.model_fields]
+    texts = [field.description for field in found if field.description]
+    return f"{before}{_lowered(texts[0]).removesuffix('.')}" if texts else ""
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _quoted(text: str) -> list[str]:

@@ -27,7 +27,8 @@ from moai.model.processor.chat_templates import chat_template, find_image_token
 from moai.model.processor.processor import MoaiProcessor
 from moai.model.run_folder import host_hashes, load_host
 from moai.plugins import registry
-from moai.recipe.schema import EncoderVision, Recipe
+from moai.recipe.schema import Recipe
+from moai.recipe.sections import EncoderVision
 
 Built = tuple[MoaiForConditionalGeneration, MoaiProcessor]
 

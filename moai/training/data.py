@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from moai.data.perceive import perceive_samples
 from moai.errors import RecipeError, nearest
 from moai.plugins import registry
-from moai.recipe.schema import Data, Training
+from moai.recipe.sections import Data, Training
 from moai.training.progress import Progress
 from moai.types import Perception, Sample
 

@@ -12,7 +12,7 @@ import random
 import torch
 from torch import nn
 
-from moai.recipe.schema import Step, Training
+from moai.recipe.sections import Step, Training
 
 POOL = 8  # batches that are sorted by length together: little padding, and still a mixture
 

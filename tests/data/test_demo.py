@@ -1,4 +1,4 @@
-"""The demo picture is the same every time and shows what the README says."""
+"""The demo picture is the same every time and shows what the docs say."""
 
 from __future__ import annotations
 

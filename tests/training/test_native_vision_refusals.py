@@ -14,7 +14,8 @@ import yaml
 import moai
 from moai.errors import AssetError, CheckpointError, HostError, RecipeError
 from moai.recipe.loading import load_recipe, validate
-from moai.recipe.schema import HostVision, Recipe
+from moai.recipe.schema import Recipe
+from moai.recipe.sections import HostVision
 from moai.training.build import build
 from moai.training.memory_plan.plan import plan
 

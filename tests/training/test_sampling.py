@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES
-from moai.recipe.schema import Step, Training
+from moai.recipe.sections import Step, Training
 from moai.training import sampling as steps
 
 DRAWS = 3000

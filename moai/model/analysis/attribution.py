@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from moai.errors import PromptError
 from moai.model.encoders.compressor import Compressor, PerceiverLayer
@@ -90,6 +91,19 @@ class Attribution:
             read = [a[row][mask][:, real] for a, mask in zip(self.attended(number), masks, strict=True)]
             mixers.append((mixer.layer, *(part.cpu().numpy() for part in (*gates, *read))))
         return mixers, self.shares()[row][real].cpu().numpy()
+
+
+@dataclass
+class AugmentedOutput(CausalLMOutputWithPast):
+    """A causal language model's output.
+
+    Attributes:
+        attention_loss: of attention supervision, where targets were given; ``loss`` is without it.
+        attribution: where it was asked for.
+    """
+
+    attention_loss: Tensor | None = None
+    attribution: Attribution | None = None
 
 
 class Trace:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,8 @@ from moai.model.encoders.image_input import ImageInput
 from moai.model.encoders.vision import without_memory
 from moai.model.mixer.copying import mean_row, rows_of
 from moai.model.mixer.graft import Graft, half_precision
+from moai.model.mixer.inputs import Auxiliary
 from moai.model.norms import rms_normalize
-
-
-class Auxiliary(NamedTuple):
-    """Compressed tokens of a batch."""
-
-    states: Tensor | None = None  # (B, C, D)
-    mask: Tensor | None = None  # (B, C) bool, false for rows without any perception
-    sources: Tensor | None = None  # (B, C, D), for mixers that copy words
 
 
 class AuxiliaryEncoder(nn.Module):

@@ -11,29 +11,23 @@ multiply whatever comes in, words and images, so there image features are divide
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from moai.errors import HostError, PromptError
 from moai.model.arguments import positions
+from moai.model.config import MoaiConfig
 from moai.model.encoders.connectors import TextInput
-from moai.model.encoders.vision import VisionEncoder
+from moai.model.encoders.vision import VisionEncoder, build_vision, vision_arguments
 from moai.model.mixer.gather import gather_tokens
 from moai.model.mixer.graft import half_precision
+from moai.model.mixer.inputs import Prompt
+from moai.plugins import registry
 
 ENCODED = "mm_encoder_outputs"  # images that transformers' generation has had the host encode before the prefill
 TYPES = "mm_token_type_ids"  # which tokens are images; some hosts number positions by it
-
-
-class Prompt(NamedTuple):
-    """The window of the sequence that a forward pass runs on, ``(B, S)``."""
-
-    input_ids: Tensor | None
-    inputs_embeds: Tensor | None
-    is_image: Tensor | None  # bool, true at placeholders
-    words: Tensor | None  # bool, true at the prompt's words
 
 
 class ImageInput(nn.Module):
@@ -253,3 +247,17 @@ class HostImages(ImageInput):
     def generating(self, own: Any) -> Any:
         """Which object prepares generation: the host."""
         return self.host
+
+
+def image_input(
+    config: MoaiConfig, host: nn.Module, vision: VisionEncoder | None, factors: tuple[float, float]
+) -> ImageInput:
+    """Build the image input that a configuration names, around a loaded encoder where there is one."""
+    if config.vision["kind"] == HostImages.kind:
+        return HostImages(host, config.image_token_id)
+    vision = build_vision(**vision_arguments(config)) if vision is None else vision
+    kind, options = config.connector["kind"], config.connector.get("options") or {}
+    width = host.get_input_embeddings().embedding_dim
+    connector = registry().get_connector(kind)(vision.width, width, **options)
+    tokens = {"image_token_id": config.image_token_id, "image_tokens": config.image_tokens}
+    return EncoderImages(host, vision, connector, **tokens, factors=factors)

@@ -57,7 +57,14 @@ def host_vision_config(
     quantization: str | None = None,
     **settings: Any,
 ) -> MoaiConfig:
-    """Configure a model around a loaded vision-language host; see ``MoaiForConditionalGeneration.around``.
+    """Configure a model around a loaded vision-language host.
+
+    Args:
+        host: a model of ``AutoModelForImageTextToText``.
+        mixer, compressor: as in :class:`MoaiConfig`; what is left out has its default.
+        reference: where the host came from: a path or hub id. Without it the model can be used, but not saved.
+        revision, quantization: of the host.
+        settings: further fields of :class:`MoaiConfig`.
 
     Raises:
         HostError: no image token is known, or the host reads a prompt in both directions.

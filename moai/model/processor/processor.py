@@ -5,8 +5,7 @@ Knows: its three encoders, one each of prompts, images and perceptions, and how 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,10 @@ from moai.model.processor.batch import Row, build_batch, check_length
 from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlaces, ImagePlaces
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
 from moai.model.processor.prompts import Encoded, PromptEncoder
+from moai.model.processor.rendered import read_rendered, refuse_control_tokens
 from moai.model.run_folder import HOST_PROCESSOR, write_manifest
 from moai.model.run_format import check_format
-from moai.plugins import registry
+from moai.perception.running.settings import usable_experts
 from moai.types import Conversation, Perception
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from moai.perception.running.perceiver import Perceiver
     from moai.perception.words.token_budget import Verbalization
 
-log = logging.getLogger("moai")
 SETTINGS = (
     "image_token", "image_tokens", "placeholder", "experts", "expert_options", "expert_versions", "language", "style",
     "inject", "panoptic_map", "max_aux_tokens", "max_length",
@@ -145,16 +144,7 @@ class MoaiProcessor(ProcessorMixin):
 
     def installed_experts(self) -> list[str]:
         """Name those of the run's experts that are installed; warn of missing ones, and of other versions."""
-        known = registry().experts
-        for name in self.experts:
-            trained = self.expert_versions.get(name, {})
-            version, package = trained.get("version"), trained.get("distribution") or "its plugin"
-            if name not in known:
-                log.warning("expert '%s' is not installed, so answers do without it; pip install %s", name, package)
-            elif version is not None and known[name].version != version:
-                now = known[name].version
-                log.warning("expert '%s' has version %s; the run was trained with %s (%s)", name, now, version, package)
-        return [name for name in self.experts if name in known]
+        return usable_experts(self.experts, self.expert_versions)
 
     # Batches -----------------------------------------------------------------------------------------------------
 
@@ -247,17 +237,6 @@ class MoaiProcessor(ProcessorMixin):
         places = {True: [self.image_token_id] * self.image_tokens}
         return [token for one in encoded.ids for token in places.get(one == self.image_token_id, [one])]
 
-    def plain_spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each token of ``plain_ids(text)`` begins and ends in ``text``, in characters.
-
-        Raises:
-            PromptError: the tokenizer does not say.
-        """
-        plain = self.prompts.plain
-        if not plain.is_fast:
-            raise PromptError(f"{type(plain).__name__} does not say which characters a token is; nothing to show")
-        return plain(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-
     def verbalize(self, perception: Perception) -> Verbalization:
         """Verbalize a perception as the model gets it: the text, and the facts that do not fit."""
         return self.perceptions.verbalize(perception)
@@ -280,48 +259,10 @@ class MoaiProcessor(ProcessorMixin):
         Control tokens in ``text`` are control tokens, as in transformers: use :meth:`batch`, or
         ``apply_chat_template(.., tokenize=True)``, for what users write.
 
-        Args:
-            images: all images, in the order of their placeholders (nested lists are flattened).
-            text: one prompt or several, with one placeholder per image.
-            perceptions: one per image; ``None`` entries switch perception off. Left out, the experts run.
-            kwargs: ``add_special_tokens`` and ``sanitize_control_tokens`` of the tokenizer.
-
-        Raises:
-            PromptError: a prompt longer than the host's context, truncation, or perceptions that match no images.
-            ImageError: an image that cannot be read.
+        Arguments and errors are those of :func:`moai.model.processor.rendered.read_rendered`.
         """
-        self._refuse(kwargs)
-        flat = [] if images is None else [read_image(image) for image in _flatten(images)]
-        if text is None:
-            return BatchFeature(self.images.encode([flat])[1])
-        ids = self._tokenized([text] if isinstance(text, str) else list(text), kwargs)
-        counts = [row.count(self.image_token_id) for row in ids]
-        if sum(counts) != len(flat):
-            raise PromptError(f"{sum(counts)} image placeholders for {len(flat)} images; write one for each image")
-        if perceptions is not None and len(perceptions) != len(flat):
-            raise PromptError(f"{len(perceptions)} perceptions for {len(flat)} images; give one per image, or None")
-        shown = _dealt(flat, counts)
-        found = self.perceive(shown) if perceptions is None else _dealt(perceptions, counts)
-        encoded = [Encoded(tuple(row), (-100,) * len(row), (True,) * len(row)) for row in ids]
-        return self._built([Row(*parts) for parts in zip(encoded, shown, found, strict=True)])
-
-    def _refuse(self, kwargs: Mapping[str, Any]) -> None:
-        if kwargs.get("truncation"):
-            raise PromptError("truncation would cut images and answers; shorten the text instead")
-        if kwargs.get("return_tensors", "pt") not in ("pt", None):
-            raise PromptError("moai makes torch tensors; leave return_tensors out, or pass 'pt'")
-
-    def _tokenized(self, texts: list[str], kwargs: Mapping[str, Any]) -> list[list[int]]:
-        sanitized = bool(kwargs.get("sanitize_control_tokens"))
-        added = kwargs.get("add_special_tokens", True)
-        # A tokenizer that splits what users wrote adds nothing to it, not even what every text begins with.
-        options = {"sanitize_control_tokens": True, "add_special_tokens": False} if sanitized else {}
-        ids = self.tokenizer(texts, **{"add_special_tokens": added, **options})["input_ids"]
-        return [self.prompts.begun(row) for row in ids] if sanitized and added else ids
-
-    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """One placeholder in a prompt becomes ``image_tokens`` of them."""
-        return self.image_token * self.image_tokens
+        given = read_rendered(self, images, text, perceptions, kwargs)
+        return BatchFeature(self.images.encode([given])[1]) if text is None else self._built(given)
 
     def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
         """As in transformers, but text of users never becomes a control token.
@@ -333,18 +274,8 @@ class MoaiProcessor(ProcessorMixin):
         if tokenize:
             kwargs.setdefault("sanitize_control_tokens", not kwargs.get("return_assistant_tokens_mask"))
         else:
-            self._refuse_control_tokens(conversation)
+            refuse_control_tokens(self.tokenizer, conversation)
         return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
-
-    def _refuse_control_tokens(self, conversation: Any) -> None:
-        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        for text in _texts(conversation):
-            found = next((token for token in special if token in text), None)
-            if found is not None:
-                raise PromptError(
-                    f"the conversation holds '{found}', which would become a control token in a string; "
-                    "pass tokenize=True, or use processor.batch"
-                )
 
     @property
     def model_input_names(self) -> list[str]:
@@ -411,27 +342,6 @@ class _Running:
 
     def __reduce__(self) -> tuple[type[_Running], tuple[()]]:
         return _Running, ()
-
-
-def _flatten(images: Any) -> list[Any]:
-    nested = isinstance(images, (list, tuple))
-    return [image for item in images for image in _flatten(item)] if nested else [images]
-
-
-def _dealt(items: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
-    """Deal items out to rows, by the number that each row has."""
-    following = iter(items)
-    return [[next(following) for _ in range(count)] for count in counts]
-
-
-def _texts(conversation: Any) -> list[str]:
-    """All texts that users wrote in messages, at any depth."""
-    if isinstance(conversation, Mapping):
-        content = conversation.get("content", conversation.get("text", ""))
-        return [content] if isinstance(content, str) else _texts(content)
-    if isinstance(conversation, (list, tuple)):
-        return [text for item in conversation for text in _texts(item)]
-    return []
 
 
 AutoProcessor.register(MoaiConfig, MoaiProcessor, exist_ok=True)

@@ -64,6 +64,17 @@ class PromptEncoder:
         """Encode untrusted text: control tokens and the placeholder become the characters they are written with."""
         return self.plain(text, add_special_tokens=False)["input_ids"]
 
+    def plain_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of ``plain_ids(text)`` begins and ends in ``text``, in characters.
+
+        Raises:
+            PromptError: the tokenizer does not say.
+        """
+        plain = self.plain
+        if not plain.is_fast:
+            raise PromptError(f"{type(plain).__name__} does not say which characters a token is; nothing to show")
+        return plain(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+
     # Conversations -----------------------------------------------------------------------------------------------
 
     def _prompt(self, turns: tuple[Turn, ...]) -> Encoded:

@@ -5,6 +5,7 @@ Knows: the registry and how people write settings; every mistake is an ``ExpertE
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from moai.errors import ExpertError, nearest
 from moai.expert import Expert
 from moai.plugins import Registry
 from moai.plugins import registry as process_registry
+
+log = logging.getLogger("moai")
 
 OTHERS = "*"  # in a mapping by expert name: the value for every other expert
 
@@ -42,6 +45,25 @@ def build(
 def installed_experts() -> list[str]:
     """Return the names of the registered experts that can run here and that run where none is named."""
     return [name for name, expert in process_registry().experts.items() if expert.by_default and not expert.missing()]
+
+
+def usable_experts(names: Sequence[str], trained: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Name those of a run's experts that are installed; warn of missing ones, and of other versions.
+
+    Args:
+        names: of the run's experts.
+        trained: expert -> ``version`` and ``distribution`` that the run was trained with.
+    """
+    known = process_registry().experts
+    for name in names:
+        version, package = (trained.get(name, {}).get(key) for key in ("version", "distribution"))
+        package = package or "its plugin"
+        if name not in known:
+            log.warning("expert '%s' is not installed, so answers do without it; pip install %s", name, package)
+        elif version is not None and known[name].version != version:
+            now = known[name].version
+            log.warning("expert '%s' has version %s; the run was trained with %s (%s)", name, now, version, package)
+    return [name for name in names if name in known]
 
 
 def per_expert(what: str, value: Any, names: Sequence[str], default: Any, check: Callable[[Any], bool]) -> dict:

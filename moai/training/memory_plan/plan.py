@@ -23,7 +23,8 @@ from moai.model.encoders.image_input import EncoderImages
 from moai.model.host.checks import check_vision
 from moai.model.host.layers import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.recipe.schema import EncoderVision, Recipe
+from moai.recipe.schema import Recipe
+from moai.recipe.sections import EncoderVision
 from moai.training.build import image_tokens, trained_parts
 from moai.training.memory_plan.activations import kept_by_autograd
 from moai.training.memory_plan.native_vision import PICTURE, host_image_tokens, host_vision, refuse_shapes

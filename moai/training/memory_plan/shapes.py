@@ -13,7 +13,8 @@ from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, RecipeError, nearest
 from moai.model.encoders.vision import VisionEncoder, build_vision
-from moai.recipe.schema import EncoderVision, Recipe
+from moai.recipe.schema import Recipe
+from moai.recipe.sections import EncoderVision
 
 HOST_SHAPE = {"layers": 32, "width": 4096, "heads": 32, "kv": None, "ffn": 11008, "vocab": 32000, "context": 4096}
 VISION_SHAPE = {"width": 1024, "layers": 24, "heads": 16, "ffn": 4096, "patch": 14}

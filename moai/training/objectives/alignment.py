@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from moai.errors import RecipeError
+from moai.model.arguments import OPTIONAL
+from moai.model.mixer.forward_context import ForwardContext
+from moai.model.mixer.inputs import prompt_of
 from moai.model.mixer.mixer import Streams
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.processor import MoaiProcessor
@@ -151,11 +154,27 @@ def _question_states(
     mixed = inputs.pop("prompt_mask")
     if model.images.can_drop:
         inputs["image_keep"] = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    states = model.mixer_states(**inputs)
+    states = _mixer_states(model, **inputs)
     words = mixed & (inputs["input_ids"] != model.config.image_token_id)
     question = model.auxiliary.question_embedding(inputs["input_ids"], words)
     # Padded on the left, so the last token is a prompt's last.
     return torch.stack([*(state[:, -1] for state in states), question], dim=1).bfloat16().cpu()
+
+
+def _mixer_states(
+    model: MoaiForConditionalGeneration, input_ids: Tensor, attention_mask: Tensor, **images: Tensor
+) -> list[Tensor]:
+    """Run the host without mixing, and return the hidden states ``(B, S, D)`` that come to each mixer."""
+    pixels, keep = images.pop("pixel_values", None), images.pop("image_keep", None)
+    prompt = prompt_of(input_ids, None, None, model.config.image_token_id)
+    given = model.images.host_inputs(prompt, pixels, None, keep, images)
+    given.update(model.images.position_inputs(input_ids, attention_mask, input_ids.shape[1], 0, images))
+    given.update({"logits_to_keep": 1, "use_cache": False})
+    known = {name: value for name, value in given.items() if name in model.host_takes or name not in OPTIONAL}
+    context = ForwardContext(model.graft, states=[])
+    with context.running():
+        model.host(**known, attention_mask=attention_mask, **images)
+    return context.states
 
 
 def _key(model: MoaiForConditionalGeneration, sample: Sample) -> Hashable:

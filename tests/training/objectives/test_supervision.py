@@ -232,8 +232,8 @@ def test_cached_words_are_those_of_the_forward(rows):
     model, processor = tiny.made(perception={"context_layer": 2, "style": "compact", "fact_context": True})
     cache = WordCache(model)
     batch = batch_of(processor, samples, perceptions)
-    first = cache.add(batch)
-    again = cache.add(batch)
+    first = cache.fill(batch)
+    again = cache.fill(batch)
     texts = {processor.verbalize(perception).text for perception in perceptions.values()}
     assert torch.equal(first["aux_words"], again["aux_words"]) and len(cache.rows) == len(texts)
     words = model.auxiliary.words(batch["aux_input_ids"], batch["aux_attention_mask"])
@@ -242,7 +242,7 @@ def test_cached_words_are_those_of_the_forward(rows):
     with torch.no_grad():
         assert torch.allclose(model(**first).loss, model(**batch).loss, atol=2e-2)
     cache.size = 1
-    cache.add(batch)
+    cache.fill(batch)
     assert len(cache.rows) == 1
 
 
