@@ -155,7 +155,7 @@ def test_an_image_that_was_read_is_not_encoded_again(model, processor, monkeypat
 # Assistants -------------------------------------------------------------------------------------------------------
 
 
-def test_an_assistant_sees_with_its_own_eyes(model, built, inputs, tmp_path, monkeypatch):
+def test_an_assistant_encodes_images_itself(model, built, inputs, tmp_path, monkeypatch):
     """A smaller assistant encodes image and perception itself; its width is not the model's."""
     from transformers import LlamaForCausalLM
 

@@ -58,7 +58,7 @@ def test_a_row_does_not_depend_on_its_neighbours_and_repeats_exactly(model, buil
             assert all(a == pytest.approx(b, abs=1e-4) for a, b in zip(one[1:], other[1:], strict=True))
 
 
-def test_looking_changes_no_logit(model, inputs):
+def test_attribution_changes_no_logit(model, inputs):
     with torch.no_grad():
         assert torch.equal(model(**inputs, return_attribution=True).logits, model(**inputs).logits)
 
@@ -199,7 +199,7 @@ def test_bfloat16_hosts_give_full_precision_numbers(inputs):
     assert torch.allclose(read.shares().sum(dim=-1), torch.tensor([1.0, 1.0, 0.0]), atol=1e-5)
 
 
-def test_compiled_models_are_looked_into_all_the_same(inputs, monkeypatch):
+def test_compiled_models_are_analysed_all_the_same(inputs, monkeypatch):
     model, _ = tiny.made()
     expected = attribute(model, inputs).shares()
     model.auxiliary.compressor.compile(backend="eager")  # the host's hooks only check for a trace

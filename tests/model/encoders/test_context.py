@@ -86,7 +86,7 @@ def test_gradients_pass_the_compressor_only(model, processor):
     assert any(p.grad is not None and p.grad.any() for p in model.auxiliary.compressor.parameters())
 
 
-def test_looking_inside_a_model_that_reads_its_words_in_context(model, processor):
+def test_analysing_a_model_that_reads_its_words_in_context(model, processor):
     from moai.answering import Augmented
 
     augmented = Augmented(model, processor, None)
