@@ -24,6 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from moai.expert import Expert
+from moai.model import modeling
 from moai.model.mixer.forward_context import ForwardContext
 from moai.model.mixer.graft import graft, ungraft
 from moai.plugins import registry
@@ -250,19 +251,19 @@ def pixels(processor, *pictures) -> torch.Tensor:
 
 
 @contextmanager
-def forward_contexts(model) -> Iterator[list[ForwardContext]]:
+def forward_contexts() -> Iterator[list[ForwardContext]]:
     """The contexts of the forward passes that run inside the block, in order."""
-    found, build_context = [], model._context
+    found, made = [], modeling.ForwardContext
 
-    def recorded(*args):
-        found.append(build_context(*args))
+    def recorded(*args, **kwargs):
+        found.append(made(*args, **kwargs))
         return found[-1]
 
-    model._context = recorded
+    modeling.ForwardContext = recorded
     try:
         yield found
     finally:
-        del model._context
+        modeling.ForwardContext = made
 
 
 def gates_of(model, forward) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -51,7 +51,7 @@ def made_once(family):
 def test_perception_is_read_and_padding_is_not(family):
     model, inputs = made_once(family)
     assert inputs["attention_mask"].all(dim=1).tolist() == [True, False]
-    with tiny.forward_contexts(model) as contexts:
+    with tiny.forward_contexts() as contexts:
         logits = model(**inputs).logits
     assert contexts[0].calls == len(model.mixers) == 2
     blind = model(**{name: value for name, value in inputs.items() if not name.startswith("aux_")}).logits
@@ -130,7 +130,7 @@ def test_the_other_placement(named):
     host = frozen(tiny_host(named))
     expected = host(input_ids=WORDS).logits
     model, inputs = augmented(host, "published")
-    with tiny.forward_contexts(model) as contexts:
+    with tiny.forward_contexts() as contexts:
         logits = model(**inputs).logits
     assert contexts[0].calls == len(model.mixers)
     blind = model(**{name: value for name, value in inputs.items() if not name.startswith("aux_")}).logits

@@ -79,7 +79,7 @@ def test_only_compressor_and_mixers_are_added(family):
 @torch.no_grad()
 def test_perception_and_image_are_read_and_the_image_tokens_are_the_hosts(family):
     _, model, inputs, *_ = built(family)
-    with tiny.forward_contexts(model) as contexts:
+    with tiny.forward_contexts() as contexts:
         logits = model(**inputs).logits
     assert contexts[0].calls == len(model.mixers) == 2
     image = contexts[0].inputs.image_mask.sum(dim=1)

@@ -64,7 +64,7 @@ def test_host_with_mixers_and_compressor_are_one_graph_each(arithmetic):
     assert (expected[0] - expected[1]).abs().max() > 1e-2
     backend, graphs = counted(eager)
     model.compile(backend=backend, fullgraph=True)
-    with tiny.forward_contexts(model) as contexts:
+    with tiny.forward_contexts() as contexts:
         found = [model(**given).logits for given in (inputs, swapped)]
     assert len(graphs) == 2, "one for the compressor, one for the host; the second batch reuses both"
     assert contexts[1].calls == len(model.mixers), "the second call ran in the first one's context"
