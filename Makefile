@@ -1,5 +1,6 @@
 # make quickstart    make .venv, install, and do the main job: assets, perceive, train, evaluate, ask
-# make test          make .venv, install, and run every test of the library and of its plugins
+# make test          make .venv, install, and run the tests of the library and of its plugins, without the slow ones
+# make test-all      the same with the slow ones: all families of hosts, two processes, wheels, environments, types
 # make test-floor    the same tests with the lowest versions that pyproject.toml allows, in .venv-floor
 # make test-newest   the same tests with the newest versions there are, in .venv-newest
 # make lock          renew requirements.lock: what make quickstart and make test install
@@ -7,7 +8,7 @@
 # make lint          ruff
 # make clean         remove what make and Python built; runs/ and the asset cache stay
 #
-# PYTHON=python3.12 picks the interpreter; PIP_ARGS=... is passed to pip install; TESTS=quick runs the part of the tests
+# PYTHON=python3.12 picks the interpreter; PIP_ARGS=... is passed to pip install; TESTS=versions runs the part of the tests
 # that a dependency is likeliest to break.
 
 RECENT := 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -19,10 +20,10 @@ PIP_ARGS ?=
 RUN ?= runs/quickstart
 TESTS ?= all
 TESTS_all := tests plugins
-ifeq ($(filter $(TESTS),all quick),)
-$(error TESTS is "all" or "quick", not "$(TESTS)")
+ifeq ($(filter $(TESTS),all versions),)
+$(error TESTS is "all" or "versions", not "$(TESTS)")
 endif
-TESTS_quick := tests/test_imports.py tests/test_compat.py tests/test_answering.py tests/model/host/test_cache_names.py \
+TESTS_versions := tests/test_imports.py tests/test_compat.py tests/test_answering.py tests/model/host/test_cache_names.py \
   tests/model/test_generation.py tests/model/test_generation_modes.py tests/model/host/test_hosts.py \
   tests/model/host/test_hosts_native_vision.py tests/model/test_modeling.py tests/model/processor/test_processor.py \
   tests/model/test_run_folder.py tests/training/test_resume.py tests/training/test_native_vision_recipe.py \
@@ -35,12 +36,15 @@ SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml) .ci/environment.p
 export OMP_WAIT_POLICY := passive
 unexport HF_HUB_OFFLINE
 
-.PHONY: quickstart test test-floor test-newest lock bench lint clean python
+.PHONY: quickstart test test-all test-floor test-newest lock bench lint clean python
 
 quickstart: .venv/.installed
 	$(BIN)/moai quickstart --run $(RUN)
 
 test: .venv/.installed
+	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q -m "not slow"
+
+test-all: .venv/.installed
 	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q
 
 # Resolved anew at each call: what is lowest and newest changes without a file here that changes.

@@ -171,6 +171,7 @@ def test_a_module_that_was_compiled_in_place_is_told_from_others():
     assert compat.is_compiled(module)
 
 
+@pytest.mark.slow
 def test_no_deprecated_name_of_transformers_is_used(tmp_path):
     """A forward and a generation in a process where each FutureWarning is an error."""
     code = (

@@ -27,6 +27,8 @@ import pytest
 from moai.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.slow  # builds every wheel and installs some
 PROJECTS = [".", *sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/pyproject.toml"))]
 PLUGINS = ("moai-geometry", "moai-scenes", "moai-shapes")  # that are installed
 AROUND = {"pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"}  # in an sdist, beside the code

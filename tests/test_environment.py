@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.slow  # makes environments
 SCRIPT = ROOT / ".ci" / "environment.py"
 sys.path.insert(0, str(SCRIPT.parent))  # what makes environments is no part of the package
 try:

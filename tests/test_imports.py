@@ -385,7 +385,11 @@ print(m.REGISTERED, [str(w.message) for w in caught if 'ours.modeling' in str(w.
     assert "ours.modeling could not be registered with transformers: ValueError: ours" in fake("", code)
 
 
-@pytest.mark.parametrize("name", ["DetrModel", "LlamaConfig", "LlamaForCausalLM", "AutoProcessor"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("DetrModel", "LlamaConfig", "LlamaForCausalLM")]
+    + ["AutoProcessor"],
+)
 def test_wherever_the_import_of_transformers_begins_ours_is_registered(name):
     code = f"""
         import warnings; warnings.simplefilter("error", RuntimeWarning)

@@ -15,6 +15,8 @@ import pytest
 import moai
 
 ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.slow  # runs mypy
 CONSUMER = ROOT / "tests" / "typed_consumer.py"
 FILES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["files"]
 

@@ -12,6 +12,8 @@ import tiny
 import moai
 from moai.training.log import read_log
 
+pytestmark = pytest.mark.slow  # starts processes that train
+
 CHILD = """
 import json, sys
 from pathlib import Path

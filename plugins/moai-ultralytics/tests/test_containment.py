@@ -68,6 +68,7 @@ if sys.argv[2] != "imported":
 
 
 @needs_ultralytics
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["imported", "new"])
 def test_the_process_is_left_as_it_was_and_nothing_is_sent(weights, tmp_path, when):
     kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")  # whatever else is set might hide a change

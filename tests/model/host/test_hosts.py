@@ -37,7 +37,10 @@ def augmented(host, arithmetic="moai"):
     return model.eval(), tiny.prompt_inputs(processor, QUESTIONS, [tiny.seen("red"), tiny.seen("blue")])
 
 
-@pytest.fixture(params=FAMILIES)
+QUICK = ("llama", "qwen3", "gemma3", "gpt2", "falcon_alibi", "granite", "lfm2")  # one of each kind of layout
+
+
+@pytest.fixture(params=[f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def family(request):
     return request.param
 
