@@ -19,7 +19,8 @@ from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.processor import MoaiProcessor
 from moai.perception.cache.store import default_store
 from moai.perception.running.perceiver import Perceiver
-from moai.types import Conversation, Failure, Perception, Turn, merge
+from moai.types import Conversation, Failure, Perception, merge
+from moai.types.conversation import Turns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +92,7 @@ class Augmented:
 
     def chat(
         self,
-        turns: Conversation | Sequence[Turn],
+        turns: Turns,
         images: Sequence[Any] = (),
         *,
         max_new_tokens: int = 16,
@@ -103,7 +104,7 @@ class Augmented:
         """Answer the last turn of a conversation of any number of turns and images.
 
         Args:
-            turns: a :class:`~moai.types.Conversation`, or its turns.
+            turns: a :class:`~moai.types.Conversation`, its turns, or messages as transformers takes them.
             images: of the turns, one per ``moai.IMAGE`` mark; not beside a conversation, which has its own.
             max_new_tokens, experts, without, explain: as for :meth:`ask`.
             streamer: of transformers; it gets the tokens of the prompt, then those of the answer as they are generated.
@@ -267,13 +268,8 @@ class Augmented:
 
     # Inside ------------------------------------------------------------------------------------------------------
 
-    def _conversation(self, turns: Conversation | Sequence[Turn], images: Sequence[Any]) -> Conversation:
-        if isinstance(turns, Conversation):
-            if len(images):
-                raise PromptError("a conversation has its own images; leave images out")
-            conversation = turns
-        else:
-            conversation = Conversation(tuple(turns), tuple(images))
+    def _conversation(self, turns: Turns, images: Sequence[Any]) -> Conversation:
+        conversation = Conversation.of(turns, images)
         last = conversation.turns[-1]
         if last.role == "assistant":
             raise PromptError("the conversation ends with an answer; add the turn that asks for the next one")

@@ -39,6 +39,20 @@ def test_a_question_is_a_conversation_of_one_turn(augmented):
     assert asked.perception.segments[0].label == "red" and "red" in asked.verbalized
 
 
+def test_messages_as_chat_templates_take_them_are_turns(augmented):
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": "red"},
+        {"role": "user", "content": [{"type": "text", "text": "And "}, {"type": "image", "image": IMAGES[1]},
+                                     {"type": "text", "text": " this?"}]},
+    ]  # fmt: skip
+    assert augmented.chat(messages, IMAGES[:1]) == augmented.chat(TURNS, IMAGES)
+    with pytest.raises(PromptError, match="made of one Turn or more"):
+        augmented.chat(["What?"])
+    with pytest.raises(PromptError, match="made of one Turn or more"):
+        augmented.chat([])
+
+
 def test_all_images_are_perceived_and_all_turns_count(augmented):
     answer = augmented.chat(TURNS, IMAGES)
     assert [segment.label for segment in answer.perception.segments] == ["red", "blue"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moai.data.perceive import perceive_samples
-from moai.errors import RecipeError, nearest
+from moai.errors import PromptError, RecipeError, nearest
+from moai.model.processor.processor import MoaiProcessor
 from moai.plugins import registry
 from moai.recipe.sections import Data, Training
 from moai.training.progress import Progress
@@ -47,6 +48,21 @@ def check_kinds(samples: Sequence[Sample], training: Training) -> None:
                 raise RecipeError(f"{key}: no sample is of kind '{kind}'{nearest(kind, known)}")
         if part.steps and all(part.sampling_rate_by_type.get(kind, 1.0) <= 0 for kind in known):
             raise RecipeError("training.step1/2.sampling_rate_by_type leaves no samples; give a kind a rate above 0")
+
+
+def lengths_of(processor: MoaiProcessor, samples: Sequence[Sample]) -> list[int]:
+    """Count the tokens of each sample.
+
+    Raises:
+        PromptError: names the first sample that cannot be trained on, and why.
+    """
+    lengths = []
+    for sample in samples:
+        try:
+            lengths += processor.lengths([sample.conversation])
+        except PromptError as error:
+            raise PromptError(f"sample '{sample.id}': {error}") from None
+    return lengths
 
 
 def perceive(processor, samples: Sequence[Sample], progress: Progress) -> Seen:

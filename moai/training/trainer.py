@@ -19,7 +19,7 @@ from moai.model.run_folder import MANIFEST
 from moai.recipe.schema import Recipe
 from moai.training import sampling
 from moai.training.build import build
-from moai.training.data import check_kinds, perceive, samples_of
+from moai.training.data import check_kinds, lengths_of, perceive, samples_of
 from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
 from moai.training.objectives.alignment import align
@@ -87,7 +87,7 @@ class _Run:
         self.samples = samples_of(recipe.data, recipe.data.train_split)
         check_kinds(self.samples, self.training)
         kinds = [sample.kind for sample in self.samples]
-        lengths = self.processor.lengths([sample.conversation for sample in self.samples])
+        lengths = lengths_of(self.processor, self.samples)
         pairs = [(sample.question, sample.answer) for sample in self.samples]
         self.batches = sampling.draw_batches(recipe.seed, lengths, kinds, self.training, pairs)
         self.word_cache = WordCache(self.model)

@@ -85,8 +85,7 @@ class Conversation:
     loss: Literal["assistant", "all"] = "assistant"
 
     def __post_init__(self) -> None:
-        if isinstance(self.images, (str, bytes, bytearray, Path)) or not isinstance(self.images, Sequence):
-            raise PromptError(f"images is a list with one image per mark, not one {type(self.images).__name__}")
+        _check_list(self.images)
         turns, images = tuple(self.turns), tuple(self.images)
         if not turns or not all(isinstance(turn, Turn) for turn in turns):
             raise PromptError("a conversation is made of one Turn or more")
@@ -105,8 +104,27 @@ class Conversation:
     @classmethod
     def ask(cls, question: str, images: Sequence[Any] = (), answer: str | None = None) -> Conversation:
         """Build one question with its images before it, and its answer where there is one."""
+        _check_list(images)
         turns = (Turn("user", (*(IMAGE for _ in images), question)),)
         return cls(turns if answer is None else (*turns, Turn("assistant", answer)), tuple(images))
+
+    @classmethod
+    def of(cls, turns: Turns, images: Sequence[Any] = ()) -> Conversation:
+        """Build a conversation from one, from its turns, or from messages as transformers takes them.
+
+        Raises:
+            PromptError: images beside a conversation, which has its own, or as the conversation itself.
+        """
+        if isinstance(turns, Conversation):
+            if len(images):
+                raise PromptError("a conversation has its own images; leave images out")
+            return turns
+        messages = [turn for turn in turns if isinstance(turn, Mapping)]
+        if messages and len(messages) == len(turns):
+            return cls.from_messages(messages, images)
+        _check_list(images)
+        plain: Any = tuple(turns)  # what is no turn is refused
+        return cls(plain, tuple(images))
 
     @classmethod
     def from_messages(cls, messages: Sequence[Mapping[str, Any]], images: Sequence[Any] = ()) -> Conversation:
@@ -121,6 +139,7 @@ class Conversation:
         Raises:
             PromptError: another type of content (audio, video), or images that do not match the items.
         """
+        _check_list(images)
         turns, found, rest = [], [], iter(images)
         for message in messages:
             content: list[str | Placeholder] = []
@@ -154,6 +173,16 @@ class Conversation:
     def answer(self) -> str:
         """The text of the assistant turn that ends the conversation; empty without one."""
         return self.turns[-1].text if self.turns[-1].role == "assistant" else ""
+
+
+Turns = Conversation | Sequence[Turn] | Sequence[Mapping[str, Any]]
+"""Whatever :meth:`Conversation.of` takes."""
+
+
+def _check_list(images: Any) -> None:
+    """Refuse one image in the place of a list; a path would be taken for a list of letters."""
+    if isinstance(images, (str, bytes, bytearray, Path)) or not isinstance(images, Sequence):
+        raise PromptError(f"images is a list with one image per mark, not one {type(images).__name__}")
 
 
 @dataclass(frozen=True)

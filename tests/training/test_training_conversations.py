@@ -7,6 +7,7 @@ import tiny
 import torch
 
 import moai
+from moai.errors import PromptError
 from moai.evaluation.evaluate import evaluate_run
 from moai.plugins import registry
 from moai.training.trainer import train
@@ -86,6 +87,14 @@ def test_an_interrupted_run_goes_on_exactly(mixed, tmp_path, monkeypatch):
 
     one, two = (load_file(run / "moai.safetensors") for run in (whole, resumed))
     assert saved == [2] and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_conversation_that_does_not_fit_is_named(mixed, tmp_path, monkeypatch):
+    long = Sample("the-long-one", Conversation.ask("Say yes. " * 200, (), "yes"), (), "text")
+    monkeypatch.setitem(registry().datasets, "mixed", lambda split, limit=None: [*dataset(split), long])
+    with pytest.raises(PromptError, match="sample 'the-long-one': the prompt has .* context holds"):
+        train(tiny.recipe(**mixed), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_text_alone_trains(mixed, tmp_path, monkeypatch):

@@ -63,6 +63,13 @@ def test_the_prompt_ends_before_the_answer_that_ends_it():
     assert asked.prompt is asked and asked.answer == ""
 
 
+@pytest.mark.parametrize("one", ["a.jpg", b"pixels", Path("a.jpg")])
+def test_one_image_in_the_place_of_a_list_is_refused(one):
+    for make in (Conversation.ask, lambda text, images: Conversation.from_messages([], images)):
+        with pytest.raises(PromptError, match="a list with one image per mark, not one"):
+            make("What?", one)
+
+
 def test_messages_become_a_conversation():
     messages = [
         {"role": "system", "content": "Be brief."},
