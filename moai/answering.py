@@ -236,9 +236,10 @@ class Augmented:
         mixers attend to beside it; ``words``: tokens of the verbalized perception that the compressor condensed.
         """
         latents = len(self.model.auxiliary.compressor.latents) if len(self.model.mixers) else 0
-        lengths = self._inputs(conversations, perceptions, auxiliary=False)["attention_mask"].sum(dim=1).tolist()
         counts, encoder = [], self.processor.perceptions
-        for length, own in zip(lengths, perceptions, strict=True):
+        for conversation, own in zip(conversations, perceptions, strict=True):
+            text = len(self.processor.encode(conversation).ids) - len(conversation.images)
+            length = text + sum(self.processor.images.counts(conversation.images)) + len(encoder.in_prompt(own))
             found = [p for p in own if p is not None]
             words = len(encoder.words(found)) if found and encoder.inject == "mixers" else 0
             mapped = any(encoder.has_map(p) for p in found)
@@ -305,12 +306,9 @@ class Augmented:
         own = [own] if isinstance(own, int) else list(own or ())
         return list(dict.fromkeys([*own, *self.processor.prompts.stops]))
 
-    def _inputs(
-        self, conversations: Sequence[Conversation], perceptions: Given, auxiliary: bool = True
-    ) -> dict[str, torch.Tensor]:
+    def _inputs(self, conversations: Sequence[Conversation], perceptions: Given) -> dict[str, torch.Tensor]:
         batch = self.processor.batch(conversations, perceptions)
-        wanted = {name: value for name, value in batch.items() if auxiliary or not name.startswith("aux_")}
-        return {name: value.to(self.model.device) for name, value in wanted.items()}
+        return {name: value.to(self.model.device) for name, value in batch.items()}
 
 
 def _with_pictures(conversation: Conversation) -> Conversation:

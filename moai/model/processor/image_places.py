@@ -32,7 +32,6 @@ class EncoderImagePlaces:
     """
 
     begins = False  # a prompt begins as its template begins it
-    kind = "encoder"
 
     def __init__(self, image_processor: BaseImageProcessor, image_token_id: int, tokens: int) -> None:
         self.image_processor, self.tokens = image_processor, tokens
@@ -49,6 +48,10 @@ class EncoderImagePlaces:
             return [], {}
         pixels = self.image_processor(flat, return_tensors="pt")["pixel_values"]
         return [self._place] * len(flat), {"pixel_values": pixels}
+
+    def counts(self, images: Sequence[Any]) -> list[int]:
+        """Count the tokens of each image; none is read for it."""
+        return [self.tokens] * len(images)
 
     def closing(self, following: Sequence[int]) -> int:
         """How many of the tokens after an image belong to it: none."""
@@ -74,13 +77,11 @@ class HostImagePlaces:
     """
 
     begins = True
-    kind = "host"
     size = None
 
     def __init__(self, processor: ProcessorMixin, placeholder: str | None = None) -> None:
         self.processor, self.image_token = processor, processor.image_token
         self.placeholder = placeholder or self.image_token
-        self.tokens = 1
 
     def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:
         """Encode each row's images.
@@ -114,6 +115,10 @@ class HostImagePlaces:
         about_text = {*tokenizer.model_input_names, TYPES}  # of the row that stood in for the prompt
         tensors = {name: value for name, value in data.items() if name not in about_text}
         return [places[piece] for piece in pieces], tensors
+
+    def counts(self, images: Sequence[Any]) -> list[int]:
+        """Count the tokens of each image, which depend on its size."""
+        return [len(place) for place in self.encode([images])[0]]
 
     def closing(self, following: Sequence[int]) -> int:
         """How many of the tokens after an image belong to it: those that close it, where the host has any."""
