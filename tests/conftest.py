@@ -1,4 +1,6 @@
-"""What every test relies on: no hub, two threads, and a few fixtures. The asset cache is the user's own on purpose.
+"""What every test relies on: no hub, few threads, and a few fixtures. The asset cache is the user's own on purpose.
+
+The tests run with two threads, or with one in each process of ``pytest -n``.
 
 ``MOAI_TEST_THREADS=1`` runs the tests with another number of threads. No test depends on it, nor on the processor:
 ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` and ``ATEN_CPU_CAPABILITY=default`` take other kernels.
@@ -10,7 +12,8 @@ import os
 
 # Set before torch or huggingface_hub is imported by any test.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = os.environ.get("MOAI_TEST_THREADS", "2")  # torch reads its number of threads from here
+_threads = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+os.environ["OMP_NUM_THREADS"] = os.environ.get("MOAI_TEST_THREADS", _threads)  # torch reads its number of threads from here
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 for _name in ("MOAI_PLUGINS", "MOAI_DEBUG"):
     os.environ.pop(_name, None)

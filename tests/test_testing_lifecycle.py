@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from functools import lru_cache
 from typing import Literal
 
@@ -177,6 +178,7 @@ def test_a_heavy_import_counts_when_it_is_not_declared_too(tmp_path, monkeypatch
             """)
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", types.ModuleType("matplotlib"))  # restored after this test
     with pytest.raises(AssertionError, match="imports matplotlib; import it inside load"):
         check_registration_is_light(__import__("plugin_undeclared").Thing)
 

@@ -99,8 +99,7 @@ def print_answer(answer: Answer, image: str, question: str) -> None:
     click.echo(f"question: {show.plain(question)}")
     click.echo(f"answer:   {show.plain(answer.text)}")
     if answer.perception is not None:
-        title = f"perceived by {show.sources(answer.perception)}"
-        show.console().print(show.findings(answer.perception, title=title))
+        show.print_findings(answer.perception)
     click.echo(f"in words: {show.plain(answer.verbalized) or '(nothing)'}")
     for failure in answer.failures:
         show.warn(f"{image}: expert '{failure.expert}' gave nothing, answered without it: {failure.reason}")

@@ -138,8 +138,7 @@ def _report(name: str, image: Image, perception: Perception, overlay: Path | Non
         size = {"width": image.width, "height": image.height, "overlay": str(overlay) if overlay else None}
         click.echo(json.dumps({"image": name, **size, **perception.to_dict(), "verbalized": words}))
         return
-    title = f"{show.plain(name)} ({image.width} x {image.height}), perceived by {show.sources(perception)}"
-    show.console().print(show.findings(perception, title=title))
+    show.print_findings(perception, about=f"{name} ({image.width} x {image.height}), ")
     click.echo(f"in words: {show.plain(words) or '(nothing)'}")
     if overlay:
         click.echo(f"overlay:  {overlay}")

@@ -106,7 +106,7 @@ def perceive_demo(run_dir: Path) -> None:
     [perception] = Perceiver(DEMO_EXPERTS, store=default_store()).perceive([picture])
     draw_overlay(picture, perception, overlay)
     show.failures(perception, str(path))
-    show.console().print(show.findings(perception, title=f"{path}, perceived by {show.sources(perception)}"))
+    show.print_findings(perception, about=f"{path}, ")
     click.echo(f"in words: {show.plain(verbalize(perception)) or '(nothing)'}")
     click.echo(f"overlay:  {overlay}")
 

@@ -46,12 +46,12 @@ def encodable(text: str) -> str:
     return text.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
-def table(*columns: str, title: str | None = None) -> Table:
+def table(*columns: str) -> Table:
     """An empty table in the house style; ``add_row`` takes what :func:`cell` returns."""
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
     return made
@@ -64,14 +64,15 @@ def cell(text: object) -> Any:
     return Text(plain(str(text)))
 
 
-def findings(perception: Perception, title: str | None = None) -> Table:
-    """Make a table of all findings: type, description, score, box."""
-    made = table("found", "what", "score", "box", title=title)
+def print_findings(perception: Perception, about: str = "") -> None:
+    """Print ``about`` and the experts that answered, then a table of all findings: type, description, score, box."""
+    click.echo(f"{plain(about)}perceived by {sources(perception)}")  # not the table's title, which is cut to its width
+    made = table("found", "what", "score", "box")
     for kind, what, score, box in _rows(perception):
         made.add_row(kind, cell(what), "" if score is None else f"{score:.2f}", _box(box))
     if not made.row_count:
         made.add_row("nothing", "", "", "")
-    return made
+    console().print(made)
 
 
 def _rows(perception: Perception) -> Iterator[tuple[str, str, float | None, Any]]:

@@ -27,6 +27,14 @@ def test_all_installed_experts_look(run_cli, picture_file):
     assert "absent" not in result.stdout + result.stderr
 
 
+def test_a_long_path_does_not_cut_the_line_that_names_the_experts(run_cli, picture_file, tmp_path):
+    longer = tmp_path / ("long" * 50)
+    longer.mkdir()
+    long_file = picture_file.rename(longer / picture_file.name)
+    first = run_cli("perceive", long_file, "--experts", "spots").stdout.splitlines()[0]
+    assert first == f"{long_file} (64 x 64), perceived by spots 3"
+
+
 def test_text_from_an_image_is_neither_markup_nor_an_escape_sequence(run_cli, picture_file):
     shown = run_cli("perceive", picture_file, "--experts", "reader").stdout
     assert "[bold]EXIT[/bold]" in shown and "\x1b" not in shown
