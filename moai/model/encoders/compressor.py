@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from moai.model.arithmetic import is_published
 from moai.model.mixer.gather import gather_tokens
-from moai.model.weight_cache import CachedLinear
+from moai.model.mixer.masks import logit_bias
+from moai.model.weight_cache import CachedLinear, computing
 
 
 class PerceiverLayer(nn.Module):
@@ -41,16 +42,13 @@ class PerceiverLayer(nn.Module):
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.feedforward[-1].weight)
 
-    def forward(self, latents: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``latents (B, C, D), x (B, A, D), mask (B, A) -> (B, C, D)``."""
+    def forward(self, latents: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        """``latents (B, C, D), x (B, A, D) -> (B, C, D)``; ``bias (B, 1, 1, A + C)`` is added to the logits."""
         normed = self.norm_latents(latents)
         q = self._split(self.query(normed))  # (B, H, C, head_width)
         context = torch.cat([self.norm_input(x), normed], dim=1)  # (B, A + C, D)
         k, v = (self._split(part) for part in self.key_value(context).chunk(2, dim=-1))
-        attention_mask = None
-        if mask is not None:
-            attention_mask = F.pad(mask, (0, latents.shape[1]), value=True)[:, None, None, :]  # (B, 1, 1, A + C)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         latents = latents + self.output(out.transpose(1, 2).flatten(2))
         return latents + self.feedforward(latents)
 
@@ -107,11 +105,13 @@ class Compressor(nn.Module):
             x = x + 0.5 * sinusoids(x.shape[1], x.shape[2], x.device, x.dtype)
             if x.shape[1]:
                 latents = latents + self._starts(x, length)
-        attended = None if self.published else mask
+        bias = None
+        if not self.published:  # of the real tokens and of all latents
+            bias = logit_bias(F.pad(mask, (0, latents.shape[1]), value=True), computing(x))[:, None, None]
         for layer in self.layers:
             if trace is not None:
-                trace.step(layer, latents, x, attended)
-            latents = layer(latents, x, attended)
+                trace.step(layer, latents, x, None if self.published else mask)
+            latents = layer(latents, x, bias)
         return self.norm(latents)
 
     def order(self, mask: Tensor, ends: Tensor | None = None) -> tuple[Tensor, Tensor]:

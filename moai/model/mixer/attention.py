@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from moai.errors import HostError
 from moai.model.arithmetic import is_published
 from moai.model.mixer.low_rank import EPSILON, Tables, keys, logit_scale, queries, tables
+from moai.model.mixer.masks import readable
 from moai.model.weight_cache import CachedLinear
 
 ROW = 1 << 20  # elements of one row's projection; from here a CPU is faster row by row
@@ -182,9 +183,3 @@ def _sum_over_heads(q: Tensor, k: Tensor, v: Tensor, readable: Tensor | None, sc
         weights = torch.baddbmm(bias, q_h, k_h.transpose(1, 2), alpha=scale).softmax(dim=-1).to(v_h.dtype)
         out = torch.bmm(weights, v_h) if out is None else torch.baddbmm(out, weights, v_h)
     return out
-
-
-def readable(mask: Tensor) -> Tensor:
-    """``mask (B, K)`` as an attention takes it."""
-    # A softmax over nothing is NaN: rows with no context read everything, and are zeroed behind.
-    return mask | ~mask.any(dim=1, keepdim=True)

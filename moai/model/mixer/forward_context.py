@@ -33,6 +33,7 @@ class MixerInputs:
     language_mask: Tensor  # (R, P) bool
     aux: Tensor  # (R, C, D)
     aux_mask: Tensor  # (R, C) bool
+    positions: Tensor  # (R, I + P) of image tokens, then prompt text, in the flattened batch (B * S)
     batch_rows: Tensor | None = None  # (R,) the batch row of each segment; None where each row has one segment
     choices: list[tuple[int, int]] | None = None  # step 1's draw, one pair per mixer
     question: Tensor | None = None  # (R, D), see Streams

@@ -15,7 +15,7 @@ from moai.errors import HostError
 from moai.model.arithmetic import is_published
 from moai.model.host.layers import attention_of, decoder_layers
 from moai.model.mixer.forward_context import ForwardContext, MixerInputs, Reached, current
-from moai.model.mixer.gather import gather_tokens, scatter_add_tokens
+from moai.model.mixer.gather import gather_flat, scatter_add_flat
 from moai.model.mixer.mixer import Mixer, Streams
 
 
@@ -48,8 +48,7 @@ class MixerHook:
 
     def mix(self, hidden: Tensor, context: ForwardContext, c: MixerInputs) -> Tensor:
         """``(B, S, D) -> (B, S, D)``: prompt positions get their updates, all others stay as they are."""
-        index = torch.cat([c.image_index, c.language_index], dim=1)
-        tokens = gather_tokens(hidden, index, c.batch_rows)
+        tokens = gather_flat(hidden, c.positions)
         image, language = tokens.split([c.image_index.shape[1], c.language_index.shape[1]], dim=1)
         aux = c.aux.to(hidden.dtype)
         streams = Streams(image, c.image_mask, language, c.language_mask, aux, c.aux_mask, c.question, c.sources)
@@ -62,7 +61,7 @@ class MixerHook:
                 context.losses.append(self.mixer.attention_loss(streams, c.targets))
         real = torch.cat([c.image_mask, c.language_mask], dim=1)
         update = torch.cat([image_update, language_update], dim=1) * real[..., None]
-        return scatter_add_tokens(hidden, index, update, c.batch_rows)
+        return scatter_add_flat(hidden, c.positions, update)
 
 
 class StopHook:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from moai.model.mixer.forward_context import MixerInputs, locate, segments
+from moai.model.mixer.gather import flat_positions
 
 
 class Prompt(NamedTuple):
@@ -72,11 +74,13 @@ def mixer_inputs(
 
     is_image = of_rows(prompt.is_image)
     words = masks & ~is_image
+    image, language = locate(masks & is_image), locate(words)
     return MixerInputs(
-        *locate(masks & is_image),
-        *locate(words),
+        *image,
+        *language,
         of_rows(states),
         of_rows(states_mask),
+        flat_positions(torch.cat([image[0], language[0]], dim=1), masks.shape[1], rows),
         batch_rows=rows,
         choices=None if choices is None else [tuple(pair) for pair in choices.tolist()],
         question=None if question_embedding is None else question_embedding(of_rows(prompt.input_ids), words),

@@ -58,6 +58,32 @@ def keys(z: Tensor, norms: Tensor | None, heads: int, size: int) -> Tensor:
     return (exact[:, :, None] * _inverse_size(exact, norms, heads, size)).to(z.dtype)
 
 
+def queries_and_keys(
+    y: Tensor, table: Tensor | None, norms: Tensor | None, heads: int, size: int
+) -> tuple[Tensor | None, Tensor]:
+    """Compute the queries and keys of several modules on one stream: as :func:`queries` and :func:`keys`, in one go.
+
+    Args:
+        y: ``(N + K, T, r)``, first what ``N`` modules turn into queries, then what ``K`` modules turn into keys.
+        table: ``(N, r, H * r)``; ``None`` where ``N`` is 0.
+        norms: ``(N + K, r, H * r)``.
+
+    Returns:
+        ``(N, T, H, r)`` and ``(K, T, H, r)``.
+    """
+    count = 0 if table is None else len(table)
+    if norms is None:
+        return None if table is None else queries(y[:count], table, None, heads, size), keys(
+            y[count:], None, heads, size
+        )
+    exact = at_least_single(y)
+    inverse = _inverse_size(exact, norms, heads, size)  # (N + K, T, H, 1)
+    k = (exact[count:, :, None] * inverse[count:]).to(y.dtype)
+    if table is None:
+        return None, k
+    return ((exact[:count] @ table).unflatten(-1, (heads, -1)) * inverse[:count]).to(y.dtype), k
+
+
 def at_least_single(x: Tensor) -> Tensor:
     """``x`` in single precision, or what it has where that is more."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

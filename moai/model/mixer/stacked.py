@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moai.model.mixer.attention import AttentionModule, readable
-from moai.model.mixer.low_rank import keys, logit_scale, queries
+from moai.model.mixer.attention import AttentionModule
+from moai.model.mixer.low_rank import logit_scale, queries_and_keys
+from moai.model.mixer.masks import logit_bias, readable
 
 CONTEXTS = {
     "image_aux": "aux", "image_language": "language", "image_self": "image",
@@ -27,9 +28,8 @@ class StreamWeights(NamedTuple):
     """The weights that meet one stream: of the three modules that change it, and of the two that read it."""
 
     down: Tensor  # (n * r, D) first factors: queries of the three, keys of the two, values of the two
-    query: Tensor | None  # (3, r, H * r), as the next three of low_rank.Tables; None for auxiliary tokens
-    query_size: Tensor | None  # (3, r, H * r)
-    key_size: Tensor | None  # (2, r, H * r)
+    query: Tensor | None  # (3, r, H * r), as in low_rank.Tables; None for auxiliary tokens
+    sizes: Tensor | None  # (n, r, H * r) query_size of the three, then key_size of the two; only where there are norms
     value: Tensor  # (2, r, H * r), in the dtype of ``down``
     up: Tensor | None  # (D, 3 * r) the output projections' second factors side by side
 
@@ -53,12 +53,11 @@ def stack_weights(attention: Mapping[str, AttentionModule], dtype: torch.dtype) 
         down = [attention[name].query.down.weight for name in own]
         down += [attention[name].key.down.weight for name in others]
         down += [attention[name].value.down.weight for name in others]
-        normed = made[others[0]].key_size is not None
+        sizes = [made[name].query_size for name in own] + [made[name].key_size for name in others]
         found[stream] = StreamWeights(
             torch.cat(down).to(dtype),
             torch.stack([made[name].query for name in own]) if own else None,
-            torch.stack([made[name].query_size for name in own]) if own and normed else None,
-            torch.stack([made[name].key_size for name in others]) if normed else None,
+            None if sizes[0] is None else torch.stack(sizes),
             torch.stack([made[name].value for name in others]).to(dtype),
             torch.cat([attention[name].output.up.weight for name in own], dim=1).to(dtype) if own else None,
         )
@@ -82,7 +81,8 @@ def fused(
             y = F.linear(streams[stream][0].to(weights.down.dtype), weights.down)
             asked[stream], keyed, valued = _projected(one, y, weights)
             offered.update(zip(reading(stream), zip(keyed, valued, strict=True), strict=True))
-        masks = {stream: readable(mask)[:, None, None, :] for stream, (_, mask) in streams.items()}
+        dtype = asked["image"].dtype
+        masks = {stream: logit_bias(readable(mask), dtype)[:, None, None] for stream, (_, mask) in streams.items()}
         some = {stream: mask.any(dim=1)[:, None, None] for stream, (_, mask) in streams.items()}
         updates = []
         for stream, weights in gates.items():
@@ -104,11 +104,11 @@ def _projected(one: AttentionModule, y: Tensor, weights: StreamWeights) -> tuple
     """Queries ``(3, B, H, T, r)``, keys and values ``(2, B, H, T, r)`` from what is behind the first factors."""
     rank, count = one.query.down.out_features, len(weights.value)
     parts = y.flatten(0, 1).unflatten(1, (-1, rank)).transpose(0, 1)  # (n, B * T, r)
-    own, z, v = parts[: -2 * count], parts[-2 * count : -count], parts[-count:]
+    v = parts[-count:]
 
     def by_head(x: Tensor) -> Tensor:
         return x.unflatten(1, y.shape[:2]).transpose(2, 3)
 
-    q = None if weights.query is None else by_head(queries(own, weights.query, weights.query_size, one.heads, one.size))
-    k = by_head(keys(z, weights.key_size, one.heads, one.size))
-    return q, k, by_head((v @ weights.value).unflatten(-1, (one.heads, -1)))
+    turned, k = queries_and_keys(parts[:-count], weights.query, weights.sizes, one.heads, one.size)
+    q = None if turned is None else by_head(turned)
+    return q, by_head(k), by_head((v @ weights.value).unflatten(-1, (one.heads, -1)))

@@ -58,7 +58,8 @@ def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int]) -> Ten
     embeds = torch.cat([images.to(table.dtype), torch.empty(1, prompt, width, dtype=table.dtype)], dim=1)
     places = [torch.zeros(1, n, dtype=torch.long) for n in (images.shape[1], prompt)]
     masks = [torch.ones_like(place, dtype=torch.bool) for place in places]
-    inputs = MixerInputs(places[0], masks[0], places[1], masks[1], aux, torch.ones(1, aux.shape[1], dtype=torch.bool))
+    aux_mask = torch.ones(1, aux.shape[1], dtype=torch.bool)
+    inputs = MixerInputs(places[0], masks[0], places[1], masks[1], aux, aux_mask, torch.cat(places, dim=1))
     with ForwardContext(model.graft, inputs).running():
         logits = model.host(inputs_embeds=embeds, use_cache=False, logits_to_keep=ANSWER).logits
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), torch.zeros(ANSWER, dtype=torch.long))
