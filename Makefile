@@ -20,6 +20,8 @@ PIP_ARGS ?=
 RUN ?= runs/quickstart
 TESTS ?= all
 TESTS_all := tests plugins
+# A file of tests stays in one process, which makes its fixtures once.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 ifeq ($(filter $(TESTS),all versions),)
 $(error TESTS is "all" or "versions", not "$(TESTS)")
 endif
@@ -42,15 +44,15 @@ quickstart: .venv/.installed
 	$(BIN)/moai quickstart --run $(RUN)
 
 test: .venv/.installed
-	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q -m "not slow"
+	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q $(PARALLEL) -m "not slow"
 
 test-all: .venv/.installed
-	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q
+	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q $(PARALLEL)
 
 # Resolved anew at each call: what is lowest and newest changes without a file here that changes.
 test-floor test-newest: test-%: python
 	"$(PYTHON)" .ci/versions.py $* .venv-$*
-	.venv-$*/bin/python -m pytest $(TESTS_$(TESTS)) -q
+	.venv-$*/bin/python -m pytest $(TESTS_$(TESTS)) -q $(PARALLEL)
 
 lock: python
 	"$(PYTHON)" .ci/versions.py lock

@@ -278,6 +278,7 @@ class Unsafe(Good):
         return seen
 
 
+@pytest.mark.slow
 def test_a_false_promise_is_named_and_no_promise_is_not_tried():
     with pytest.raises(AssertionError, match="thread_safe is True, but two threads at once"):
         check_expert(Unsafe)

@@ -110,6 +110,7 @@ def test_a_printed_sign_is_read_and_the_process_is_left_alone(weights):
     assert before == (torch.get_num_threads(), list(sys.path), os.environ.get("LRU_CACHE_CAPACITY"))
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 def test_a_turned_line_is_read_with_rotations(weights):
     image = Image.new("RGB", (160, 200), "white")
@@ -127,6 +128,7 @@ def test_a_language_that_the_weights_cannot_read_is_a_sentence(weights):
         EasyOCR(weights=weights, languages=("en", "fr")).load()
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 def test_it_keeps_the_whole_contract(weights):
     check_expert(EasyOCR(weights=weights, max_side=320))

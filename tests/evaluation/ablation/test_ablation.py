@@ -175,6 +175,7 @@ def test_one_that_fails_is_a_row_and_an_exit_code(world):
     assert result.stdout.count("Ablations of base") == 1 and "s/step" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_same_command_trains_and_evaluates_nothing_again(world, monkeypatch):
     folder, first = world
 

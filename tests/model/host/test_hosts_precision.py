@@ -72,6 +72,7 @@ def test_host_with_mixers_and_compressor_are_one_graph_each(arithmetic):
         assert torch.allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_learns_the_same():
     model, _ = tiny.made(mixer={"layers": [1]}, compressor={"depth": 1})
     batch = plain()[2]
@@ -82,6 +83,7 @@ def test_a_compiled_model_learns_the_same():
     assert all(torch.allclose(found[name], grad, atol=1e-5) for name, grad in expected.items())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="inductor needs a compiler")
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="inductor needs vector instructions")
 @torch.no_grad()

@@ -187,6 +187,7 @@ def test_the_weights_are_those_of_the_output(options):
     assert torch.allclose(out, fast(x, context, mask), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", FORMS, ids=str)
 def test_compiled_whole_it_gives_the_same(options):
     _, fast, x, context, mask = pair(**options)
