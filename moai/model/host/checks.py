@@ -68,18 +68,32 @@ def check_host(host: nn.Module) -> None:
         raise HostError(f"{name} embeds words in {embedded} dimensions and decodes in {width}; use a host of one width")
 
 
-@torch.no_grad()
+_CACHE_KEYWORDS: dict[tuple[type, type, str], str] = {}  # of hosts that were run: class, class inside, configuration
+
+
 def cache_keyword(host: nn.Module) -> str:
     """Run a host on two words, one after the other, and find the argument in which it takes its key-value cache.
 
     What a forward declares says little: transformers renamed the argument, remote code keeps the old name, and a name
-    can be declared and ignored. A cache that holds two words afterwards was read and written.
+    can be declared and ignored. A cache that holds two words afterwards was read and written. A process runs only the
+    first of several hosts with one class and one configuration.
 
     Raises:
         HostError: the host returns no cache, or does not go on from the one that it returned.
     """
-    name = type(host).__name__
     inner = host.get_base_model() if hasattr(host, "get_base_model") else host  # what an adapter of peft is around
+    key = (type(host), type(inner), host.config.to_json_string(use_diff=False))
+    own = any("forward" in vars(part) for part in (host, inner))  # replaced on the object: its class says nothing
+    if own:
+        return _tried_keyword(host, inner)
+    if key not in _CACHE_KEYWORDS:
+        _CACHE_KEYWORDS[key] = _tried_keyword(host, inner)
+    return _CACHE_KEYWORDS[key]
+
+
+@torch.no_grad()
+def _tried_keyword(host: nn.Module, inner: nn.Module) -> str:
+    name = type(host).__name__
     image = {getattr(host.config, key, None) for key in ("image_token_id", "image_token_index")}
     first = next(number for number in range(len(image) + 1) if number not in image)
     word = torch.tensor([[first]], device=host.get_input_embeddings().weight.device)

@@ -16,6 +16,7 @@ from transformers import DynamicCache, LlamaForCausalLM, StaticCache
 
 from moai.compat import CACHE, CACHE_NAMES, cache_of
 from moai.errors import HostError, PromptError
+from moai.model.host import checks
 from moai.model.host.checks import cache_keyword
 from moai.model.host.layers import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
@@ -32,6 +33,11 @@ MODES = {
     "beams": {"num_beams": 3},
     "lookup": {"prompt_lookup_num_tokens": 3},
 }
+
+
+@pytest.fixture(autouse=True)
+def no_host_was_run(monkeypatch):
+    monkeypatch.setattr(checks, "_CACHE_KEYWORDS", {})
 
 
 @pytest.fixture(params=["encoder", *native_vision_families.HOSTS])
@@ -288,6 +294,21 @@ def test_a_host_that_has_read_prompts_is_asked_as_a_fresh_one_is():
     before = host.model.rope_deltas.clone()
     assert len(before) == 2 and cache_keyword(host) == CACHE
     assert torch.equal(host.model.rope_deltas, before)
+
+
+def test_a_host_like_one_that_was_run_is_not_run_again_unless_its_forward_was_replaced():
+    ran = []
+
+    def host():
+        made = LlamaForCausalLM(tiny.host_config()).eval()
+        made.model.register_forward_pre_hook(lambda *_: ran.append(made))
+        return made
+
+    first, second, replaced = host(), host(), host()
+    assert [cache_keyword(first), cache_keyword(second)] == [CACHE, CACHE] and ran == [first, first]
+    replaced.forward = lambda input_ids, use_cache=None, **_: LlamaForCausalLM.forward(replaced, input_ids)
+    with pytest.raises(HostError, match="does not go on"):
+        cache_keyword(replaced)
 
 
 def test_asking_a_host_how_it_takes_its_cache_leaves_no_trace():
