@@ -3,7 +3,6 @@
 import copy
 import json
 import pickle
-import re
 import threading
 
 import numpy as np
@@ -12,8 +11,7 @@ import tiny
 import torch
 from transformers import AutoProcessor
 
-from moai.errors import ExpertError, ImageError, PromptError, RecipeError
-from moai.model.processor.chat_templates import chat_template, find_image_token
+from moai.errors import ExpertError, ImageError, PromptError
 from moai.model.processor.processor import MoaiProcessor
 from moai.model.processor.prompts import IGNORED
 from moai.types import Conversation, Perception, Relation, Segment, Source, TextLine
@@ -247,26 +245,6 @@ def test_a_processor_in_use_can_be_saved_copied_and_pickled(processor, tmp_path)
         found = twin(images=[tiny.picture("red")], text=text)
         assert torch.equal(found["aux_input_ids"], expected["aux_input_ids"])
         assert twin.perceiver is not processor.perceiver
-
-
-# Templates --------------------------------------------------------------------------------------------------------
-
-
-def test_the_placeholder_is_found_or_refused():
-    words = tiny.tokenizer()
-    assert find_image_token(None, words) == "<image>"
-    assert find_image_token("<|im_end|>", words) == "<|im_end|>"
-    ordinary = next(token for token in words.get_vocab() if token not in words.added_tokens_encoder)
-    for wrong in ("<picture>", ordinary):  # an ordinary token merges with the text around it
-        with pytest.raises(RecipeError, match=f"'{re.escape(wrong)}' is no special token of this host; leave it out"):
-            find_image_token(wrong, words)
-
-
-def test_a_host_without_template():
-    with pytest.raises(RecipeError, match="no chat template; set host.chat_template to question_answer"):
-        chat_template("host", None, "<image>")
-    with pytest.raises(RecipeError, match="'hots' is neither 'host' nor 'question_answer'"):
-        chat_template("hots", None, "<image>")
 
 
 # The words in the prompt -------------------------------------------------------------------------------------------
