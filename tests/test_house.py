@@ -21,6 +21,8 @@ TOP_LEVEL |= {"moai", "plugins", "recipes", "tests", "benchmarks", "docs"}
 # Cut in two, so that this file does not hold what it looks for.
 FORBIDDEN = ("/wo" + "rk/", "/tm" + "p/", "pypi" + ".org", "files.python" + "hosted")
 MAX_FILE, MAX_FUNCTION = 350, 60
+# Its signature and the meaning of each of its arguments are longer than that by themselves, so its body is counted.
+FORWARD = ("moai/model/modeling.py", "forward")
 
 
 def name_of(path: Path) -> str:
@@ -36,8 +38,13 @@ def in_repository() -> list[str]:
     return sorted(name for name in set(listed) if (ROOT / name).is_file())
 
 
+def function_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function from its ``def`` to its end: signature, docstring and body."""
+    return function.end_lineno - function.lineno + 1
+
+
 def body_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function's body; the signature and the docstring are not what makes it long."""
+    """Lines of a function's body without its docstring."""
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0
 
@@ -70,9 +77,10 @@ def test_files_are_short():
 def test_functions_are_short(trees):
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     found = [(name, node) for name, tree in trees.items() for node in ast.walk(tree) if isinstance(node, functions)]
-    long = {f"{name}:{node.lineno} {node.name}": body_length(node) for name, node in found}
-    assert len(long) > 300
-    assert {where: length for where, length in long.items() if length > MAX_FUNCTION} == {}
+    assert len(found) > 300
+    long = {(name, node.name): node for name, node in found if function_length(node) > MAX_FUNCTION}
+    assert set(long) == {FORWARD}, "split these; the public forward is the only exception"
+    assert body_length(long[FORWARD]) <= MAX_FUNCTION
 
 
 def test_every_file_says_what_it_knows(trees):
@@ -102,8 +110,8 @@ def test_the_rule_on_exceptions_can_fail(code, bad):
 
 
 def test_the_rule_on_length_can_fail():
-    long = "def f(a):\n  '''One.\n\n  Two.'''\n" + "  a += 1\n" * (MAX_FUNCTION + 1)
-    assert body_length(ast.parse(long).body[0]) == MAX_FUNCTION + 1
+    [function] = ast.parse("@once\ndef f(a):\n  '''One.\n\n  Two.'''\n" + "  a += 1\n" * 60).body
+    assert (function_length(function), body_length(function)) == (64, 60)
 
 
 def test_nothing_is_called_utils():

@@ -90,11 +90,8 @@ def evaluate_run(
     answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
     given = fingerprint(run, samples, perceptions, reduced)
     journal = Journal(folder, {"conditions": names, **answering, "given": given})
-    if journal.rows:
-        progress.note(f"going on with an interrupted evaluation: {len(journal.rows):,} questions are answered")
     settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "journal": journal}
-    with progress.bar(f"answering ({', '.join(names)})", len(samples) * len(names)) as advance:
-        records = run_conditions(augmented, samples, perceptions, **settings, progress=advance)
+    records = _answer(augmented, samples, perceptions, settings, progress)
     gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
     about = {"name": recipe.name, "data": data or recipe.data.name, "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
@@ -102,6 +99,15 @@ def evaluate_run(
     files = save_report(summary, records, folder, images=images, words=words_of(augmented, perceptions))
     journal.close()  # everything is written
     return Evaluation(summary, records, folder, files)
+
+
+def _answer(augmented: Augmented, samples, perceptions, settings: dict[str, Any], progress: Progress) -> list[Record]:
+    """Answer the samples under the conditions, and show the progress."""
+    names, answered = settings["conditions"], len(settings["journal"].rows)
+    if answered:
+        progress.note(f"going on with an interrupted evaluation: {answered:,} questions are answered")
+    with progress.bar(f"answering ({', '.join(names)})", len(samples) * len(names)) as advance:
+        return run_conditions(augmented, samples, perceptions, **settings, progress=advance)
 
 
 def recipe_of(run: str | Path) -> Recipe:

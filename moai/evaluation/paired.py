@@ -103,21 +103,16 @@ def run_conditions(
 
     Raises:
         RecipeError: an unknown condition, ``oracle`` without ground truth, or a batch size below 1.
-        MoaiError: no samples, an image without a perception, or ``shuffled`` with fewer than two images.
+        MoaiError: no samples, one without an answer, an image without a perception, or ``shuffled`` with fewer than
+            two images.
         ImageError: an image cannot be read.
     """
     reduced = reduced or {}
     conditions = expand_conditions(conditions, list(reduced) or left_out(conditions))
-    if batch_size < 1:
-        raise RecipeError(f"the batch size is {batch_size}; give at least 1")
-    if not samples:
-        raise MoaiError("there is no question to answer; check the split and its limit")
+    _check_questions(samples, batch_size)
     views = make_views(conditions, samples, perceptions, reduced, seed)
-    made_of = _RecordBuilder(
-        samples,
-        perceptions,
-        derange({image for s in samples for image in s.image_ids}, seed) if "shuffled" in views else {},
-    )
+    images = {image for sample in samples for image in sample.image_ids}
+    builder = _RecordBuilder(perceptions, derange(images, seed) if "shuffled" in views else {}, metric)
     records = {row["id"]: Record(**row) for row in (journal.rows if journal else ())}
     ordered = sorted(samples, key=lambda sample: len(sample.question))
     for start in range(0, len(ordered), batch_size):
@@ -127,7 +122,7 @@ def run_conditions(
                 progress(len(batch) * len(views))
             continue
         answered = _answer(answerer, batch, views, max_new_tokens, progress)
-        made = [made_of.record(s, {c: rows[i] for c, rows in answered.items()}, metric) for i, s in enumerate(batch)]
+        made = [builder.record(s, {c: rows[i] for c, rows in answered.items()}) for i, s in enumerate(batch)]
         records.update({record.id: record for record in made})
         if journal is not None:
             journal.append(record.to_dict() for record in made)
@@ -141,6 +136,20 @@ def confidence(perception: Perception) -> dict[str, float] | None:
     if not scores:
         return None
     return {"mean": sum(scores) / len(scores), "least": min(scores), "items": len(scores)}
+
+
+def _check_questions(samples: Sequence[Sample], batch_size: int) -> None:
+    """Refuse an evaluation without questions, a question without an answer to score by, and batches of nothing."""
+    if batch_size < 1:
+        raise RecipeError(f"the batch size is {batch_size}; give at least 1")
+    if not samples:
+        raise MoaiError("there is no question to answer; check the split and its limit")
+    unanswered = [sample.id for sample in samples if not sample.answers]
+    if unanswered:
+        raise MoaiError(
+            f"{len(unanswered)} of {len(samples)} samples have no answer to score by, first '{unanswered[0]}'; "
+            "give them answers, or leave them out of the split"
+        )
 
 
 def _answer(answerer, batch, views: Mapping[str, View], max_new_tokens: int, progress) -> dict[str, list[tuple]]:
@@ -163,14 +172,13 @@ def _answer(answerer, batch, views: Mapping[str, View], max_new_tokens: int, pro
 class _RecordBuilder:
     """Build records from answers and from what is known of each image."""
 
-    def __init__(
-        self, samples: Sequence[Sample], perceptions: Mapping[str, Perception], donors: Mapping[str, str]
-    ) -> None:
-        self.donors = donors
+    def __init__(self, perceptions: Mapping[str, Perception], donors: Mapping[str, str], metric: Metric | None) -> None:
+        self.donors, self.metric = donors, metric
         self.alike = {image: _compare(perceptions[image], perceptions[donor]) for image, donor in donors.items()}
         self.perceptions = perceptions
 
-    def record(self, s: Sample, answered: Mapping[str, tuple], metric: Metric | None) -> Record:
+    def record(self, s: Sample, answered: Mapping[str, tuple]) -> Record:
+        answer = s.answer or s.answers[0]  # a conversation that ends with the question has none of its own
         texts = {condition: text for condition, (text, _) in answered.items()}
         alike = [self.alike[image] for image in s.image_ids if image in self.alike]
         same = tuple(all(part) for part in zip(*alike, strict=True)) if alike else (None, None)
@@ -180,16 +188,19 @@ class _RecordBuilder:
             " + ".join(s.image_ids),
             s.kind,
             s.question,
-            s.answer,
+            answer,
             texts,
             " + ".join(self.donors[image] for image in s.image_ids) if alike else None,
             *same,
             language=s.language,
-            scores={c: max(float(metric(text, a)) for a in s.answers) for c, text in texts.items()} if metric else {},
+            scores={c: self._score(text, s.answers) for c, text in texts.items()} if self.metric else {},
             tokens={c: cost for c, (_, cost) in answered.items() if cost},
             confidence=confidence(merge(found)) if found else None,
-            answers=[answer for answer in s.answers if answer != s.answer],
+            answers=[other for other in s.answers if other != answer],
         )
+
+    def _score(self, text: str, answers: Sequence[str]) -> float:
+        return max(float(self.metric(text, answer)) for answer in answers)
 
 
 def _prompts(batch: Sequence[Sample]) -> list[Conversation]:

@@ -127,6 +127,21 @@ def test_mistakes_name_the_fix(parrot, samples, perceptions):
     assert parrot.calls == []
 
 
+@pytest.mark.parametrize("metric", [None, lambda prediction, answer: 1.0])
+def test_a_sample_without_an_answer_is_named_before_anything_is_answered(parrot, samples, perceptions, metric):
+    asked = samples[4].conversation.prompt
+    samples[4] = replace(samples[4], conversation=asked, answers=())
+    with pytest.raises(MoaiError, match=f"1 of 12 samples have no answer to score by, first '{samples[4].id}'; give"):
+        run_conditions(parrot, samples, perceptions, metric=metric)
+    assert parrot.calls == []
+
+
+def test_a_conversation_that_ends_with_the_question_is_scored_by_the_samples_answers(parrot, samples, perceptions):
+    asked = replace(samples[0], conversation=samples[0].conversation.prompt, answers=("scarlet", "red"))
+    [first, *_] = run_conditions(parrot, [asked, *samples[1:]], perceptions)
+    assert first.accepted == ["scarlet", "red"]
+
+
 def test_a_model_that_loses_an_answer_is_caught(samples, perceptions):
     class Forgetful:
         def answer(self, conversations, perceptions, max_new_tokens=8):
