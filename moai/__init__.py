@@ -1,6 +1,6 @@
-"""moai: a frozen language model sees what specialist vision models see.
+"""moai: give a frozen language model the findings of specialist vision models.
 
-Knows: the public names and where they live. They resolve on first use (PEP 562), so that ``import moai`` costs
+Knows: the public names and the modules that define them. A name is imported on first use, so that ``import moai`` takes
 milliseconds and loads no torch, transformers or numpy.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from moai.lazy_names import lazy_names
 from moai.registration import register_with_transformers
 
 if TYPE_CHECKING:
@@ -85,21 +86,7 @@ __all__ = [
     "verbalize",
 ]
 
-
 if not TYPE_CHECKING:  # a type checker would take every name for a public one
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module 'moai' has no attribute '{name}'")
-        import importlib
-
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value  # the next use does not come here
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_HOMES))
-
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 register_with_transformers()

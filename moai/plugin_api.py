@@ -1,12 +1,14 @@
-"""The names that plugins may import beside those of ``moai``, ``moai.types``, ``moai.errors`` and ``moai.testing``.
+"""Offer plugins the names beside those of ``moai``, ``moai.types``, ``moai.errors`` and ``moai.testing``.
 
-Knows: where each is defined. They resolve on first use (PEP 562), so that a plugin registers without torch. The page
-docs/plugins.md lists them, and a test keeps our own plugins to that list.
+Knows: the module that defines each name. A name is imported on first use, so that a plugin registers without torch.
+The page docs/plugins.md lists them, and a test keeps our own plugins to that list.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from moai.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from moai.assets.cache import cache_dir, publish, status
@@ -61,18 +63,5 @@ __all__ = [
     "takes_cache",
 ]
 
-
 if not TYPE_CHECKING:  # a type checker would take every name for a public one
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module 'moai.plugin_api' has no attribute '{name}'")
-        import importlib
-
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value  # the next use does not come here
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_HOMES))
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from moai.lazy_names import lazy_names
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -86,10 +88,4 @@ def check_expert(
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of ours
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module 'moai.testing' has no attribute '{name}'")
-        import importlib
-
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
