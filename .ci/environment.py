@@ -29,7 +29,7 @@ COMMON = ["--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x8
 
 
 class Refused(Exception):
-    """One sentence that says what is wrong and what mends it."""
+    """One sentence that says what is wrong and what fixes it."""
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def run(command) -> None:
         print(f"error: {refusal}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; mend it and run the same make again", file=sys.stderr)
+        print(f"error: {error.filename}: {error.strerror}; fix it and run the same make again", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; the same make goes on from here", file=sys.stderr)
@@ -165,7 +165,7 @@ def reason(python: Path, said: str) -> str:
             f"the index gave another file for {name.group(1) if name else 'a package'} than the one that was locked; "
             "use another index (PIP_INDEX_URL), or lock what this one has: make lock"
         )
-    return f"pip stopped: {last_line(said)}; mend it and run the same make again, it goes on from here"
+    return f"pip stopped: {last_line(said)}; fix it and run the same make again, it goes on from here"
 
 
 def missing_sentence(python: Path, name: str, version: str) -> str:

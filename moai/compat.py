@@ -1,7 +1,7 @@
-"""Differences between versions of transformers and torch: the only file that knows them.
+"""Bridge the differences between versions of transformers and torch: the only file that knows them.
 
-Knows: names that were changed, and names that are private upstream. Differences are found by looking at what is there,
-never by comparing version numbers, so that a version that nobody has seen yet is handled like the one it resembles.
+Knows: names that were changed, and names that are private upstream. Differences are found in the names that are there,
+never by comparing version numbers, so that an unknown version is handled like the one it resembles.
 
 transformers 5.24 renamed the key-value cache from ``past_key_values`` to ``cache``: in forwards, in outputs and in what
 ``generate`` passes. The old name is a deprecated keyword until 5.40. Both names are taken here in every version.

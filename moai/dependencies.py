@@ -1,4 +1,4 @@
-"""Dependencies: which versions are installed, tested and allowed, found without importing any of them.
+"""Compare the installed versions of dependencies with the tested and allowed ones, without importing them.
 
 Knows: the metadata of installed distributions, and ``tested.json``, which holds the versions of the project's lock.
 """
@@ -34,7 +34,7 @@ State = Literal["fine", "newer", "old", "outside", "missing", "unreadable"]
 
 @dataclass(frozen=True)
 class VersionList:
-    """Versions that the project was tested with."""
+    """Hold the versions that the project was tested with."""
 
     python: tuple[str, ...]
     """Of Python, as ``3.12``."""
@@ -44,7 +44,7 @@ class VersionList:
 
 @dataclass(frozen=True)
 class Dependency:
-    """One requirement of one distribution, and what is installed for it."""
+    """Describe one requirement of one distribution, and what is installed for it."""
 
     name: str
     """Normalised, as ``huggingface-hub``."""
@@ -120,7 +120,7 @@ def is_newer(installed: str, tested: str) -> bool:
     return _release(installed) > _release(tested)
 
 
-_said = False
+_logged = False
 _lock = threading.Lock()
 
 
@@ -129,11 +129,11 @@ def warn_of_newer_versions() -> None:
 
     Python's logging prints it on stderr unless the program has set it up otherwise.
     """
-    global _said
+    global _logged
     with _lock:
-        if _said:
+        if _logged:
             return
-        _said = True
+        _logged = True
     try:
         text = describe_newer(read_dependencies())
     except DependencyError as error:  # moai is imported from a folder that was never installed; `moai doctor` says so
@@ -161,7 +161,7 @@ def describe_newer(dependencies: list[Dependency]) -> str:
 
 
 def _requirements(distribution: str) -> list[tuple[Requirement, str]]:
-    """Each requirement that applies here, and the extra that asks for it (``""``: always needed)."""
+    """List each requirement that applies here, and the extra that asks for it (``""``: always needed)."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
@@ -216,7 +216,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _in_words(allowed: SpecifierSet) -> str:
-    """The floor first: ``>=5.20,<6``."""
+    """Write a version range with its lowest version first: ``>=5.20,<6``."""
     return ",".join(sorted(map(str, allowed), key=lambda part: (part.startswith("<"), part)))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class MoaiError(Exception):
-    """Base of all errors that a user can mend; the message is one or two sentences and names the fix."""
+    """Base of all errors that a user can fix; the message is one or two sentences and names the fix."""
 
 
 class ImageError(MoaiError):

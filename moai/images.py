@@ -152,7 +152,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _scaled(pixels: NDArray[Any], name: str) -> Image.Image:
-    """Grey values wider than 8 bits, scaled by the smallest usual white point that holds them all."""
+    """Scale grey values wider than 8 bits by the smallest usual white point that holds them all."""
     wide = np.nan_to_num(pixels.astype(np.float32), nan=-1.0, posinf=np.inf, neginf=-np.inf)
     low, high = float(wide.min()), float(wide.max())
     floating = pixels.dtype.kind == "f"

@@ -1,4 +1,4 @@
-"""Makes ``AutoModelForImageTextToText`` and its kin know our classes, without importing transformers.
+"""Register our classes with ``AutoModelForImageTextToText`` and its kin, without importing transformers.
 
 Knows: which module of ours registers itself with which module of transformers. A finder on ``sys.meta_path`` waits
 for the latter and imports the former right after it, so ``import moai`` stays light and either import order works.
@@ -36,7 +36,7 @@ def _register(registrar: str) -> None:
         return
     try:
         importlib.import_module(registrar)
-    except Exception as error:  # whoever imports transformers for another model must not pay for our defect
+    except Exception as error:  # a program that imports transformers for another model must not fail by our defect
         import warnings
 
         message = f"moai: {registrar} could not be registered with transformers: {type(error).__name__}: {error}"
@@ -44,7 +44,7 @@ def _register(registrar: str) -> None:
 
 
 class _PostImportFinder:
-    """Finds the watched modules as the other finders do, and has their loader call us when it is done."""
+    """Find the watched modules as the other finders do, and have their loader call us when it is done."""
 
     def __init__(self, waiting: dict[str, str]) -> None:
         self.waiting = waiting
@@ -53,7 +53,7 @@ class _PostImportFinder:
         """Return the watched module's own spec with our loader around its loader; ``None`` for any other module."""
         if name not in self.waiting:
             return None
-        # Only the finders behind this one: two of our kind that asked each other would never end.
+        # Only the finders after this one: two of our kind that asked each other would never end.
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             spec = finder.find_spec(name, path, target)
             if spec is not None:
@@ -71,7 +71,7 @@ class _PostImportFinder:
 
 
 class _Notifying:
-    """A loader that gives the module back its own loader, executes it, and tells the finder."""
+    """Load a module with its own loader, give that loader back to it, and notify the finder."""
 
     def __init__(self, inner: Any, finder: _PostImportFinder, name: str) -> None:
         self.inner, self.finder, self.name = inner, finder, name

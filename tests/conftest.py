@@ -29,7 +29,7 @@ def versions_are_not_compared():
     """No test depends on what is newer than tested: the line about it counts as said, unless a test asks for it."""
     from moai import dependencies
 
-    dependencies._said = True
+    dependencies._logged = True
 
 
 @pytest.fixture

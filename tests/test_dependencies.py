@@ -171,7 +171,7 @@ def drifted(site, monkeypatch):
     """``drifted(transformers="5.25.0")``: what is installed; 5.24.0, 2.14.1 and 8.5.1 were tested. Nothing was said."""
     tested = VersionList(("3.11",), {"transformers": "5.24.0", "torch": "2.14.1", "click": "8.5.1"})
     monkeypatch.setattr(dependencies, "read_tested", lambda: tested)
-    monkeypatch.setattr(dependencies, "_said", False)
+    monkeypatch.setattr(dependencies, "_logged", False)
 
     def installed(**versions):
         for name, version in versions.items():

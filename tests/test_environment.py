@@ -234,7 +234,7 @@ def test_a_full_disk_is_told_from_other_failures(project):
     assert project.reason(Path("python"), full).startswith("no space is left on the disk; make room (7 GB")
     other = "Collecting x\nERROR: something else.\n"
     assert project.reason(Path("python"), other) == (
-        "pip stopped: something else; mend it and run the same make again, it goes on from here"
+        "pip stopped: something else; fix it and run the same make again, it goes on from here"
     )
 
 
@@ -269,7 +269,7 @@ def test_a_refusal_is_one_line_and_a_ctrl_c_says_how_to_go_on(project, monkeypat
     with pytest.raises(SystemExit, match="1"):
         project.main()
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: ") and said.endswith("Not a directory; mend it and run the same make again")
+    assert said.startswith("error: ") and said.endswith("Not a directory; fix it and run the same make again")
 
     def interrupt(*_):
         raise KeyboardInterrupt

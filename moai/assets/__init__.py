@@ -1,4 +1,4 @@
-"""Models, weights and data sets: one resolver from a reference to verified files in a local cache.
+"""Resolve references to models, weights and data sets to verified files in a local cache.
 
 Nothing heavy is imported here; each function imports what it needs when it is called.
 """

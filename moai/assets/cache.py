@@ -1,4 +1,4 @@
-"""The cache folder, and the only way anything gets into it: built aside, then renamed into place as a whole.
+"""Publish folders in the cache: each is built in a temporary folder, then renamed as a whole.
 
 Knows: paths, locks and the terminal's status line; nothing of wheels or models. A folder made by ``publish`` is
 complete or absent, however the process that made it ended, and one process makes it while the others wait.
@@ -31,7 +31,7 @@ def cache_dir() -> Path:
 
 
 def is_whole(folder: Path, origin: str) -> bool:
-    """True when ``folder`` was published from ``origin`` and all its files still have the size they had then."""
+    """Return whether ``folder`` was published from ``origin`` and all its files still have the size they had then."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         if marker["origin"] != origin:
@@ -47,7 +47,7 @@ def publish(folder: Path, origin: str, build: Callable[[Path], None]) -> Path:
     Args:
         folder: where the content shall lie.
         origin: what it is made from, usually a hash; another origin or a damaged folder is built anew.
-        build: fills the empty folder it is given; whatever it raises leaves nothing behind.
+        build: fills the empty folder it is given; whatever it raises leaves nothing in the cache.
 
     Raises:
         AssetError: the cache cannot be written or the disk is full.
@@ -85,7 +85,7 @@ def status(text: str) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    # The lock is held, so a folder left aside belongs to a process that was killed while building.
+    # The lock is held, so a temporary folder belongs to a process that was killed while building.
     for left in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
 

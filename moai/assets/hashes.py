@@ -1,4 +1,4 @@
-"""SHA-256 of files and folders: what a checkpoint records about the frozen parts, and the check when it is loaded."""
+"""Hash files and folders by SHA-256: a checkpoint records the frozen parts, and loading verifies them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def folder_hashes(
 
 
 def verify(folder: str | Path, hashes: Mapping[str, str], digest: Callable[[Path], str] = sha256_file) -> None:
-    """Check that every file named in ``hashes`` is in ``folder`` and unaltered; ``digest`` computes or recalls hashes.
+    """Check that every file named in ``hashes`` is in ``folder`` and unaltered; ``digest`` hashes one, cached or not.
 
     Raises:
         CheckpointError: names the first missing or altered file and the fix.

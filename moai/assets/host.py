@@ -1,7 +1,7 @@
-"""The frozen language model as a Hugging Face folder, whatever it came as.
+"""Resolve a reference to a language model to a Hugging Face folder, GGUF files too.
 
 Knows: that transformers dequantises GGUF slowly (10 to 20 s for 135 M parameters, against about 1 s for safetensors),
-so it is done once and the result is kept. The folder is keyed by the GGUF file's SHA-256.
+so it is done once and the result is cached. The folder is keyed by the GGUF file's SHA-256.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def resolve_host(reference: str | Path, revision: str | None = None) -> Path:
 
     Args:
         reference: anything that ``resolve`` takes. A ``.gguf`` file, or a folder whose only model is one, is
-            dequantised to bfloat16 once and kept in the cache.
+            dequantised to bfloat16 once and cached.
         revision: branch, tag or commit of a hub id.
 
     Raises:

@@ -1,7 +1,7 @@
-"""SHA-256 of large files, remembered: hashing gigabytes anew at every start would cost more than loading them.
+"""Cache the SHA-256 of large files: hashing gigabytes anew at every start would cost more than loading them.
 
-Knows: the cache folder and file states. A remembered hash counts only while path, inode, size, and both times of change
-are what they were; a file that changed a moment ago is never remembered, because a second change within the resolution
+Knows: the cache folder and file states. A cached hash counts only while path, inode, size, and both times of change
+are what they were; a file that changed a moment ago is never cached, because a second change within the resolution
 of the file system's clock would look like none.
 """
 
@@ -22,11 +22,11 @@ log = logging.getLogger("moai")
 # Seconds since the last change, after which the state of a file tells one content from another: where the file system
 # counts fractions of a second, and where it may count whole or even ones.
 SETTLED, COARSE = 0.1, 2.0
-SMALL = 1 << 20  # bytes; below, hashing costs less than remembering
+SMALL = 1 << 20  # bytes; below, hashing costs less than caching
 
 
 def known_sha256(path: str | Path) -> str:
-    """Return the file's SHA-256, from memory when nothing about the file has changed since it was last computed.
+    """Return the file's SHA-256, from the cache when nothing about the file has changed since it was computed.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -59,7 +59,7 @@ def _remembered(note: Path, state: list) -> str | None:
         known = json.loads(note.read_text(encoding="utf-8"))
         return known["sha256"] if known["state"] == state else None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # nothing remembered yet
+        return None  # nothing cached yet
 
 
 def _remember(note: Path, state: list, digest: str) -> None:
@@ -68,4 +68,4 @@ def _remember(note: Path, state: list, digest: str) -> None:
         with replacing(note) as part:
             part.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
     except OSError as error:  # the next start hashes again
-        log.debug("cannot remember a hash in %s: %s", note.parent, error)
+        log.debug("cannot cache a hash in %s: %s", note.parent, error)

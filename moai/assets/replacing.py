@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written aside, then renamed.
+"""Replace a file as a whole: it is written next to the old one, then renamed.
 
 Knows: paths.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a path to write to; what is there takes the place of ``path`` when the body ends, and goes when it raises.
 
-    It lies beside ``path``, whose folder has to exist, and is hidden. A reader sees the old file or the new one; of two
+    It lies beside ``path``, whose folder has to exist, and is hidden. A reader gets the old file or the new one; of two
     writers the last one wins.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From a reference in a recipe to a path on this machine: local path, pinned wheel, or hub id, in that order.
+"""Resolve a recipe's reference to a path on this machine: local path, pinned wheel, or hub id, in that order.
 
 Knows: how references are written. What is already in the cache is found without touching the network.
 """

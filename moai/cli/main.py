@@ -29,7 +29,7 @@ COMMANDS = {  # name -> (where it is, one line of help); pinned to the commands'
     "ablate": ("moai.cli.ablate:ablate", "Train and evaluate a folder of ablations, and print one table."),
     "ask": ("moai.cli.ask:ask", "Ask a question about an image."),
     "plan": ("moai.cli.plan:plan", "Say what a recipe needs in memory, before a GPU is rented."),
-    "doctor": ("moai.cli.doctor:doctor", "Say what is installed, what fits, and what must be mended."),
+    "doctor": ("moai.cli.doctor:doctor", "Say what is installed, what fits, and what must be fixed."),
 }
 RESUME = "moai.resume"  # ctx.meta: the command line that continues what a Ctrl-C stops
 

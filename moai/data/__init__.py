@@ -1,1 +1,1 @@
-"""Data sets, and how samples become batches."""
+"""Perceive data sets and lists of images, and draw the demo picture."""

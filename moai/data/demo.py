@@ -1,4 +1,4 @@
-"""A small picture with shapes and printed words, drawn on the spot: something to look at without any data set.
+"""Draw a small picture with shapes and printed words, to try experts without a data set.
 
 Knows: Pillow. The same pixels come out every time; nothing is read from disk or drawn at random.
 """

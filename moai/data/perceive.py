@@ -1,4 +1,4 @@
-"""Perceiving a data set: every image once, through the cache, with failures counted and named.
+"""Perceive a data set: every image once, through the cache; failures are counted and named.
 
 Knows: samples and the perceiver.
 """
@@ -20,7 +20,7 @@ log = logging.getLogger("moai")
 
 
 class Pictures(Sequence):
-    """Images that are read when they are asked for, so that a data set need not fit into memory."""
+    """Read images on access, so that a data set need not fit into memory."""
 
     def __init__(self, sources: dict[str, Any]) -> None:
         self.sources = sources
@@ -36,7 +36,7 @@ class Pictures(Sequence):
 def perceive_samples(
     perceiver: Perceiver, samples: Iterable[Sample], progress: Callable[[int], None] | None = None
 ) -> dict[str, Perception]:
-    """Return image id -> perception, looking at each image once.
+    """Return image id -> perception; each image is perceived once.
 
     An expert that gave nothing for some images is logged as a warning with its reason and count.
     """
@@ -51,11 +51,11 @@ def perceive_samples(
 def perceive_without(
     perceiver: Perceiver, expert: str, samples: Iterable[Sample], progress: Callable[[int], None] | None = None
 ) -> dict[str, Perception]:
-    """What the other experts see when ``expert`` is not there; image id -> perception.
+    """Perceive with all experts but ``expert``; return image id -> perception.
 
-    The others look anew, through the cache: an expert that builds on the one that is missing (``requires``) has less
-    to build on, as it would have where that expert is not installed. Subtracting only the expert's own findings would
-    leave, say, relations between objects that nobody found any more.
+    The others perceive anew, through the cache: an expert that requires the missing one gets less, as it would where
+    that expert is not installed. Subtracting the expert's own findings alone would leave, say, relations between
+    objects that are no longer found.
     """
     reduced = perceiver.only(other.name for other in perceiver.experts if other.name != expert)
     pictures = Pictures(_images(samples))
@@ -63,5 +63,5 @@ def perceive_without(
 
 
 def _images(samples: Iterable[Sample]) -> dict[str, Any]:
-    """Image id -> image, of all samples."""
+    """Map image ids to images, of all samples."""
     return {id: image for sample in samples for id, image in zip(sample.image_ids, sample.images, strict=True)}

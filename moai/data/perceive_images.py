@@ -39,7 +39,7 @@ def perceive_images(
     """Perceive any number of images; yield one result for each, in order.
 
     Args:
-        perceiver: of the experts that look at them.
+        perceiver: of the experts that perceive them.
         images: what ``moai.images.read_image`` takes.
         chunk: images that each expert perceives before the next chunk is read. Up to ``CHUNK`` they are held in memory;
             a larger one is read again when it is needed.

@@ -1,4 +1,4 @@
-"""What ``moai doctor`` examines: the installation, not the model. Nothing heavy is imported in this process."""
+"""Examine the installation for ``moai doctor``. Nothing heavy is imported in this process."""
 
 from moai.doctor.report import Finding, Report, examine
 

@@ -1,4 +1,4 @@
-"""The cache folder: where it is, how large, whether it can be written, and which assets are in it."""
+"""Examine the cache folder: its place, its size, whether it can be written, and its assets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from moai.assets.at_hand import find_assets, folder_bytes
 from moai.assets.cache import cache_dir
+from moai.assets.inventory import find_assets, folder_bytes
 from moai.doctor.findings import Findings, describe_path
 
 LITTLE = 10**9  # bytes; what the quickstart puts into the cache takes about half of it
@@ -44,7 +44,7 @@ def examine_cache(findings: Findings) -> dict[str, Any] | None:
 
 
 def examine_assets(findings: Findings) -> list[dict[str, Any]]:
-    """Wheels and models of the cache, and the pinned wheels that are not in it."""
+    """List the cache's wheels and models, and the pinned wheels that are not in it."""
     assets = find_assets()
     for asset in assets:
         if asset.state == "damaged":
@@ -75,5 +75,5 @@ def find_obstacle(folder: Path) -> str | None:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """Find the folder, or the nearest one above it that exists."""
     return next(path for path in (folder, *folder.parents) if os.path.lexists(path) or path == path.parent)

@@ -1,4 +1,4 @@
-"""Python, the platform, moai's own installation, and the versions of what it and its plugins depend on."""
+"""Examine Python, the platform, moai's own installation, and the versions of all dependencies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER = "moai"  # the name on the package index belongs to another project, whic
 
 
 def examine_installation(findings: Findings) -> dict[str, Any]:
-    """Version, folder, and whether the installed metadata are those of this code."""
+    """Report version and folder, and whether the installed metadata are those of this code."""
     installed = _version(DISTRIBUTION)
     if installed not in (None, moai.__version__):
         findings.warning(
@@ -38,7 +38,7 @@ def examine_installation(findings: Findings) -> dict[str, Any]:
 
 
 def examine_python(findings: Findings) -> dict[str, Any]:
-    """Version, tested and allowed versions, executable."""
+    """Report Python's version, the tested and allowed versions, and the executable."""
     version = ".".join(map(str, sys.version_info[:3]))
     series = ".".join(map(str, sys.version_info[:2]))
     tested, allowed = read_tested().python, _python_range()
@@ -53,12 +53,12 @@ def examine_python(findings: Findings) -> dict[str, Any]:
 
 
 def examine_platform(findings: Findings) -> dict[str, Any]:
-    """System, machine and processors."""
+    """Report system, machine and processors."""
     return {"system": platform.platform(), "machine": platform.machine(), "processors": os.cpu_count()}
 
 
 def examine_dependencies(findings: Findings) -> list[dict[str, Any]]:
-    """Each dependency of moai, and of its plugins where moai itself does not ask for it or it does not fit."""
+    """List the dependencies of moai, and those of its plugins that moai does not ask for or that do not fit."""
     tested = read_tested()
     listed = []
     try:
@@ -85,7 +85,7 @@ def examine_dependencies(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _adds(dependency: Dependency, known: dict[str, str]) -> bool:
-    """Whether a plugin's dependency says what the list does not; what its extras ask for matters to its author only."""
+    """Return whether a plugin's dependency adds to the list; what its extras ask for concerns its author only."""
     if dependency.extras or known.get(dependency.name) == dependency.allowed:
         return False
     unknown = dependency.name not in known and dependency.name != DISTRIBUTION

@@ -1,4 +1,4 @@
-"""Imports: whether torch, transformers and moai's own models can be imported, and which devices torch has.
+"""Examine whether torch, transformers and moai's own models can be imported, and which devices torch has.
 
 Knows: the probe, which runs in a process of its own.
 """
@@ -21,19 +21,19 @@ PATIENCE = 300  # seconds; torch takes most of a minute from a cold network disk
 
 
 def examine_imports(findings: Findings) -> dict[str, Any]:
-    """Torch's version and devices, and each module that was tried: ``ok`` is None for those not reached."""
+    """Report torch's version and devices, and each module that was tried: ``ok`` is None for those not reached."""
     lines, ending = _run_probe()
-    told: dict[str, list[Any]] = {}
+    reported: dict[str, list[Any]] = {}
     for line in lines:
         for key, value in json.loads(line).items():
-            told.setdefault(key, []).append(value)
-    imported = told.get("imported", [])
-    tried = told.get("started", [])
+            reported.setdefault(key, []).append(value)
+    imported = reported.get("imported", [])
+    tried = reported.get("started", [])
     reason = None
     if len(imported) < len(MODULES):
-        reason = told["failed"][0] if "failed" in told else ending
+        reason = reported["failed"][0] if "failed" in reported else ending
         _report(tried[-1] if tried else MODULES[0], reason, findings)
-    torch = told.get("torch", [None])[0]
+    torch = reported.get("torch", [None])[0]
     for note in torch["notes"] if torch else ():
         findings.warning("torch", f"torch says of CUDA: {note}", "update the driver, or go on without the GPU")
     listed = [{"name": name, "ok": name in imported or (False if name in tried else None)} for name in MODULES]
@@ -47,7 +47,7 @@ def _report(module: str, reason: str, findings: Findings) -> None:
 
 
 def _fix(module: str) -> str:
-    """The tested version once more, of the module, or of both libraries where it is a module of moai's."""
+    """Name the command that installs the tested version again: of the module; of both libraries for one of moai's."""
     try:
         tested = read_tested().versions
     except DependencyError:  # the section about dependencies reports it
@@ -58,7 +58,7 @@ def _fix(module: str) -> str:
 
 
 def _run_probe() -> tuple[list[str], str]:
-    """The probe's lines without their mark, and how its process ended."""
+    """Run the probe; return its lines without their mark, and how its process ended."""
     # The paths of this process, so that what is imported there is what would be imported here.
     code = f"import sys; sys.path[:] = {ascii(sys.path)}; from moai.doctor.probe import main; main()"
     command = [sys.executable, "-P", "-c", code]

@@ -1,4 +1,4 @@
-"""Plugins and experts: what is installed, what is wrong with it, and what an expert lacks."""
+"""Examine plugins and experts: what is installed, its faults, and the modules that an expert lacks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ GROUP = "moai"  # as in moai.plugins, which imports what may be broken
 
 
 def plugin_distributions() -> list[str]:
-    """Names of the distributions that have a plugin for moai."""
+    """List the names of the distributions that have a plugin for moai."""
     return sorted({point.dist.name for point in _entry_points() if point.dist is not None})
 
 
 def examine_plugins(findings: Findings) -> dict[str, Any]:
-    """Plugins with their problems, and experts with the modules that each lacks.
+    """List plugins with their faults, and experts with the modules that each lacks.
 
-    An expert whose engine is not installed is listed, and is nothing that must be mended.
+    An expert whose engine is not installed is listed, and needs no fix.
     """
     from moai.plugins import load_registry
 
@@ -56,7 +56,7 @@ def _expert(kind: type[Expert], origin: str | None, findings: Findings) -> dict[
     missing: list[str] = []
     try:
         missing = kind.missing()
-    except Exception as error:  # looking for "a.b" imports "a", which may do anything
+    except Exception as error:  # to find "a.b", Python imports "a", which may do anything
         problem = f"expert '{kind.name}' cannot say what it lacks: {describe_error(error)}"
         findings.warning(kind.name, problem, kind.install or "install its engine again")
     return {

@@ -1,4 +1,4 @@
-"""The probe: imports what models need in a process of its own, and prints a line of JSON after each step.
+"""Probe the imports that models need in a process of its own, and print a line of JSON after each step.
 
 Knows: torch, guarded. A library that ends Python, or never returns, ends or blocks this process only.
 """
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def describe_torch(torch: Any) -> dict[str, Any]:
-    """Version, threads, the processor's instruction set, and the devices."""
+    """Report torch's version, threads, the processor's instruction set, and the devices."""
     devices, notes = [], []
     with warnings.catch_warnings(record=True) as caught:  # torch warns here of a driver that is too old
         warnings.simplefilter("always")

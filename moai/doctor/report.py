@@ -1,4 +1,4 @@
-"""The report: every section in its order, each guarded, so that what is broken is reported and costs only itself.
+"""Report every section in order; a section that fails becomes a finding and does not stop the others.
 
 Knows: the sections. They are imported when they run, since the modules that they need may be what is broken.
 """
@@ -25,7 +25,7 @@ SECTIONS = {  # key of the report -> module and function, called with the findin
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, as plain JSON types."""
+    """Hold the sections and the findings, as plain JSON types."""
 
     sections: dict[str, Any]
     """Key of ``SECTIONS`` -> its facts; None where the section could not be examined."""
@@ -33,7 +33,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True when nothing must be mended; warnings do not count."""
+        """Return whether there is no error; warnings do not count."""
         return all(finding.level != "error" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
@@ -51,5 +51,5 @@ def examine() -> Report:
         except Exception as error:  # a broken installation may fail in any way; it is reported like the rest
             facts[key] = None
             problem = f"could not be examined: {describe_error(error)}"
-            findings.error(key, problem, "mend the other findings first; if there are none, report this to moai")
+            findings.error(key, problem, "fix the other findings first; if there are none, report this to moai")
     return Report(facts, list(findings))

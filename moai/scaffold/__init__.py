@@ -1,6 +1,6 @@
-"""A plugin package to start from: checks the name, fills the templates beside this file, writes the folder.
+"""Write a plugin package to start from: the name is checked, and the templates of this folder are filled.
 
-Knows: what a plugin's files are called and look like. Each template is a whole file in which ``$name`` and the like
+Knows: the names and the contents of a plugin's files. Each template is a whole file in which ``$name`` and the like
 are replaced, so that it can be read, and changed, as what it becomes.
 """
 
@@ -62,7 +62,7 @@ def check_name(name: str) -> None:
 
 
 def render(name: str, role: str) -> dict[str, str]:
-    """Path inside the package -> text, for a valid name and role."""
+    """Render the templates for a valid name and role: path inside the package -> text."""
     words = name.split("-")
     module = f"moai_{'_'.join(words)}"
     values = {

@@ -52,7 +52,7 @@ def train(recipe: Recipe, run_dir: str | Path, *, resume: bool = False, progress
         torch.set_num_threads(recipe.training.threads)
     run = _Run(recipe, run_dir, progress or Progress())
     if run.accelerator.is_main_process:
-        _claim(recipe, run_dir)  # after everything has been found: a recipe to be mended must not block its folder
+        _claim(recipe, run_dir)  # after everything has been found: a recipe to be fixed must not block its folder
     return run.train()
 
 

@@ -1,4 +1,4 @@
-"""easy-VQA: 5,000 drawn images of 64 x 64 pixels with one shape each, 48,248 short questions (Victor Zhou, MIT).
+"""Load easy-VQA: 48,248 short questions about 5,000 drawn images of one shape, 64 x 64 pixels (Victor Zhou, MIT).
 
 Knows: the data set's own layout (``{train,test}/questions.json`` and ``{train,test}/images/<id>.png``) and which of
 its images we set aside for validation. The test split is the data set's own and is never trained or tuned on.

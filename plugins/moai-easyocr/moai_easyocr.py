@@ -1,8 +1,8 @@
-"""Text in pictures, read by EasyOCR 1.7.
+"""Read text in pictures by EasyOCR 1.7.
 
-Knows: how to keep EasyOCR in its place. It fetches nothing unless asked to, prints nothing, leaves `sys.path`, the
-environment, warning filters and torch's thread count as they were, and its numpy scalars do not get out. What it
-reads is untrusted text: it is passed on as it stands, and whoever puts it into a prompt must treat it so.
+Knows: what EasyOCR changes in the process. It downloads nothing unless asked to, prints nothing, and leaves `sys.path`,
+the environment, warning filters and torch's thread count as they were. The results are plain Python numbers. The text
+that it reads is untrusted: it is passed on unchanged, and whoever puts it into a prompt must treat it so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DOWNLOAD = "download"
 
 
 class EasyOCR(Expert):
-    """Text lines in reading order, each with polygon; `score` is EasyOCR's own confidence."""
+    """Read text lines in reading order, each with polygon; `score` is EasyOCR's own confidence."""
 
     name = "easyocr"
     role = "ocr"
@@ -57,7 +57,7 @@ class EasyOCR(Expert):
     _reader: Any = None
 
     def weights_id(self) -> str:
-        """The hash of the weights; of its own downloads EasyOCR's release, which knows their MD5 sums."""
+        """Identify the weights by their hash, and EasyOCR's downloads by its release, which holds their MD5 sums."""
         if self.options.weights == DOWNLOAD:
             return f"easyocr {metadata.version('easyocr')}"
         return identify(self.options.weights)
@@ -102,7 +102,7 @@ class EasyOCR(Expert):
         return [self.to_perception(self._read(image), image.size) for image in images]
 
     def to_perception(self, raw: Sequence[tuple], size: tuple[int, int]) -> Perception:
-        """Pure: EasyOCR's ``[(four (x, y) corners in pixels, text, confidence), ...]`` as text lines in [0, 1]."""
+        """Convert ``[(four (x, y) corners in pixels, text, confidence), ...]`` to text lines; a pure function."""
         lines = []
         for corners, text, confidence in raw:
             text, score = text.strip()[:MAX_TEXT], min(max(float(confidence), 0.0), 1.0)
@@ -153,5 +153,5 @@ def _contained(threads: int) -> Iterator[None]:
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Hand the class over; EasyOCR and torch are imported in `load`."""
+    """Register the class; EasyOCR and torch are imported in `load`."""
     register(EasyOCR)

@@ -1,9 +1,9 @@
-"""Spatial relations between what other experts found: a scene graph without weights.
+"""Relate what other experts found by its place in the plane: a scene graph without weights.
 
-Knows: boxes, masks and their arrangement in the plane. It says *inside*, *on*, *touching*, *next to*, *left of*,
-*right of*, *above* and *below*; it knows nothing of depth, actions or possession, so never "in front of" or
+Knows: boxes, masks and their arrangement in the plane. Its words are *inside*, *on*, *touching*, *next to*, *left of*,
+*right of*, *above* and *below*. Depth, actions and possession are unknown here, so there is never "in front of" or
 "holding". Objects are drawn on a small grid (masks where there are masks, boxes elsewhere) and all pairs are
-compared at once. Lines of text are objects too, named by what they say. With ``aligned_only`` it compares boxes alone
+compared at once. Lines of text are objects too, named by their text. With ``aligned_only`` it compares boxes alone
 and names each object's nearest neighbours in its row and column.
 """
 
@@ -22,7 +22,7 @@ from moai.types import Box, Mask, Perception, Relation, describe
 
 GRID = 160  # cells along the longer side of the picture: contact is decided on it, and finer changes little
 REACH = 2  # cells within which two objects touch, about one part in a hundred of the picture
-SAME = 0.8  # box overlap (IoU) from which two findings are one object, seen by two experts
+SAME = 0.8  # box overlap (IoU) from which two findings are one object, found by two experts
 ENCLOSED = 0.7  # share of an object's rim that lies in the other: then it is inside
 SUPPORTED = 0.5  # share of the cells just below an object that belong to the other: then it is on it
 FULL_SIDE = 4.0  # share of the rim in contact, times this, is the score: about 1 for a square that shares a side
@@ -33,7 +33,7 @@ PREDICATES = ("inside", "on", "touching", "next to", "left of", "right of", "abo
 
 
 class Thing(NamedTuple):
-    """An object to relate: its name, box, mask if known, and whether it can be a subject (stuff cannot)."""
+    """Describe an object to relate: its name, box, mask if known, and whether it can be a subject (stuff cannot)."""
 
     name: str
     box: Box
@@ -42,7 +42,7 @@ class Thing(NamedTuple):
 
 
 class Geometry(Expert):
-    """Relations by geometry; `score` says how clearly the arrangement fits the word (see `relate`)."""
+    """Relate objects by geometry; `score` measures how clearly the arrangement fits the word (see `relate`)."""
 
     name = "geometry"
     role = "scene_graph"
@@ -70,11 +70,11 @@ class Geometry(Expert):
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
         """Relate what `context` holds; of a picture only the proportions are used."""
-        return [self.to_perception(seen, image.size) for image, seen in zip(images, context, strict=True)]
+        return [self.to_perception(perceived, image.size) for image, perceived in zip(images, context, strict=True)]
 
-    def to_perception(self, seen: Perception, size: tuple[int, int]) -> Perception:
-        """Pure: relations between the objects of ``seen``; ``size`` is the picture's (width, height)."""
-        things = collect(seen, self.options.max_objects, self.options.texts)
+    def to_perception(self, perceived: Perception, size: tuple[int, int]) -> Perception:
+        """Relate the objects of a perception; ``size`` is the picture's (width, height). A pure function."""
+        things = collect(perceived, self.options.max_objects, self.options.texts)
         if len(things) < 2:
             return Perception()
         if self.options.aligned_only:
@@ -88,27 +88,27 @@ class Geometry(Expert):
         options = self.options
         found = [pair for pair in neighbours(things, size) if pair[3] >= options.min_score]
         kept = sorted(found, key=lambda pair: pair[4])[: options.max_relations]
-        said = [pair[:4] for pair in kept]
+        chosen = [pair[:4] for pair in kept]
         if options.both_ways:
             # In PREDICATES, right of follows left of, and below follows above.
-            said = [each for i, j, code, score, _ in kept for each in ((i, j, code, score), (j, i, code + 1, score))]
-            said = said[: options.max_relations]
-        ordered = sorted(said, key=lambda pair: (pair[1], pair[2]))
+            chosen = [each for i, j, code, score, _ in kept for each in ((i, j, code, score), (j, i, code + 1, score))]
+            chosen = chosen[: options.max_relations]
+        ordered = sorted(chosen, key=lambda pair: (pair[1], pair[2]))
         return [_relation(things[i], things[j], code, score) for i, j, code, score in ordered]
 
 
-def collect(seen: Perception, limit: int, texts: bool = True) -> list[Thing]:
-    """The objects in ``seen``, one entry each: a detection of something that is already a segment is dropped.
+def collect(perceived: Perception, limit: int, texts: bool = True) -> list[Thing]:
+    """Collect the objects of a perception, one entry each: a detection that is already a segment is dropped.
 
     Lines of text come last, and stay even where something else fills the same box: a sign is not what it says.
     """
-    lines = [Thing(line.text, _bounds(line.polygon)) for line in seen.texts if texts and line.polygon]
-    return _objects(seen, limit) + lines[:limit]
+    lines = [Thing(line.text, _bounds(line.polygon)) for line in perceived.texts if texts and line.polygon]
+    return _objects(perceived, limit) + lines[:limit]
 
 
-def _objects(seen: Perception, limit: int) -> list[Thing]:
-    things = [Thing(describe(s), s.box, s.mask, s.is_thing) for s in seen.segments]
-    things += [Thing(d.label, d.box) for d in seen.detections]
+def _objects(perceived: Perception, limit: int) -> list[Thing]:
+    things = [Thing(describe(s), s.box, s.mask, s.is_thing) for s in perceived.segments]
+    things += [Thing(d.label, d.box) for d in perceived.detections]
     if len(things) > limit:
         large = sorted(range(len(things)), key=lambda k: -_area(things[k].box))[:limit]
         things = [things[k] for k in sorted(large)]
@@ -157,7 +157,7 @@ def relate(things: Sequence[Thing], size: tuple[int, int]) -> tuple[np.ndarray, 
 
 
 def neighbours(things: Sequence[Thing], size: tuple[int, int]) -> list[tuple[int, int, int, float, float]]:
-    """Nearest neighbours in a row or column, by boxes; stuff has no part in it.
+    """Find nearest neighbours in a row or column, by boxes; stuff has no part in it.
 
     Returns:
         ``(subject, object, index into PREDICATES, score, gap)``, where the subject is left of or above the object and
@@ -181,7 +181,7 @@ def neighbours(things: Sequence[Thing], size: tuple[int, int]) -> list[tuple[int
 
 
 def best(scores: np.ndarray, per_subject: int, least: float) -> list[tuple[int, int]]:
-    """``(subject, object)`` of the best pairs, the best first; equal scores keep the order of the objects."""
+    """Select ``(subject, object)`` of the best pairs, the best first; equal scores keep the order of the objects."""
     pairs: list[tuple[int, int]] = []
     for i, row in enumerate(scores):
         order = np.argsort(-row, kind="stable")[:per_subject]
@@ -199,7 +199,7 @@ def _bounds(polygon: Sequence[tuple[float, float]]) -> Box:
 
 
 def _common(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """``(N, N)`` in [0, 1]: overlap of all pairs of ``(N,)`` intervals, as a share of the shorter one."""
+    """Compute ``(N, N)`` in [0, 1]: overlap of all pairs of ``(N,)`` intervals, as a share of the shorter one."""
     shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
     return np.clip(shared / np.maximum(np.minimum((high - low)[:, None], high - low), 1e-9), 0, 1)
 
@@ -209,7 +209,7 @@ def _area(box: Box) -> float:
 
 
 def _overlap(boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of all pairs of ``(N, 4)`` boxes."""
+    """Compute intersection over union of all pairs of ``(N, 4)`` boxes."""
     low = np.maximum(boxes[:, None, :2], boxes[:, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[:, 2:])
     shared = np.clip(high - low, 0, None).prod(-1)
@@ -218,7 +218,7 @@ def _overlap(boxes: np.ndarray) -> np.ndarray:
 
 
 def _draw(things: Sequence[Thing], width: int, height: int) -> np.ndarray:
-    """``(N, height, width)`` bool: each thing on the grid, at least one cell of it."""
+    """Draw each thing on the grid, at least one cell of it: ``(N, height, width)`` bool."""
     grid = np.zeros((len(things), height, width), dtype=bool)
     for layer, thing in zip(grid, things, strict=True):
         x0, y0, x1, y1 = np.array(thing.box) * (width, height, width, height)
@@ -231,7 +231,7 @@ def _draw(things: Sequence[Thing], width: int, height: int) -> np.ndarray:
 
 
 def _sample(mask: Mask, x0: int, y0: int, x1: int, y1: int, width: int, height: int) -> np.ndarray:
-    """The mask's values at cell centres of a part of the grid, without decoding the whole mask."""
+    """Sample the mask at the cell centres of a part of the grid, without decoding the whole mask."""
     column = ((np.arange(x0, x1) + 0.5) / width * mask.width).astype(int)
     row = ((np.arange(y0, y1) + 0.5) / height * mask.height).astype(int)
     run = np.searchsorted(np.cumsum(mask.counts), column * mask.height + row[:, None], side="right")
@@ -239,7 +239,7 @@ def _sample(mask: Mask, x0: int, y0: int, x1: int, y1: int, width: int, height: 
 
 
 def _contacts(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``(N, N)`` shares in [0, 1]: rim of i enclosed by j; lower edge of i supported by j; contact of i and j."""
+    """Compute ``(N, N)`` shares: rim of i enclosed by j; lower edge of i supported by j; contact of i and j."""
     count, height, _ = grid.shape
     wide = grid.copy()
     below = np.zeros_like(grid)
@@ -266,7 +266,7 @@ def _pack(grid: np.ndarray) -> np.ndarray:
 
 
 def _shared(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Cells in common, ``(N, N)``. Counting bits is exact and, unlike a matrix product, starts no threads."""
+    """Count cells in common, ``(N, N)``. Counting bits is exact and, unlike a matrix product, starts no threads."""
     return np.stack([np.bitwise_count(columns & row).sum(1, dtype=np.int64) for row in rows])
 
 
@@ -289,5 +289,5 @@ def _directions(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Hand the class over."""
+    """Register the class."""
     register(Geometry)

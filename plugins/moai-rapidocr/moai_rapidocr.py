@@ -1,4 +1,4 @@
-"""Text in pictures, read by RapidOCR 3.10 with the PP-OCRv6 weights that its wheel carries.
+"""Read text in pictures by RapidOCR 3.10 with the PP-OCRv6 weights of its wheel.
 
 Knows: how to keep RapidOCR in its place. Every model is named by path, so that RapidOCR has nothing to download; it
 prints nothing, uses the threads it is given, and OpenCV's own thread count is as before afterwards. What it reads is
@@ -31,12 +31,12 @@ BUNDLED = {
     "Rec": "PP-OCRv6_rec_small.onnx",
 }
 LOWEST = 8  # pixels of the shorter side; no line of text is legible in less
-SMALLEST = 32  # pixels of a side, as the detector sees it
+SMALLEST = 32  # pixels of a side, as the detector gets it
 LONGEST = 8  # times as long as wide; longer pictures are padded to half of that, as RapidOCR does with wide ones
 
 
 class RapidOCR(Expert):
-    """Text lines in reading order, each with polygon; `score` is the recogniser's mean confidence per character."""
+    """Read text lines in reading order, each with polygon; `score` is the mean confidence per character."""
 
     name = "rapidocr"
     role = "ocr"
@@ -66,7 +66,7 @@ class RapidOCR(Expert):
     _engine: Any = None
 
     def weights_id(self) -> str:
-        """The SHA-256 of each model, so that another release of RapidOCR or another file is perceived anew."""
+        """Identify each model by its SHA-256, so that another release of RapidOCR or another file is perceived anew."""
         return "+".join(identify(path) for path in self._models(False).values())
 
     def load(self, device: str = "cpu") -> None:
@@ -106,7 +106,7 @@ class RapidOCR(Expert):
         return [self._read(image) for image in images]
 
     def to_perception(self, raw: Sequence[tuple], size: tuple[int, int]) -> Perception:
-        """Pure: RapidOCR's ``[(four (x, y) corners in pixels, text, score), ...]`` as text lines in [0, 1]."""
+        """Convert RapidOCR's ``[(four (x, y) corners in pixels, text, score), ...]`` to text lines; a pure function."""
         lines = []
         for corners, text, score in raw:
             text, score = text.strip()[:MAX_TEXT], min(max(float(score), 0.0), 1.0)
@@ -126,7 +126,7 @@ class RapidOCR(Expert):
         return self.to_perception(list(zip(read.boxes, read.txts, read.scores, strict=True)), size)
 
     def _models(self, fetch: bool) -> dict[str, Path | str]:
-        """The ONNX file of each part; those named in the options are downloaded only when ``fetch``."""
+        """Find the ONNX file of each part; those named in the options are downloaded only when ``fetch``."""
         folder = _bundled_folder()
         models: dict[str, Path | str] = {part: folder / name for part, name in BUNDLED.items()}
         for part, reference in (("Det", self.options.detector), ("Rec", self.options.recognizer)):
@@ -139,7 +139,7 @@ class RapidOCR(Expert):
 
 
 def fit(image: Image.Image, max_side: int) -> tuple[np.ndarray, tuple[float, float]]:
-    """Shrink and pad a picture to what RapidOCR can bear: slivers make it fail, or ask for gigabytes.
+    """Shrink and pad a picture to what RapidOCR accepts: slivers make it fail, or ask for gigabytes.
 
     Returns:
         ``(H, W, 3)`` uint8 pixels in RapidOCR's order, blue first, and the width and height that the picture itself
@@ -165,7 +165,7 @@ def _bundled_folder() -> Path:
 
 
 def _check_recognizer(path: Path | str) -> None:
-    """Without the list in the file RapidOCR would download one, and perhaps the wrong one."""
+    """Check that the file lists its characters; without the list RapidOCR would download one, perhaps the wrong one."""
     import onnxruntime
 
     try:
@@ -197,5 +197,5 @@ def _contained(threads: int) -> Iterator[None]:
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Hand the class over; RapidOCR and ONNX Runtime are imported in `load`."""
+    """Register the class; RapidOCR and ONNX Runtime are imported in `load`."""
     register(RapidOCR)

@@ -1,8 +1,8 @@
-"""Solid coloured shapes, found with OpenCV contours: the plugin to copy when you write your own.
+"""Find solid coloured shapes by OpenCV contours: the plugin to copy when you write your own.
 
-Knows: pixels and outlines. It looks for patches of even colour that stand out from what surrounds them, compares
+Knows: pixels and outlines. It finds patches of even colour that stand out from what surrounds them, compares
 the outline of each with a circle, a rectangle and a triangle, and names the colour. With the option ``background:
-photo`` it looks for flat, vivid patches drawn over a photograph instead, and knows squares and stars as well. It knows
+photo`` it finds flat, vivid patches drawn over a photograph instead, and knows squares and stars as well. It knows
 nothing of what photographs themselves show: there it gives few segments with low scores, or none.
 
 How it is built, which is how every plugin is built: `Shapes.perceive` calls the engine once per picture and returns
@@ -51,7 +51,7 @@ Window = tuple[slice, slice]  # rows, columns
 
 
 class Patch(NamedTuple):
-    """One patch of even colour: its mask in the picture, its outline's fit and its colour."""
+    """Hold one patch of even colour: its mask in the picture, its outline's fit and its colour."""
 
     mask: np.ndarray  # (H, W) bool
     fits: dict[str, float]  # label -> share of the smallest such shape around the outline that the outline fills
@@ -59,7 +59,7 @@ class Patch(NamedTuple):
 
 
 class Shapes(Expert):
-    """Circles, rectangles and triangles of one colour; `score` is the share of the ideal shape that is filled."""
+    """Find circles, rectangles and triangles of one colour; `score` is the share of the ideal shape that is filled."""
 
     name = "shapes"
     role = "panoptic"
@@ -80,10 +80,10 @@ class Shapes(Expert):
         max_shapes: int = Field(32, ge=1)
         """At most this many shapes per picture, the largest first."""
         max_side: int = Field(640, ge=16)
-        """Larger pictures are shrunk to this before looking."""
+        """Larger pictures are shrunk to this first."""
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
-        """Look at each picture on its own; `context` is not used, since `requires` is empty."""
+        """Perceive each picture by itself; `context` is not used, since `requires` is empty."""
         find = find_flat if self.options.background == "photo" else find_patches
         return [self.to_perception(find(self._pixels(image), self.options)) for image in images]
 
@@ -157,7 +157,7 @@ def find_flat(rgb: np.ndarray, options: Shapes.Options) -> list[Patch]:
 
 
 def box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """Normalised ``(x0, y0, x1, y1)`` around the pixels of a ``(H, W)`` mask, far edges included."""
+    """Compute normalised ``(x0, y0, x1, y1)`` around the pixels of a ``(H, W)`` mask, far edges included."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     height, width = mask.shape
     edges = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
@@ -165,14 +165,14 @@ def box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def name_color(rgb: np.ndarray) -> str:
-    """The name in `COLORS` whose anchor is nearest to ``rgb`` (three values in 0..255) in the Oklab space."""
+    """Find the name in `COLORS` whose anchor is nearest to ``rgb`` (three values in 0..255) in the Oklab space."""
     names = [name for name, anchors in COLORS.items() for _ in anchors]
     anchors = np.array([anchor for group in COLORS.values() for anchor in group], dtype=float)
     return names[int(np.argmin(np.linalg.norm(_oklab(anchors) - _oklab(np.asarray(rgb, dtype=float)), axis=-1)))]
 
 
 def _oklab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB ``(..., 3)`` in 0..255 to Oklab, where equal distances look equally different (Ottosson, 2020)."""
+    """Convert sRGB ``(..., 3)`` in 0..255 to Oklab, where equal distances are equal differences (Ottosson, 2020)."""
     value = rgb / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     cones = linear @ np.array([[0.4122215, 0.2119035, 0.0883025], [0.5363325, 0.6806995, 0.2817188],
@@ -204,7 +204,7 @@ def _even_regions(pixels: np.ndarray, least: float) -> tuple[np.ndarray, list[tu
 
 
 def _change(pixels: np.ndarray, axis: int) -> np.ndarray:
-    """Change of colour from each pixel to the next along an axis; the last one repeats the change before it."""
+    """Compute the change of colour from each pixel to the next along an axis; the last repeats the one before it."""
     change = np.abs(np.diff(pixels, axis=axis)).max(-1)
     if not change.size:  # one pixel wide
         return np.zeros(pixels.shape[:2], dtype=np.float32)
@@ -236,7 +236,7 @@ def _grow(pixels: np.ndarray, seed: np.ndarray, background: np.ndarray) -> Patch
 
 
 def _coverage(pixels: np.ndarray, color: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """How much of each pixel the patch covers, in [0, 1]: an edge pixel is a blend of the two colours."""
+    """Compute how much of each pixel the patch covers, in [0, 1]: an edge pixel is a blend of the two colours."""
     span = color - around
     share = np.clip((pixels - around) @ span / (span @ span), 0, 1)
     off = np.linalg.norm(pixels - around - share[..., None] * span, axis=-1)
@@ -244,7 +244,7 @@ def _coverage(pixels: np.ndarray, color: np.ndarray, around: np.ndarray) -> np.n
 
 
 def _fits(cover: np.ndarray) -> dict[str, float]:
-    """How well the outline of a coverage map fills the smallest circle, rectangle and triangle around it."""
+    """Compute how well the outline of a coverage map fills the smallest circle, rectangle and triangle around it."""
     import cv2
 
     outline = _outline(cover)
@@ -261,7 +261,7 @@ def _fits(cover: np.ndarray) -> dict[str, float]:
 
 
 def _outline(cover: np.ndarray) -> np.ndarray | None:
-    """The longest outline of a coverage map, enlarged where the map is small."""
+    """Find the longest outline of a coverage map, enlarged where the map is small."""
     import cv2
 
     cover = cv2.copyMakeBorder(cover, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
@@ -272,7 +272,7 @@ def _outline(cover: np.ndarray) -> np.ndarray | None:
 
 
 def _cut_off(stats: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Which of OpenCV's components reach the rim; a change of colour is seen one pixel before it."""
+    """Find OpenCV's components that reach the rim; a change of colour shows one pixel before it."""
     left, top, width, height = stats[:, :4].T
     return (left <= 1) | (top <= 1) | (left + width >= shape[1] - 1) | (top + height >= shape[0] - 1)
 
@@ -310,7 +310,7 @@ def _with_more_shapes(fits: dict[str, float], cover: np.ndarray) -> dict[str, fl
 
 
 def _dents(outline: np.ndarray, hull: np.ndarray, least: float) -> int:
-    """How many gaps of at least ``least`` pixels lie between an outline and its hull; a star has five."""
+    """Count the gaps of at least ``least`` pixels between an outline and its hull; a star has five."""
     import cv2
 
     left, top, width, height = cv2.boundingRect(hull)
@@ -322,7 +322,7 @@ def _dents(outline: np.ndarray, hull: np.ndarray, least: float) -> int:
 
 
 def _by_rows(patches: Sequence[Patch]) -> list[Patch]:
-    """From top to bottom, and from left to right where patches stand in one row."""
+    """Order patches from top to bottom, and from left to right where they stand in one row."""
     rows: list[list[tuple[tuple, Patch]]] = []
     for box, patch in sorted(((box_of(p.mask), p) for p in patches), key=lambda item: item[0][1]):
         middle = (box[1] + box[3]) / 2
@@ -335,5 +335,5 @@ def _by_rows(patches: Sequence[Patch]) -> list[Patch]:
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Hand the class over; `moai` builds it when somebody asks for it."""
+    """Register the class; `moai` builds it when somebody asks for it."""
     register(Shapes)

@@ -1,4 +1,4 @@
-"""How many of each there are: counts of what other experts found, in words.
+"""Count the findings of other experts by name, in words.
 
 Knows: names only. A language model that reads "red circle, blue circle, red square" has to compare and count to answer
 "how many circles?"; an attention that averages what it reads cannot. So the counting is done here: *two circles, two
@@ -21,7 +21,7 @@ from moai.types import Perception, Segment, describe, merge_duplicates
 
 
 class Tally(Expert):
-    """Counts of names, and of the words that names share; English only."""
+    """Count names, and the words that names share; English only."""
 
     name = "tally"
     role = "count"
@@ -37,27 +37,27 @@ class Tally(Expert):
         """Count what names have in common too, "two red" of a red circle and a red square; false: whole names only."""
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
-        """Count what ``context`` holds; the pictures are not looked at."""
-        return [self.to_perception(seen) for seen in context]
+        """Count what ``context`` holds; the pictures are not used."""
+        return [self.to_perception(perceived) for perceived in context]
 
-    def to_perception(self, seen: Perception) -> Perception:
-        """Pure: one sentence per count, such as ``two circles.``"""
-        names = names_of(seen)
+    def to_perception(self, perceived: Perception) -> Perception:
+        """Write one sentence per count, such as ``two circles.``; a pure function."""
+        names = names_of(perceived)
         nouns = {name.split()[-1] for name in names}
         counted = sorted(count(names, self.options.words), key=lambda pair: -pair[1])[: self.options.most]
-        said = tuple(say(phrase, number, phrase.split()[-1] in nouns) for phrase, number in counted)
-        return Perception(notes={self.role: said} if said else {})
+        sentences = tuple(sentence_of(phrase, number, phrase.split()[-1] in nouns) for phrase, number in counted)
+        return Perception(notes={self.role: sentences} if sentences else {})
 
 
-def names_of(seen: Perception) -> list[str]:
-    """The names of all things but stuff, each once: a detection of what is a segment already is the same thing."""
-    once = merge_duplicates(seen)
+def names_of(perceived: Perception) -> list[str]:
+    """List the names of all things but stuff, each once: a detection of what is a segment already is the same thing."""
+    once = merge_duplicates(perceived)
     things = [item for item in (*once.segments, *once.detections) if not isinstance(item, Segment) or item.is_thing]
     return [name for item in things if (name := clean_label(describe(item)))]
 
 
 def count(names: Sequence[str], words: bool = True) -> list[tuple[str, int]]:
-    """Phrase -> number of names it occurs in, in the order of first mention.
+    """Count the names that each phrase occurs in, in the order of first mention.
 
     Words that occur in exactly the same names are one phrase, in the order in which the first of them says it.
     """
@@ -71,8 +71,8 @@ def count(names: Sequence[str], words: bool = True) -> list[tuple[str, int]]:
     return [(" ".join(parts), len(indices)) for indices, parts in together.items()]
 
 
-def say(phrase: str, number: int, noun: bool = True) -> str:
-    """``two circles.``, or, when the phrase does not end in a noun, ``two red.``; digits above ten."""
+def sentence_of(phrase: str, number: int, noun: bool = True) -> str:
+    """Write ``two circles.``, or, when the phrase does not end in a noun, ``two red.``; digits above ten."""
     *before, last = phrase.split()
     if noun and number != 1:
         last = _english().plural_noun(last) or last
@@ -88,5 +88,5 @@ def _english():
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Hand the class over."""
+    """Register the class."""
     register(Tally)

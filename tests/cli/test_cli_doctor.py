@@ -63,13 +63,13 @@ def test_tables_and_sentences(site, run_cli, monkeypatch, known):
     assert ["absent", "open_world", "moai-tests", "9.9", "not", "installed:", "lacks", "no_such_module_of_ours"] in rows
     assert ["wheel", "easy-vqa", "1.0", "absent"] in rows
     assert result.stdout.splitlines()[-1] == (
-        'to mend: torch 2.5.1 is older than what moai-vlm allows (>=2.6,<3); pip install "torch>=2.6,<3"'
+        'to fix: torch 2.5.1 is older than what moai-vlm allows (>=2.6,<3); pip install "torch>=2.6,<3"'
     )
 
 
 def test_nothing_to_mend_is_said(site, run_cli):
     result = run_cli("doctor")
-    assert result.exit_code == 0 and result.stdout.splitlines()[-1] == "nothing must be mended"
+    assert result.exit_code == 0 and result.stdout.splitlines()[-1] == "nothing must be fixed"
 
 
 def test_it_fits_eighty_columns(site, run_cli, monkeypatch):
@@ -112,7 +112,7 @@ def test_it_runs_where_everything_is_broken(tmp_path, arguments):
         report = json.loads(text)
         assert report["plugins"] is None and report["cache"]["writable"] and report["dependencies"]
     else:
-        assert sum(line.startswith("to mend: ") for line in text.splitlines()) == text.count("to mend: ") >= 2
+        assert sum(line.startswith("to fix: ") for line in text.splitlines()) == text.count("to fix: ") >= 2
         assert any(line.split()[:1] == ["transformers"] for line in text.splitlines())  # a table without rich
 
 

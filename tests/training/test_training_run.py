@@ -216,7 +216,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 def test_a_recipe_that_does_not_fit_leaves_the_folder_free(tmp_path, changes, kind, message):
     with pytest.raises(kind, match=message):
         train(tiny.recipe(**changes), tmp_path / "run")
-    assert not (tmp_path / "run" / "recipe.yaml").exists(), "the mended recipe must be able to use the folder"
+    assert not (tmp_path / "run" / "recipe.yaml").exists(), "the fixed recipe must be able to use the folder"
 
 
 def test_an_empty_split(tmp_path, monkeypatch):

@@ -177,7 +177,7 @@ class Store:
 
     def _unusable(self, error: Exception) -> AssetError:
         return AssetError(
-            f"the perception cache {self.path} cannot be used: {error}; free disk space, mend its permissions, "
+            f"the perception cache {self.path} cannot be used: {error}; free disk space, fix its permissions, "
             "or choose another folder"
         )
 

@@ -90,6 +90,6 @@ def _box_region(box: Box, height: int, width: int) -> np.ndarray:
 
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:
-    """First and last-plus-one pixel between two normalised coordinates: at least one pixel, inside the map."""
+    """Compute first and last-plus-one pixel between two normalised coordinates: at least one pixel, inside the map."""
     first = min(int(low * size), size - 1)
     return first, max(first + 1, min(math.ceil(high * size), size))

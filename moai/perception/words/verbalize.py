@@ -88,7 +88,7 @@ def _render(table: Registry, role: str, language: str, perception: Perception, s
     except Exception as error:
         raise PluginError(
             f"the template for role '{role}' in '{language}' raised {type(error).__name__}: {error}; "
-            "mend or uninstall the plugin that registers it"
+            "fix or uninstall the plugin that registers it"
         ) from error
     if not isinstance(text, str):
         raise PluginError(f"the template for role '{role}' in '{language}' returned {type(text).__name__}, not a str")

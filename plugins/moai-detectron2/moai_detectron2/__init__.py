@@ -1,4 +1,4 @@
-"""Panoptic segmentation by detectron2's Panoptic FPN.
+"""Segment panoptically with detectron2's Panoptic FPN.
 
 Knows: which expert there is. Nothing here imports detectron2 or torch before it is loaded.
 """
@@ -13,5 +13,5 @@ __all__ = ["PanopticFPN", "register_experts"]
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Hand the class over; detectron2 and torch are imported in `load`."""
+    """Register the class; detectron2 and torch are imported in `load`."""
     register(PanopticFPN)

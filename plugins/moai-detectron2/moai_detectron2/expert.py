@@ -1,6 +1,6 @@
-"""Panoptic FPN: things from Mask R-CNN, stuff from a semantic branch, joined by detectron2.
+"""Perceive things by Mask R-CNN and stuff by a semantic branch: detectron2's Panoptic FPN.
 
-Knows: how detectron2 is configured and called. Reading weights is `weights`' business, reading results `segments`'.
+Knows: how detectron2 is configured and called. Weights are read in `weights`, results in `segments`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INSTALL = "pip install --no-build-isolation git+https://github.com/facebookresea
 
 
 class PanopticFPN(moai.Expert):
-    """Things and stuff of COCO by Panoptic FPN."""
+    """Segment the things and stuff of COCO by Panoptic FPN."""
 
     name = "panoptic-fpn"
     role = "panoptic"
@@ -56,7 +56,7 @@ class PanopticFPN(moai.Expert):
         mask_side: int = Field(640, ge=16)
         """The map's longer side is at most this; pictures in COCO measure 640."""
         short_side: int = Field(800, ge=32)
-        """The network sees pictures scaled to this."""
+        """Pictures are scaled to this for the network."""
         long_side: int = Field(1333, ge=32)
         """Unless the other side would then be longer than this."""
 
@@ -66,7 +66,7 @@ class PanopticFPN(moai.Expert):
     _bgr: bool = True
 
     def weights_id(self) -> str:
-        """What `moai` knows the weights by, with the configuration's content where that is a file."""
+        """Identify the weights, with the configuration's content where that is a file."""
         options = self.options
         known = ZOO.get(options.config, "") if options.weights == PUBLISHED else identify(options.weights)
         return f"{known} {identify(options.config)}" if Path(options.config).expanduser().is_file() else known
@@ -86,7 +86,7 @@ class PanopticFPN(moai.Expert):
             self._build(device)
 
     def unload(self) -> None:
-        """Drop the model, and hand a GPU's memory back."""
+        """Drop the model, and free a GPU's memory."""
         on_gpu = self._model is not None and self._model.device.type == "cuda"
         self._model = self._scale = self._names = None
         if on_gpu:
@@ -95,11 +95,11 @@ class PanopticFPN(moai.Expert):
             torch.cuda.empty_cache()
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
-        """Look at each picture on its own, so that none is padded to another's size."""
+        """Perceive each picture by itself, so that none is padded to another's size."""
         return [self.to_perception(self._look(image), self._names) for image in images]
 
     def to_perception(self, raw: Mapping[str, Any], names: Names) -> Perception:
-        """Pure: ``{"panoptic": (H, W) ids, "rows": segments_info in which stuff has a score too}``."""
+        """Convert ``{"panoptic": (H, W) ids, "rows": segments_info with a score for stuff too}``; a pure function."""
         return Perception(segments=segments(np.asarray(raw["panoptic"]), raw["rows"], names))
 
     def _build(self, device: str) -> None:
@@ -153,9 +153,9 @@ class PanopticFPN(moai.Expert):
         tensor = torch.from_numpy(np.ascontiguousarray(scaled.astype("float32").transpose(2, 0, 1)))
         width, height = limited(image.size, self.options.mask_side)
         with torch.inference_mode(), _quiet():
-            (seen,) = self._model([{"image": tensor, "height": height, "width": width}])
-        panoptic, rows = seen["panoptic_seg"]
-        logits = seen["sem_seg"]
+            (output,) = self._model([{"image": tensor, "height": height, "width": width}])
+        panoptic, rows = output["panoptic_seg"]
+        logits = output["sem_seg"]
         if not bool(torch.isfinite(logits).all()):
             raise ExpertError("expert 'panoptic-fpn' computed NaN or infinity; its weights are damaged")
         panoptic = panoptic.cpu().numpy()
@@ -163,7 +163,7 @@ class PanopticFPN(moai.Expert):
 
 
 def config_path(config: str) -> Path:
-    """The YAML file of a zoo name or path.
+    """Find the YAML file of a zoo name or path.
 
     Raises:
         AssetError: it is neither.
@@ -183,14 +183,14 @@ def config_path(config: str) -> Path:
 
 
 def stretched(image: Image.Image) -> Image.Image:
-    """The picture, with the shorter side enlarged where it is less than a sixteenth; normalised boxes stay true."""
+    """Enlarge a shorter side of less than a sixteenth of the longer one; normalised boxes stay true."""
     least = -(-max(image.size) // ELONGATED)
     size = (max(image.width, least), max(image.height, least))
     return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
 
 
 def limited(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(width, height) with the longer side at most ``longest``."""
+    """Limit (width, height) to a longer side of at most ``longest``."""
     factor = min(1.0, longest / max(size))
     width, height = (max(1, round(side * factor)) for side in size)
     return width, height
@@ -198,7 +198,7 @@ def limited(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """None of detectron2's notices and of torch's advice to its authors."""
+    """Suppress detectron2's notices and torch's advice to its authors."""
     logs = [logging.getLogger(name) for name in ("detectron2", "fvcore", "torch.fx._symbolic_trace")]
     levels = [log.level for log in logs]
     for log in logs:

@@ -1,4 +1,4 @@
-"""Detectron2's panoptic output as segments: pure, numpy only.
+"""Convert detectron2's panoptic output to segments: pure functions, numpy only.
 
 Knows: how detectron2 numbers things. The map is int32, 0 is void, segments count from 1; classes count from 0 for
 things and for stuff separately, so a row's `category_id` means nothing without its `isthing`. Only things have a
@@ -21,13 +21,13 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Names:
-    """Class names by `category_id`, as the metadata of the data set that the model was trained on has them."""
+    """Hold class names by `category_id`, from the metadata of the data set that the model was trained on."""
 
     things: tuple[str, ...]
     stuff: tuple[str, ...]
 
     def of(self, row: Mapping[str, Any]) -> str:
-        """The name of one row of `segments_info`."""
+        """Name one row of `segments_info`."""
         names, number = self.things if row["isthing"] else self.stuff, int(row["category_id"])
         if not 0 <= number < len(names):
             kind = "thing" if row["isthing"] else "stuff"
@@ -60,7 +60,7 @@ def with_scores(panoptic: np.ndarray, rows: Rows, logits: np.ndarray) -> list[di
 
 
 def segments(panoptic: np.ndarray, rows: Rows, names: Names) -> tuple[Segment, ...]:
-    """The rows as segments, in their order; a row without a pixel is left out.
+    """Convert the rows to segments, in their order; a row without a pixel is left out.
 
     Raises:
         ExpertError: two rows with one id, an id that means void, or a class without a name.

@@ -1,4 +1,4 @@
-"""Where detectron2's weights are, and how a file is read without running what is in it.
+"""Locate detectron2's weights, and read a file without running code that is in it.
 
 Knows: the model zoo's three Panoptic FPNs, and its files. They are pickles of numpy arrays, which detectron2 itself
 would unpickle whatever they hold; here only arrays and plain data get through.
@@ -34,7 +34,7 @@ _ALLOWED |= {
 
 
 def locate(weights: str, config: str) -> Path:
-    """The file that the option `weights` names; the zoo's is downloaded into detectron2's own cache.
+    """Locate the file of the option `weights`; the zoo's is downloaded into detectron2's own cache.
 
     Raises:
         AssetError: it cannot be found or downloaded, or the zoo has none for ``config``.
@@ -78,7 +78,7 @@ def fill(model: torch.nn.Module, path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Tensors or arrays by name, from the zoo's `.pkl`, from `.pth` or from `.safetensors`.
+    """Read tensors or arrays by name, from the zoo's `.pkl`, from `.pth` or from `.safetensors`.
 
     Raises:
         AssetError: the file cannot be read, or holds more than tensors and plain data.

@@ -46,15 +46,15 @@ def row(number, isthing=True, category=0, score=0.9):
 
 def test_recorded_output_becomes_segments(recorded):
     names = Names(tuple(f"thing {n}" for n in range(THINGS)), tuple(f"stuff {n}" for n in range(STUFF)))
-    seen = PanopticFPN().to_perception(recorded, names)
-    check_perception(seen)
-    assert len(seen.segments) == len(recorded["rows"]) >= 8
-    for segment, row_ in zip(seen.segments, recorded["rows"], strict=True):
+    perceived = PanopticFPN().to_perception(recorded, names)
+    check_perception(perceived)
+    assert len(perceived.segments) == len(recorded["rows"]) >= 8
+    for segment, row_ in zip(perceived.segments, recorded["rows"], strict=True):
         kind = "thing" if row_["isthing"] else "stuff"
         assert segment.label == f"{kind} {row_['category_id']}" and segment.is_thing == row_["isthing"]
         assert np.array_equal(segment.mask.decode(), recorded["panoptic"] == row_["id"])
         assert segment.score == row_["score"]
-    covered = sum(segment.mask.decode().astype(int) for segment in seen.segments)
+    covered = sum(segment.mask.decode().astype(int) for segment in perceived.segments)
     assert covered.max() == 1 and np.array_equal(covered == 0, recorded["panoptic"] == 0)
     numbers = [(r["isthing"], r["category_id"]) for r in recorded["rows"]]
     assert {n for thing, n in numbers if thing} & {n for thing, n in numbers if not thing}, "the recording has a clash"
@@ -200,10 +200,10 @@ def test_the_engine_sees_what_detectron2_s_own_predictor_sees(tiny):
     panoptic, rows = DefaultPredictor(config)(np.array(image)[:, :, ::-1])["panoptic_seg"]  # it takes BGR
     expert = PanopticFPN(**tiny)
     expert.load()
-    (seen,) = expert.perceive([image], [Perception()])
+    (perceived,) = expert.perceive([image], [Perception()])
     assert any(r["isthing"] for r in rows) and not all(r["isthing"] for r in rows)
-    assert len(seen.segments) == len(rows)
-    for segment, r in zip(seen.segments, rows, strict=True):
+    assert len(perceived.segments) == len(rows)
+    for segment, r in zip(perceived.segments, rows, strict=True):
         assert segment.label == expert._names.of(r) and segment.is_thing == r["isthing"]
         assert np.array_equal(segment.mask.decode(), (panoptic == r["id"]).numpy())
         if r["isthing"]:

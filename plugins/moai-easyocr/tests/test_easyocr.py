@@ -19,7 +19,7 @@ SIZE = (320, 240)
 
 
 def quad(x0, y0, x1, y1):
-    """Corners as EasyOCR hands them out."""
+    """Corners as EasyOCR returns them."""
     return [[np.int32(x), np.int32(y)] for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
 
 
@@ -33,11 +33,11 @@ def test_it_keeps_the_declared_part_of_the_contract():
 
 
 def test_recorded_output_becomes_plain_text_lines():
-    seen = EasyOCR().to_perception(RECORDED, SIZE)
-    check_perception(seen)
+    perceived = EasyOCR().to_perception(RECORDED, SIZE)
+    check_perception(perceived)
     corners = ((0.2719, 0.1042), (0.7281, 0.1042), (0.7281, 0.2792), (0.2719, 0.2792))
-    assert seen == Perception(texts=(TextLine("EXIT 42", 0.7258, corners),))
-    assert type(seen.texts[0].score) is float and type(seen.texts[0].polygon[0][0]) is float
+    assert perceived == Perception(texts=(TextLine("EXIT 42", 0.7258, corners),))
+    assert type(perceived.texts[0].score) is float and type(perceived.texts[0].polygon[0][0]) is float
 
 
 def test_doubtful_and_empty_lines_are_left_out():
@@ -48,10 +48,10 @@ def test_doubtful_and_empty_lines_are_left_out():
 
 
 def test_corners_outside_and_endless_text_are_clipped():
-    seen = EasyOCR().to_perception([(quad(-5, -3, 400, 250), "x" * 999, np.float64(1.0000001))], SIZE)
-    check_perception(seen)
-    assert seen.texts[0].polygon == ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
-    assert len(seen.texts[0].text) == MAX_TEXT and seen.texts[0].score == 1.0
+    perceived = EasyOCR().to_perception([(quad(-5, -3, 400, 250), "x" * 999, np.float64(1.0000001))], SIZE)
+    check_perception(perceived)
+    assert perceived.texts[0].polygon == ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+    assert len(perceived.texts[0].text) == MAX_TEXT and perceived.texts[0].score == 1.0
 
 
 def test_lines_come_in_reading_order():
@@ -104,9 +104,9 @@ def test_a_printed_sign_is_read_and_the_process_is_left_alone(weights):
     before = (torch.get_num_threads(), list(sys.path), os.environ.get("LRU_CACHE_CAPACITY"))
     expert = EasyOCR(weights=weights)
     expert.load()
-    (seen,) = expert.perceive([image], [Perception()])
+    (perceived,) = expert.perceive([image], [Perception()])
     expert.unload()
-    assert [line.text for line in seen.texts] == ["STOP", "PLATFORM 7"]
+    assert [line.text for line in perceived.texts] == ["STOP", "PLATFORM 7"]
     assert before == (torch.get_num_threads(), list(sys.path), os.environ.get("LRU_CACHE_CAPACITY"))
 
 
@@ -118,8 +118,8 @@ def test_a_turned_line_is_read_with_rotations(weights):
     expert = EasyOCR(weights=weights, rotations=(90, 270))
     expert.load()
     for angle in (0, 90, 270):
-        (seen,) = expert.perceive([image.rotate(angle, expand=True)], [Perception()])
-        assert [line.text for line in seen.texts] == ["STOP"]
+        (perceived,) = expert.perceive([image.rotate(angle, expand=True)], [Perception()])
+        assert [line.text for line in perceived.texts] == ["STOP"]
 
 
 @pytest.mark.weights

@@ -27,8 +27,8 @@ def segment(name, x0, y0, x1, y1, *, stuff=False, masked=True, holes=()):
 
 
 def related(*segments, **options):
-    seen = Geometry(**options).perceive([PAGE], [Perception(segments=segments)])[0]
-    return {(r.subject, r.predicate, r.object): r.score for r in seen.relations}
+    perceived = Geometry(**options).perceive([PAGE], [Perception(segments=segments)])[0]
+    return {(r.subject, r.predicate, r.object): r.score for r in perceived.relations}
 
 
 def test_it_keeps_the_contract():
@@ -118,9 +118,9 @@ def test_names_and_boxes_say_which_instances_are_meant():
 
 def test_an_object_found_by_two_experts_is_one():
     dog = Segment("dog", 0.9, (0.1, 0.1, 0.5, 0.5))
-    seen = Perception(segments=(dog,), detections=(Detection("puppy", 0.8, (0.1, 0.1, 0.5, 0.49)),))
-    assert [thing.name for thing in collect(seen, 60)] == ["dog"]
-    assert Geometry().perceive([PAGE], [seen])[0] == Perception()
+    perceived = Perception(segments=(dog,), detections=(Detection("puppy", 0.8, (0.1, 0.1, 0.5, 0.49)),))
+    assert [thing.name for thing in collect(perceived, 60)] == ["dog"]
+    assert Geometry().perceive([PAGE], [perceived])[0] == Perception()
 
 
 def test_no_object_and_odd_pictures_give_nothing_or_something_valid():
@@ -143,18 +143,18 @@ def line(text, x0, y0, x1, y1):
     return TextLine(text, 0.9, tuple((x / WIDTH, y / HEIGHT) for x, y in corners))
 
 
-def said(seen, **options):
-    found = Geometry(**options).perceive([PAGE], [seen])[0].relations
+def relations_of(perceived, **options):
+    found = Geometry(**options).perceive([PAGE], [perceived])[0].relations
     return [(r.subject, r.predicate, r.object) for r in found]
 
 
 def test_a_line_of_text_stands_in_relations_under_its_words():
     plate, exit_ = segment("plate", 20, 80, 120, 140), line("EXIT 42", 40, 100, 100, 120)
-    seen = Perception(segments=(plate,), texts=(exit_, TextLine("nowhere", 0.9)))
-    (relation,) = Geometry().perceive([PAGE], [seen])[0].relations
+    perceived = Perception(segments=(plate,), texts=(exit_, TextLine("nowhere", 0.9)))
+    (relation,) = Geometry().perceive([PAGE], [perceived])[0].relations
     assert (relation.subject, relation.predicate, relation.object) == ("EXIT 42", "inside", "plate")
     assert relation.subject_box == (40 / WIDTH, 100 / HEIGHT, 100 / WIDTH, 120 / HEIGHT)
-    assert said(seen, texts=False) == []
+    assert relations_of(perceived, texts=False) == []
     assert "ocr" in Geometry.requires
 
 
@@ -179,34 +179,34 @@ def grid():
 
 
 def test_aligned_only_names_the_nearest_in_row_and_column():
-    assert said(grid(), aligned_only=True) == [
+    assert relations_of(grid(), aligned_only=True) == [
         ("a", "left of", "b"),
         ("b", "left of", "c"),
         ("a", "above", "d"),
         ("c", "above", "bread"),
     ]
-    assert said(grid(), aligned_only=True, per_subject=1) == said(grid(), aligned_only=True)
-    assert said(grid(), aligned_only=True, texts=False)[-1] == ("a", "above", "d")
+    assert relations_of(grid(), aligned_only=True, per_subject=1) == relations_of(grid(), aligned_only=True)
+    assert relations_of(grid(), aligned_only=True, texts=False)[-1] == ("a", "above", "d")
 
 
 def test_both_ways_says_each_pair_from_both_sides():
-    once, twice = said(grid(), aligned_only=True), said(grid(), aligned_only=True, both_ways=True)
+    once, twice = relations_of(grid(), aligned_only=True), relations_of(grid(), aligned_only=True, both_ways=True)
     other = {"left of": "right of", "above": "below"}
     assert set(twice) == {*once, *((o, other[p], s) for s, p, o in once)} and len(twice) == 2 * len(once)
     assert twice[:3] == [("b", "right of", "a"), ("d", "below", "a"), ("a", "left of", "b")]  # by object
 
 
 def test_the_nearest_are_kept():
-    assert said(grid(), aligned_only=True, max_relations=2) == [("a", "left of", "b"), ("c", "above", "bread")]
-    assert len(said(grid(), aligned_only=True, both_ways=True, max_relations=3)) == 3
+    assert relations_of(grid(), aligned_only=True, max_relations=2) == [("a", "left of", "b"), ("c", "above", "bread")]
+    assert len(relations_of(grid(), aligned_only=True, both_ways=True, max_relations=3)) == 3
 
 
 def test_things_out_of_line_or_in_each_other_are_not_aligned():
     corner = Perception(segments=(segment("a", 20, 20, 60, 60), segment("b", 100, 45, 140, 85)))
     inside = Perception(segments=(segment("a", 20, 20, 160, 160), segment("b", 60, 60, 100, 100)))
-    assert said(corner, aligned_only=True) == said(inside, aligned_only=True) == []
+    assert relations_of(corner, aligned_only=True) == relations_of(inside, aligned_only=True) == []
     touching = Perception(segments=(segment("a", 20, 20, 60, 60), segment("b", 56, 20, 100, 60)))
-    assert said(touching, aligned_only=True) == [("a", "left of", "b")]  # boxes of an OCR engine have margins
+    assert relations_of(touching, aligned_only=True) == [("a", "left of", "b")]  # boxes of an OCR engine have margins
 
 
 def test_aligned_only_keeps_the_contract():
@@ -216,11 +216,11 @@ def test_aligned_only_keeps_the_contract():
 def test_thirty_objects_take_milliseconds():
     random = np.random.default_rng(0)
     corners = [(int(x), int(y)) for x, y in zip(random.integers(0, 260, 30), random.integers(0, 180, 30), strict=True)]
-    seen = Perception(segments=tuple(segment(f"s{k}", x, y, x + 60, y + 60) for k, (x, y) in enumerate(corners)))
+    perceived = Perception(segments=tuple(segment(f"s{k}", x, y, x + 60, y + 60) for k, (x, y) in enumerate(corners)))
     geometry = Geometry()
     times = []
     for _ in range(5):
         start = time.process_time()
-        geometry.perceive([PAGE], [seen])
+        geometry.perceive([PAGE], [perceived])
         times.append(time.process_time() - start)
     assert min(times) < 0.05  # about 6 ms; the slack is for slow machines

@@ -1,4 +1,4 @@
-"""Public benchmarks through an evaluation harness: the adapter for lmms-eval.
+"""Run public benchmarks through an evaluation harness: the adapter for lmms-eval.
 
 Knows: how lmms-eval finds models. The entry point ``lmms_eval.models`` names ``manifest``; everything else is imported
 when a benchmark starts. ``prompts``, ``decoding``, ``perceiving`` and ``engine`` do not need lmms-eval.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 def manifest():
-    """How lmms-eval comes to the model ``moai``: one class for text with images, one for conversations."""
+    """Describe the model ``moai`` to lmms-eval: one class for text with images, one for conversations."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(

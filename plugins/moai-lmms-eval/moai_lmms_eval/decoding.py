@@ -1,4 +1,4 @@
-"""How an answer is written: what a benchmark's ``generation_kwargs`` mean, and where an answer stops.
+"""Decode answers as a benchmark's ``generation_kwargs`` ask for, and stop them at its stop strings.
 
 Knows: transformers' generation settings and stopping criteria.
 """
@@ -20,12 +20,12 @@ log = logging.getLogger("moai")
 
 SAMPLING = ("temperature", "top_p", "top_k")
 PASSED = (*SAMPLING, "num_beams", "repetition_penalty")
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to write one answer."""
+    """Hold the settings by which one answer is decoded."""
 
     max_new_tokens: int = 128
     until: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Decoding:
 
 
 def read_decoding(settings: Mapping[str, Any], max_new_tokens: int) -> Decoding:
-    """A benchmark's settings as ours; ``max_new_tokens`` where it has none.
+    """Convert a benchmark's settings to ours; ``max_new_tokens`` where it has none.
 
     Temperature 0 means greedy, whatever ``do_sample`` says. Settings that no answer depends on here (how other models
     cut up images) are named in a warning, once.
@@ -52,27 +52,27 @@ def read_decoding(settings: Mapping[str, Any], max_new_tokens: int) -> Decoding:
     temperature = float(given.get("temperature", 1.0))
     sampled = temperature > 0 and bool(given.pop("do_sample", "temperature" in given))
     given.pop("do_sample", None)
-    for name in sorted(set(given) - set(PASSED) - _told):
+    for name in sorted(set(given) - set(PASSED) - _logged):
         log.warning("the task's setting '%s' means nothing to this model; it is left out", name)
-        _told.add(name)
+        _logged.add(name)
     kept = {name: given[name] for name in PASSED if name in given and (sampled or name not in SAMPLING)}
     return Decoding(length, tuple(stop for stop in until if stop), {"do_sample": sampled, **kept})
 
 
 def cut(text: str, until: Sequence[str]) -> str:
-    """``text`` before the first of the stop strings."""
+    """Cut ``text`` before the first of the stop strings."""
     return text[: min((at for at in map(text.find, until) if at >= 0), default=len(text))]
 
 
 class Stops(StoppingCriteria):
-    """Ends a row when its answer holds a stop string, or when the host's context is full.
+    """Stop a row when its answer holds a stop string, or when the host's context is full.
 
     transformers' own ``stop_strings`` also match across the end of the prompt: with a prompt that ends with a newline,
     an answer that begins with one would end at once on a blank line.
     """
 
     def __init__(self, tokenizer, until: Sequence[str], start: int, room: Tensor) -> None:
-        """Nothing is decoded yet.
+        """Start before anything is decoded.
 
         Args:
             tokenizer: of the host.
@@ -85,7 +85,7 @@ class Stops(StoppingCriteria):
         self.tail = max((len(stop.encode()) for stop in until), default=0) + 8
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-        """``(B,)`` true for the rows that are done; with beams, ``(B x beams,)``."""
+        """Mark the rows that are done, ``(B,)``; with beams, ``(B x beams,)``."""
         written = input_ids.shape[1] - self.start
         room = self.room.repeat_interleave(len(input_ids) // len(self.room))
         done = room.to(input_ids.device) <= written

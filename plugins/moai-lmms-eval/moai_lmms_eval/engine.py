@@ -27,7 +27,7 @@ IGNORED = -100  # label of a position that is no target, as everywhere in torch
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer and what it cost in tokens."""
+    """Hold an answer and its cost in tokens."""
 
     text: str
     prompt_tokens: int
@@ -35,14 +35,14 @@ class Reply:
 
 
 class Score(NamedTuple):
-    """``logprob``: natural logarithm of a text's probability; ``greedy``: a greedy answer would begin with it."""
+    """Hold the log probability of a text, and whether a greedy answer would begin with it."""
 
     logprob: float
     greedy: bool
 
 
 class Engine:
-    """Answers conversations by a run, with perception on, off or shuffled.
+    """Answer conversations by a run, with perception on, off or shuffled.
 
     Args:
         augmented: as ``moai.load`` gives it.
@@ -131,7 +131,7 @@ class Engine:
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
     def _room(self, lengths: Tensor) -> Tensor:
-        """Tokens left for an answer, ``(B,)``: what a row may say must not depend on how long another's prompt is."""
+        """Count the tokens left for each answer, ``(B,)``: a row's limit must not depend on another's prompt."""
         limit = self.processor.max_length
         return torch.full_like(lengths, torch.iinfo(torch.int32).max) if limit is None else limit - lengths
 
@@ -159,7 +159,7 @@ class Engine:
         return labelled & last & ~closing
 
     def _answer_lengths(self, generated: Tensor) -> list[int]:
-        """Tokens of each answer: up to the first that ends it, padding not counted."""
+        """Count the tokens of each answer: up to the first that ends it, without padding."""
         ends = {*self.stops, self.processor.tokenizer.pad_token_id}
         rows = generated.tolist()
         return [next((at for at, token in enumerate(row) if token in ends), len(row)) for row in rows]

@@ -1,4 +1,4 @@
-"""The model ``moai`` of lmms-eval, in both forms that its benchmarks come in: text with images, and conversations.
+"""Define the model ``moai`` of lmms-eval for both forms of benchmarks: text with images, and conversations.
 
 Knows: lmms-eval's requests and what its evaluator makes of the answers (read in version 0.7.3). The work is done by
 ``moai_lmms_eval.engine``.
@@ -29,7 +29,7 @@ SCORES = ("auto", "logprob", "loss")
 
 
 class MoaiModel(lmms):
-    """A run folder as a model of lmms-eval; what its two forms share."""
+    """Offer a run folder as a model of lmms-eval; the base of its two forms."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class MoaiModel(lmms):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; the evaluator puts its own tensors there."""
+        """Return the model's device; the evaluator puts its own tensors there."""
         return self.engine.model.device
 
     def conversation(self, request: Instance) -> Conversation:
@@ -107,7 +107,7 @@ class MoaiModel(lmms):
         return [self._rounds(request) for request in tqdm(requests, disable=self.rank != 0, desc="moai")]
 
     def loglikelihood(self, requests: list[Instance]) -> list[Any]:
-        """A :class:`Score` for each request's continuation, in the form that the installed lmms-eval can read.
+        """Compute a :class:`Score` for each request's continuation, in the form that the installed lmms-eval can read.
 
         Version 0.7.3 turns a bare pair into a string, so it is handed over inside a ``GenerationResult``; and it takes
         the *smallest* score of a multiple choice, so that choices are given as losses (see ``scores``).
@@ -150,7 +150,7 @@ class MoaiModel(lmms):
             source.prepare(image for request in requests for image in self.conversation(request).images)
 
     def _batches(self, requests: Sequence[Instance], settings: Sequence[Decoding]) -> Iterator[list[int]]:
-        """Indices of requests, grouped by settings, then by length: padding costs time."""
+        """Group the indices of requests by settings, then by length: padding costs time."""
         groups: dict[str, list[int]] = {}
         for at in sorted(range(len(requests)), key=lambda at: len(_text(requests[at]))):
             groups.setdefault(repr(settings[at]), []).append(at)
@@ -176,7 +176,7 @@ class MoaiModel(lmms):
 
 
 class MoaiSimple(MoaiModel):
-    """Text with images beside it; the form for multiple choice by likelihood (``--force_simple``)."""
+    """Answer text with images beside it; the form for multiple choice by likelihood (``--force_simple``)."""
 
     is_simple = True
 
@@ -188,7 +188,7 @@ class MoaiSimple(MoaiModel):
         return from_text(_text(request), _images(doc_to_visual, self._doc(request)))
 
     def next_round(self, request: Instance, outputs: list[str], note: Any) -> tuple[Conversation | None, Any, Any]:
-        """As the task's ``doc_to_text`` says."""
+        """Build the next round by the task's ``doc_to_text``."""
         doc_to_text: Callable = request.args[3]
         images, text, last, given, note = doc_to_text(
             self._doc(request), previous_output=outputs, round_idx=len(outputs), previous_round_info=note
@@ -197,7 +197,7 @@ class MoaiSimple(MoaiModel):
 
 
 class MoaiChat(MoaiModel):
-    """Conversations, with images among the words."""
+    """Answer conversations, with images among the words."""
 
     is_simple = False
 
@@ -206,7 +206,7 @@ class MoaiChat(MoaiModel):
         return from_messages(request.args[1](self._doc(request)))
 
     def next_round(self, request: Instance, outputs: list[str], note: Any) -> tuple[Conversation | None, Any, Any]:
-        """As the task's ``doc_to_messages`` says; a task that has no rounds says it all in the first."""
+        """Build the next round by the task's ``doc_to_messages``; a task without rounds has all in the first."""
         payload = request.args[1](
             self._doc(request), previous_output=outputs, round_idx=len(outputs), previous_round_info=note
         )
@@ -222,13 +222,13 @@ def _text(request: Instance) -> str:
 
 
 def _images(doc_to_visual: Callable | None, doc: Any) -> list:
-    """A document's images; text-only tasks give None, or a list of it."""
+    """List a document's images; text-only tasks give None, or a list of it."""
     found = doc_to_visual(doc) if doc_to_visual is not None else None
     return [image for image in found or () if image is not None]
 
 
 def _switch(value: str | bool) -> str:
-    """A switch that YAML or lmms-eval may have read as a truth value; empty for off."""
+    """Read a switch that YAML or lmms-eval may have turned into a truth value; empty for off."""
     text = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else str(value or "").strip()
     return "" if text == "off" else text
 
@@ -244,18 +244,18 @@ def _count(name: str, value: Any) -> int:
 
 
 def _own_gpu() -> str | None:
-    """With several processes, the GPU of this one."""
+    """Choose the GPU of this process where there are several."""
     rank = os.environ.get("LOCAL_RANK")
     return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
 
 
 def _reads_pairs() -> bool:
-    """Whether this lmms-eval hands a pair of score and flag to the task as it is."""
+    """Return whether this lmms-eval gives a task the pair of score and flag unchanged."""
     return unwrap_generation_output((-1.0, True))[0] == (-1.0, True)
 
 
 def _takes_smallest() -> bool:
-    """Whether this lmms-eval answers a multiple choice with the smallest score: asked, since versions may differ.
+    """Return whether this lmms-eval takes the smallest score of a multiple choice, by trying it: versions differ.
 
     Raises:
         RecipeError: its scoring has changed so much that it cannot be asked.

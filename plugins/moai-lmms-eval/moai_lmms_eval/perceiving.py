@@ -1,4 +1,4 @@
-"""Perceptions of a benchmark's images: each image's own, none, or another image's.
+"""Perceive a benchmark's images: each image's own perception, none, or another image's.
 
 Knows: images, the perceiver, and the derangement of ``moai.evaluation``.
 """
@@ -22,7 +22,7 @@ PERCEPTIONS = ("on", "off", "shuffled")
 
 
 class PerceptionSource:
-    """Gives each image a perception, as one of ``PERCEPTIONS`` says. ``shuffled`` has to ``prepare`` all images first.
+    """Give each image a perception, as one of ``PERCEPTIONS``. ``shuffled`` has to ``prepare`` all images first.
 
     Args:
         perceiver: the experts.
@@ -46,7 +46,7 @@ class PerceptionSource:
 
     @property
     def needs_all_images(self) -> bool:
-        """Whether ``prepare`` has to be called with all images before ``perceive``."""
+        """Return whether ``prepare`` has to be called with all images before ``perceive``."""
         return self.perception == "shuffled"
 
     def prepare(self, images: Iterable[Image]) -> None:

@@ -1,4 +1,4 @@
-"""Conversations of benchmarks, with any number of images, in the order in which they are read.
+"""Build the conversations of benchmarks, with any number of images, in reading order.
 
 Knows: text and images; nothing of models. Benchmarks hand over either one text with images beside it, or messages; a
 few-shot prompt is a conversation whose earlier turns are answered.
@@ -83,7 +83,7 @@ def with_answer(conversation: Conversation, answer: str) -> Conversation:
 
 
 def raven_text(images: int) -> str:
-    """KOSMOS-1's text for a matrix of ``images`` images and one candidate, with a marker for each of them."""
+    """Write KOSMOS-1's text for a matrix of ``images`` images and one candidate, with a marker for each of them."""
     return f"Here are {_COUNTS.get(images, images)} images:{MARKER * images} The following image is:{MARKER} {CORRECT}"
 
 

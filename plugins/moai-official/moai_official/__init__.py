@@ -1,4 +1,4 @@
-"""The published MoAI checkpoint: its importer, its host, and a recipe with its arithmetic.
+"""Import the published MoAI checkpoint: its importer, its host, and a recipe with its arithmetic.
 
 Knows: names. What they name is imported when it is used.
 """

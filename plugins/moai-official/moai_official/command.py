@@ -1,4 +1,4 @@
-"""``moai import-official``: the published checkpoint to a run folder."""
+"""Define ``moai import-official``: the published checkpoint to a run folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def import_official(checkpoint: Path, out: Path, config: Path | None, tokenizer:
 
 
 def print_report(made: Imported) -> None:
-    """What was written, part by part, and what is missing for asking questions."""
+    """Print what was written, part by part, and what is missing for asking questions."""
     click.echo(f"imported: {made.folder}")
     for part in ("host", "plora", "vision", "connector", "compressor", "mixers"):
         click.echo(f"  {part:<11}{getattr(made, part) / 1e6:>10,.1f} M parameters")

@@ -1,4 +1,4 @@
-"""The configuration of the published checkpoint's host; apart from its model, so that reading it loads no layers."""
+"""Configure the published checkpoint's host; apart from its model, so that reading it loads no layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from transformers import AutoConfig, LlamaConfig
 
 
 class PLoRALlamaConfig(LlamaConfig):
-    """Llama's configuration, and the rank of what is added at image positions; its factor is ``alpha / rank``."""
+    """Configure a Llama with PLoRA: the rank of its addition at image positions; its factor is ``alpha / rank``."""
 
     model_type = "moai_plora_llama"
     plora_rank: int = 256

@@ -1,4 +1,4 @@
-"""The published checkpoint's host: a Llama whose linear layers have a low-rank addition at image positions (PLoRA).
+"""Define the published checkpoint's host: a Llama with a low-rank addition at image positions (PLoRA).
 
 Knows: modules. The addition belongs to the frozen host: it was trained before MoAI (InternLM-XComposer2, arXiv
 2401.16420) and MoAI left it as it was. It hangs on forward hooks, so the linear layers keep their names and weights.
@@ -31,7 +31,7 @@ _IMAGES: ContextVar[Tensor | None] = ContextVar("moai_plora_images", default=Non
 
 
 class PLoRA(nn.Module):
-    """A first factor ``(r, in)`` and one second factor ``(out, r)`` per linear layer of the group."""
+    """Hold a first factor ``(r, in)`` and one second factor ``(out, r)`` per linear layer of the group."""
 
     def __init__(self, width: int, outs: list[int], rank: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class PLoRA(nn.Module):
 
 
 class PLoRAHook:
-    """Forward hook of one linear layer; an object, so that a deep copy of the model copies it with its factors."""
+    """Add PLoRA to one linear layer in a forward hook; an object, so that a deep copy of the model copies it too."""
 
     def __init__(self, plora: PLoRA, which: int, scale: float) -> None:
         self.plora, self.which, self.scale = plora, which, scale
@@ -56,7 +56,7 @@ class PLoRAHook:
 
 
 def _set_images(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Forward pre-hook of self-attention, the first part of a layer: hand the argument to the linear layers' hooks.
+    """Give the image positions to the linear layers' hooks, before self-attention, the first part of a layer.
 
     Not of the layer itself: activation checkpointing may leave the layer's own hooks out when it runs it again.
     """
@@ -66,12 +66,12 @@ def _set_images(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tu
 
 
 def _unset_images(feedforward: nn.Module, args: tuple, output: Any) -> None:
-    """Forward hook of the feed-forward network, the last part of a layer."""
+    """Remove the image positions, after the feed-forward network, the last part of a layer."""
     _IMAGES.set(None)
 
 
 class PLoRALlamaForCausalLM(LlamaForCausalLM):
-    """``LlamaForCausalLM`` with PLoRA; without image positions it is the Llama that its other weights make."""
+    """Extend ``LlamaForCausalLM`` by PLoRA; without image positions it computes what the Llama does."""
 
     config_class = PLoRALlamaConfig
     takes_image_positions = True  # the model tells such a host which inputs are image tokens

@@ -32,7 +32,7 @@ HEAD = 64  # width of a CLIP encoder's heads, whatever its size
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made; parameters are counted as they lie in the run."""
+    """Hold what an import made; parameters are counted as the run stores them."""
 
     folder: Path
     host: int
@@ -95,7 +95,7 @@ def import_official(
 
 
 def host_config(given: dict[str, Any], state: Checkpoint) -> PLoRALlamaConfig:
-    """InternLM2's configuration as ours; what the tensors tell is taken from them."""
+    """Convert InternLM2's configuration to ours; sizes come from the tensors."""
     try:
         heads, layers = given["num_attention_heads"], given["num_hidden_layers"]
         width, inner = given["hidden_size"], given["intermediate_size"]
@@ -124,7 +124,7 @@ def host_config(given: dict[str, Any], state: Checkpoint) -> PLoRALlamaConfig:
 
 
 def split_fused(fused: Tensor, config: PLoRALlamaConfig, name: str) -> list[Tensor]:
-    """Queries, keys and values out of one fused layer, whose rows lie by key-value group: its queries, a key, a value.
+    """Split queries, keys and values of a fused layer, whose rows lie by key-value group: its queries, a key, a value.
 
     Raises:
         CheckpointError: the rows are not those of the configuration's heads.

@@ -1,4 +1,4 @@
-"""The published checkpoint's names, and what each tensor is called here.
+"""Map the published checkpoint's names to ours.
 
 Knows: strings. Names read in github.com/ByungKwanLee/MoAI at a7728a8: a decoder of the InternLM2 layout, wrapped in
 PLoRA, with MoAI's modules inside the self-attention of every 8th layer.
@@ -33,7 +33,7 @@ SHOWN = 20  # names that an error lists
 
 @dataclass(frozen=True)
 class Layout:
-    """What the names depend on."""
+    """Hold the sizes that the names depend on."""
 
     layers: int
     bias: bool  # of the attention's linear layers
@@ -41,12 +41,12 @@ class Layout:
 
     @property
     def mixed(self) -> list[int]:
-        """Layers with a mixer: every 8th."""
+        """List the layers with a mixer: every 8th."""
         return [layer for layer in range(self.layers) if (layer + 1) % 8 == 0]
 
 
 def host_names(layout: Layout) -> dict[str, tuple[str, ...]]:
-    """Published name -> names in ``PLoRALlamaForCausalLM``: three where queries, keys and values are fused."""
+    """Map published names to those in ``PLoRALlamaForCausalLM``: three where queries, keys and values are fused."""
     names = {
         "model.tok_embeddings.weight": ("model.embed_tokens.weight",),
         "model.norm.weight": ("model.norm.weight",),
@@ -77,7 +77,7 @@ def _layer_names(at: str, plora: str, bias: bool) -> dict[str, tuple[str, ...]]:
 
 
 def adapter_names(layout: Layout) -> dict[str, str]:
-    """Published name -> name in our own checkpoint: connector, compressor and mixers."""
+    """Map published names to those of our own checkpoint: connector, compressor and mixers."""
     names = {f"vision_proj.{part}.{kind}": f"connector.{part}.{kind}" for part in (0, 2) for kind in ("weight", "bias")}
     names["moai_compressor.latents"] = "compressor.latents"
     for kind in ("weight", "bias"):

@@ -1,4 +1,4 @@
-"""The published checkpoint's prompts: tokenizer, image size and chat template of an imported run.
+"""Prepare the published checkpoint's prompts: tokenizer, image size and chat template of an imported run.
 
 Knows: tokenizers and processors. The prompt's wording is part of what the checkpoint was trained with
 (github.com/ByungKwanLee/MoAI at a7728a8, its evaluation code): system sentence, image, then turns.
@@ -36,14 +36,14 @@ TEMPLATE = f"""\
 
 @dataclass(frozen=True)
 class Found:
-    """A tokenizer that knows the placeholder."""
+    """Hold a tokenizer that has the placeholder."""
 
     tokenizer: PreTrainedTokenizerFast
     image_token_id: int
 
 
 def find_tokenizer(checkpoint: Path, given: str | Path | None, words: int) -> Found | None:
-    """The tokenizer in ``given``, or beside the weights; ``None`` where the checkpoint brings none.
+    """Find the tokenizer in ``given``, or beside the weights; ``None`` where the checkpoint has none.
 
     Raises:
         CheckpointError: ``given`` holds no ``tokenizer.json``, or it has ids that none of the ``words`` embeddings has.

@@ -1,4 +1,4 @@
-"""Reading a published checkpoint: one file or shards, safetensors or torch, one tensor at a time.
+"""Read a published checkpoint: one file or shards, safetensors or torch, one tensor at a time.
 
 Knows: files. Nothing that could run code is loaded: torch files are read with ``weights_only=True``.
 """
@@ -48,7 +48,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._shards)
 
     def configuration(self, path: str | Path | None = None) -> dict[str, Any]:
-        """The decoder's ``config.json``: ``path``, or the one beside the weights."""
+        """Read the decoder's ``config.json``: ``path``, or the one beside the weights."""
         folder = self.path if self.path.is_dir() else self.path.parent
         path = folder / "config.json" if path is None else Path(path)
         if not path.is_file():

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 WIDTH, LAYERS, HEADS, GROUPS, INNER, WORDS = 64, 16, 4, 2, 96, 420
 RANK, PLORA = 8, 4
-SEES, PATCH, SIDE, DEPTH = 64, 4, 3, 2  # the encoder's width, patch, patches per side and layers
+WIDE, PATCH, SIDE, DEPTH = 64, 4, 3, 2  # the encoder's width, patch, patches per side and layers
 HEAD = WIDTH // HEADS
 VIT = "vit.vision_tower.vision_model."
 MODULES = ("CA_img_aux", "CA_img_lang", "SA_img", "CA_lang_aux", "CA_lang_img", "SA_lang")
@@ -75,10 +75,10 @@ def _resampler_shapes() -> dict[str, tuple[int, ...]]:
 
 def _vision_shapes() -> dict[str, tuple[int, ...]]:
     s = {
-        f"{VIT}embeddings.class_embedding": (SEES,),
-        f"{VIT}embeddings.patch_embedding.weight": (SEES, 3, PATCH, PATCH),
-        f"{VIT}embeddings.position_embedding.weight": (SIDE * SIDE + 1, SEES),
-        "vision_proj.0.weight": (WIDTH, SEES), "vision_proj.0.bias": (WIDTH,),
+        f"{VIT}embeddings.class_embedding": (WIDE,),
+        f"{VIT}embeddings.patch_embedding.weight": (WIDE, 3, PATCH, PATCH),
+        f"{VIT}embeddings.position_embedding.weight": (SIDE * SIDE + 1, WIDE),
+        "vision_proj.0.weight": (WIDTH, WIDE), "vision_proj.0.bias": (WIDTH,),
         "vision_proj.2.weight": (WIDTH, WIDTH), "vision_proj.2.bias": (WIDTH,),
     }  # fmt: skip
     norms = [f"{VIT}pre_layrnorm", f"{VIT}post_layernorm"]
@@ -86,11 +86,11 @@ def _vision_shapes() -> dict[str, tuple[int, ...]]:
         at = f"{VIT}encoder.layers.{layer}."
         norms += [f"{at}layer_norm1", f"{at}layer_norm2"]
         for part in "qkv":
-            s[f"{at}self_attn.{part}_proj.weight"], s[f"{at}self_attn.{part}_proj.bias"] = (SEES, SEES), (SEES,)
-        s[f"{at}self_attn.out_proj.weight"], s[f"{at}self_attn.out_proj.bias"] = (SEES, SEES), (SEES,)
-        s[f"{at}mlp.fc1.weight"], s[f"{at}mlp.fc1.bias"] = (2 * SEES, SEES), (2 * SEES,)
-        s[f"{at}mlp.fc2.weight"], s[f"{at}mlp.fc2.bias"] = (SEES, 2 * SEES), (SEES,)
-    return {**s, **{f"{norm}.{kind}": (SEES,) for norm in norms for kind in ("weight", "bias")}}
+            s[f"{at}self_attn.{part}_proj.weight"], s[f"{at}self_attn.{part}_proj.bias"] = (WIDE, WIDE), (WIDE,)
+        s[f"{at}self_attn.out_proj.weight"], s[f"{at}self_attn.out_proj.bias"] = (WIDE, WIDE), (WIDE,)
+        s[f"{at}mlp.fc1.weight"], s[f"{at}mlp.fc1.bias"] = (2 * WIDE, WIDE), (2 * WIDE,)
+        s[f"{at}mlp.fc2.weight"], s[f"{at}mlp.fc2.bias"] = (WIDE, 2 * WIDE), (WIDE,)
+    return {**s, **{f"{norm}.{kind}": (WIDE,) for norm in norms for kind in ("weight", "bias")}}
 
 
 def state(bias: bool = False) -> dict[str, torch.Tensor]:
@@ -126,9 +126,9 @@ class Published:
         """``(S, words)``; ``ids`` holds one placeholder per patch."""
         is_image = torch.tensor(ids) == image_id
         x = self.w["model.tok_embeddings.weight"][torch.tensor(ids).masked_fill(is_image, 0)].clone()
-        x[is_image] = self.project(self.see(pixels))
+        x[is_image] = self.project(self.encode(pixels))
         words = self.w["model.tok_embeddings.weight"][torch.tensor(aux_ids)]
-        aux = self.compress(torch.cat([words, self.project(self.see(map_pixels))]))
+        aux = self.compress(torch.cat([words, self.project(self.encode(map_pixels))]))
         for layer in range(LAYERS):
             at = f"model.layers.{layer}."
             x = x + self.attend(at, self.norm(x, f"{at}attention_norm"), is_image, aux, mixed=(layer + 1) % 8 == 0)
@@ -208,12 +208,12 @@ class Published:
         x = F.gelu(x @ self.w["vision_proj.0.weight"].T + self.w["vision_proj.0.bias"])
         return x @ self.w["vision_proj.2.weight"].T + self.w["vision_proj.2.bias"]
 
-    def see(self, pixels):
-        """CLIP's last hidden state without the class token, before any closing norm; ``(patches, SEES)``."""
+    def encode(self, pixels):
+        """CLIP's last hidden state without the class token, before any closing norm; ``(patches, WIDE)``."""
         w = {name.removeprefix(VIT): t for name, t in self.w.items() if name.startswith(VIT)}
 
         def layer_norm(t, name):
-            return F.layer_norm(t, (SEES,), w[f"{name}.weight"], w[f"{name}.bias"], 1e-5)
+            return F.layer_norm(t, (WIDE,), w[f"{name}.weight"], w[f"{name}.bias"], 1e-5)
 
         def linear(t, name):
             return t @ w[f"{name}.weight"].T + w[f"{name}.bias"]
@@ -225,7 +225,7 @@ class Published:
             at = f"encoder.layers.{layer}."
             y = layer_norm(x, f"{at}layer_norm1")
             q, k, v = (linear(y, f"{at}self_attn.{part}_proj") for part in "qkv")
-            x = x + linear((q @ k.T / math.sqrt(SEES)).softmax(-1) @ v, f"{at}self_attn.out_proj")
+            x = x + linear((q @ k.T / math.sqrt(WIDE)).softmax(-1) @ v, f"{at}self_attn.out_proj")
             y = linear(layer_norm(x, f"{at}layer_norm2"), f"{at}mlp.fc1")
             x = x + linear(y * torch.sigmoid(1.702 * y), f"{at}mlp.fc2")
         return x[1:]

@@ -1,4 +1,4 @@
-"""Scene graphs by PSGTR, re-written on transformers' DETR.
+"""Predict scene graphs by PSGTR, written anew on transformers' DETR.
 
 Knows: which expert there is. Nothing here imports torch or transformers before it is loaded.
 """
@@ -13,5 +13,5 @@ __all__ = ["PSGTR", "register_experts"]
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Hand the class over; torch and transformers are imported in `load`."""
+    """Register the class; torch and transformers are imported in `load`."""
     register(PSGTR)

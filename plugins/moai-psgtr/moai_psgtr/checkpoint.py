@@ -1,4 +1,4 @@
-"""Weights: where OpenPSG's are, how a file is read without running what is in it, and how it becomes a network.
+"""Locate OpenPSG's weights, read them without running code that is in the file, and build the network.
 
 Knows: files, hashes and shapes. The size of the network is read off the tensors, so PSGTR with ResNet-50 and with
 ResNet-101 both load; a file with tensors too few or too many is refused with their names.
@@ -39,7 +39,7 @@ _SHAPES = {  # what says how large the network is
 
 
 def locate(weights: str) -> Path:
-    """The file that the option `weights` names; OpenPSG's own is downloaded and compared with its known hash.
+    """Locate the file of the option `weights`; OpenPSG's own is downloaded and compared with its known hash.
 
     Raises:
         AssetError: it cannot be found or downloaded, or is not the published file.
@@ -55,7 +55,7 @@ def locate(weights: str) -> Path:
 
 
 def build(path: Path) -> Network:
-    """The network with the weights in ``path``: safetensors, or a checkpoint that holds nothing but plain data.
+    """Build the network with the weights in ``path``: safetensors, or a checkpoint of nothing but plain data.
 
     Raises:
         AssetError: the file cannot be read, is not safe to read, or is not a PSGTR.
@@ -79,7 +79,7 @@ def build(path: Path) -> Network:
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file, without running code that its author may have put into it.
+    """Read the tensors of a file, without running code that its author may have put into it.
 
     Raises:
         AssetError: a folder, a file of another kind, or a pickle of more than tensors and plain data.

@@ -1,4 +1,4 @@
-"""Scene graphs by PSGTR: who does what to whom, with boxes, and with masks when asked.
+"""Perceive scene graphs by PSGTR: relations between objects with boxes, and with masks when asked.
 
 Knows: pictures and perceptions. The network is in `network`, its weights in `checkpoint`, what its scores mean in
 `triplets`.
@@ -25,7 +25,7 @@ MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of RGB f
 
 
 class PSGTR(moai.Expert):
-    """Relations between objects, of 56 predicates and 133 classes."""
+    """Relate objects of 133 classes by 56 predicates."""
 
     name = "psgtr"
     role = "scene_graph"
@@ -65,11 +65,11 @@ class PSGTR(moai.Expert):
 
     @property
     def memory(self) -> int:
-        """As measured with ResNet-50 at 1067 x 800; the masks of ten triplets take as much again."""
+        """Estimate the memory, measured with ResNet-50 at 1067 x 800; the masks of ten triplets need as much again."""
         return 1_200_000_000 if self.options.segments else 600_000_000
 
     def weights_id(self) -> str:
-        """The published hash, or what `moai` knows a file by."""
+        """Identify the weights by the published hash, or as `moai` identifies a file."""
         return SHA256 if self.options.weights == PUBLISHED else identify(self.options.weights)
 
     def load(self, device: str = "cpu") -> None:
@@ -98,11 +98,11 @@ class PSGTR(moai.Expert):
             torch.cuda.empty_cache()
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
-        """Look at each picture on its own: published batches pad, and the network was not taught to ignore that."""
+        """Perceive each picture by itself: published batches pad, and the network was not trained to ignore that."""
         return [self.to_perception(self._look(image)) for image in images]
 
     def to_perception(self, raw: Mapping[str, np.ndarray]) -> Perception:
-        """Pure: the network's output as relations, and as segments when it holds masks.
+        """Convert the network's output to relations, and to segments when it holds masks; a pure function.
 
         Args:
             raw: float arrays: logits ``subject`` and ``object`` (Q, 134) and ``predicate`` (Q, 57); ``subject_box`` and
@@ -132,33 +132,33 @@ class PSGTR(moai.Expert):
         import torch
 
         with torch.inference_mode():
-            seen = self._network(pixels(image, self.options.short_side, self.options.long_side).to(self._device))
+            prediction = self._network(pixels(image, self.options.short_side, self.options.long_side).to(self._device))
             raw = {
-                "subject": seen.classes["sub"],
-                "object": seen.classes["obj"],
-                "predicate": seen.predicates,
-                "subject_box": seen.boxes["sub"],
-                "object_box": seen.boxes["obj"],
+                "subject": prediction.classes["sub"],
+                "object": prediction.classes["obj"],
+                "predicate": prediction.predicates,
+                "subject_box": prediction.boxes["sub"],
+                "object_box": prediction.boxes["obj"],
             }
             raw = {name: tensor.float().cpu().numpy() for name, tensor in raw.items()}
             if not all(np.isfinite(array).all() for array in raw.values()):
                 raise ExpertError("expert 'psgtr' computed NaN or infinity; its weights are damaged")
             queries = queries_of(choose(raw, self._rules())) if self.options.segments else []
             if queries:
-                masks = self._network.draw(seen, torch.tensor(queries, device=self._device))
+                masks = self._network.draw(prediction, torch.tensor(queries, device=self._device))
                 raw |= {"masks": masks.float().cpu().numpy(), "mask_queries": np.array(queries)}
         return raw
 
 
 def scaled(size: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
-    """(width, height) after scaling: the shorter side as given, unless the longer one would exceed its limit."""
+    """Scale (width, height): the shorter side as given, unless the longer one would exceed its limit."""
     factor = min(short_side / min(size), long_side / max(size))
     width, height = (max(1, int(side * factor + 0.5)) for side in size)
     return width, height
 
 
 def pixels(image: Image.Image, short_side: int, long_side: int) -> Any:
-    """The picture as the network wants it: scaled, RGB, normalised; a (1, 3, height, width) tensor."""
+    """Prepare a picture for the network: scaled, RGB, normalised; a (1, 3, height, width) tensor."""
     import torch
 
     width, height = scaled(image.size, short_side, long_side)
@@ -175,7 +175,7 @@ def _relation(triplet: Triplet, subject_box: Box, object_box: Box) -> Relation:
 
 
 def _segments(things: Sequence[Thing], threshold: float) -> dict[int, Segment]:
-    """By the object's place; an object whose mask is empty, or covered by others, has none."""
+    """Map an object's place to its segment; an object whose mask is empty, or covered by others, has none."""
     segments = {}
     for place, (thing, area) in enumerate(zip(things, areas(things, threshold), strict=True)):
         if area.any():

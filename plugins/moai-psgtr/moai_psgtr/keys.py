@@ -1,4 +1,4 @@
-"""From the names of OpenPSG's weights to ours: pure renaming, and one tensor that becomes three.
+"""Map the names of OpenPSG's weights to ours: pure renaming, and one tensor that becomes three.
 
 Knows: how mmdetection names a ResNet and a DETR transformer (two generations of it), and how transformers does. Names
 that follow no rule are handed back, never dropped.
@@ -81,7 +81,7 @@ def convert(published: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tens
 
 
 def rename(name: str) -> str | None:
-    """Our name of one published tensor that stays whole; None when no rule knows it."""
+    """Return our name of one published tensor that stays whole; None when no rule has it."""
     for pattern, target in _RULES:
         if match := pattern.fullmatch(name):
             return match.expand(target)

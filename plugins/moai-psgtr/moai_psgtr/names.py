@@ -1,6 +1,6 @@
-"""What PSGTR can name: the 133 classes of COCO panoptic and the 56 predicates of the PSG data set.
+"""List the classes and predicates of PSGTR: 133 of COCO panoptic, and 56 of the PSG data set.
 
-Knows: the order in which the model numbers them, kept in `names.json`. A row of object scores has "nothing" behind
+Knows: the order in which the model numbers them, kept in `names.json`. A row of object scores has "nothing" after
 the last class; a row of predicate scores has "no relation" before the first predicate.
 """
 
@@ -16,5 +16,5 @@ PREDICATES: tuple[str, ...] = tuple(_DATA["predicates"])
 
 
 def is_thing(label: int) -> bool:
-    """Can objects of this class be counted? Of the others (sky, road) a picture has one each."""
+    """Return whether objects of this class can be counted; of the others (sky, road) a picture has one each."""
     return label < len(THINGS)

@@ -1,4 +1,4 @@
-"""PSGTR's network, put together from the DETR of transformers.
+"""Define PSGTR's network on the DETR of transformers.
 
 Knows: torch and transformers; import it inside a function. One DETR with 100 queries, each of which stands for a whole
 triplet: on top of it are a class, a box and a mask for the subject and for the object, and a predicate between them.
@@ -28,7 +28,7 @@ AT_ONCE = 10  # masks computed together; each takes about 60 MB at the published
 
 @dataclass(frozen=True)
 class Size:
-    """How large a network is; the defaults are PSGTR with ResNet-50."""
+    """Hold the sizes of a network; the defaults are PSGTR with ResNet-50."""
 
     stem: int = 64
     widths: tuple[int, ...] = (256, 512, 1024, 2048)
@@ -43,7 +43,7 @@ class Size:
     predicates: int = 56
 
     def config(self) -> DetrConfig:
-        """The same for transformers."""
+        """Return the same as a configuration of transformers."""
         backbone = ResNetConfig(
             embedding_size=self.stem,
             hidden_sizes=list(self.widths),
@@ -64,8 +64,8 @@ class Size:
         )
 
 
-class Seen(NamedTuple):
-    """What one picture looks like to the network; the scores as logits, boxes as (cx, cy, w, h) in [0, 1]."""
+class Prediction(NamedTuple):
+    """Hold the network's output for one picture; scores as logits, boxes as (cx, cy, w, h) in [0, 1]."""
 
     classes: dict[str, Tensor]  # per role (Q, C)
     boxes: dict[str, Tensor]  # per role (Q, 4)
@@ -77,7 +77,7 @@ class Seen(NamedTuple):
 
 
 class Network(nn.Module):
-    """DETR with PSGTR's heads. One picture at a time, so nothing is padded and nothing is masked."""
+    """Predict triplets by DETR with PSGTR's heads: one picture at a time, so that nothing is padded or masked."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -89,8 +89,8 @@ class Network(nn.Module):
         self.attention = _per_role(lambda: DetrMHAttentionMap(width, size.heads))
         self.masks = _per_role(lambda: DetrMaskHeadSmallConv(width + size.heads, levels, width))
 
-    def forward(self, pixels: Tensor) -> Seen:
-        """Look at one picture: ``pixels`` is (1, 3, height, width), normalised."""
+    def forward(self, pixels: Tensor) -> Prediction:
+        """Run one picture: ``pixels`` is (1, 3, height, width), normalised."""
         detr = self.detr
         *fine, coarse = detr.backbone.model(pixels).feature_maps
         projected = detr.input_projection(coarse)  # (1, D, h, w)
@@ -108,7 +108,7 @@ class Network(nn.Module):
             encoder_hidden_states=encoded,
             encoder_attention_mask=None,
         ).last_hidden_state
-        return Seen(
+        return Prediction(
             {role: self.classes[role](queries)[0] for role in ROLES},
             {role: self.boxes[role](queries)[0].sigmoid() for role in ROLES},
             self.predicates(queries)[0],
@@ -118,8 +118,8 @@ class Network(nn.Module):
             fine[::-1],
         )
 
-    def draw(self, seen: Seen, chosen: Tensor) -> Tensor:
-        """Logits of the masks of some queries, at a quarter of the picture's size.
+    def draw(self, prediction: Prediction, chosen: Tensor) -> Tensor:
+        """Compute the mask logits of some queries, at a quarter of the picture's size.
 
         Args:
             seen: what ``forward`` returned.
@@ -128,14 +128,14 @@ class Network(nn.Module):
         Returns:
             (K, 2, h, w): of the subject, and of the object.
         """
-        parts = [self._draw(seen, part) for part in chosen.split(AT_ONCE)]
+        parts = [self._draw(prediction, part) for part in chosen.split(AT_ONCE)]
         return torch.cat(parts)
 
-    def _draw(self, seen: Seen, chosen: Tensor) -> Tensor:
+    def _draw(self, prediction: Prediction, chosen: Tensor) -> Tensor:
         drawn = []
         for role in ROLES:
-            looks = self.attention[role](seen.queries[:, chosen], seen.memory)  # (1, K, H, h, w)
-            drawn.append(self.masks[role](seen.projected, looks, seen.pyramid))  # (K, 1, h, w)
+            attention = self.attention[role](prediction.queries[:, chosen], prediction.memory)  # (1, K, H, h, w)
+            drawn.append(self.masks[role](prediction.projected, attention, prediction.pyramid))  # (K, 1, h, w)
         return torch.cat(drawn, dim=1)
 
 

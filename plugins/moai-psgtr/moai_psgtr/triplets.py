@@ -1,4 +1,4 @@
-"""From scores of queries to objects and relations between them: pure, numpy only.
+"""Convert scores of queries to objects and relations between them: pure functions, numpy only.
 
 Knows: PSGTR's output. Each query names a subject, a predicate and an object of its own, so the person who rides and
 the person who wears are found twice; here they become one. OpenPSG draws all masks first and compares those; here
@@ -16,12 +16,12 @@ from moai.types import Box
 from moai_psgtr.names import is_thing
 
 Raw = Mapping[str, np.ndarray]
-MOST = 100  # pairs of query and predicate that are looked at, the best first; as published
+MOST = 100  # pairs of query and predicate that are considered, the best first; as published
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is kept: the least scores, and how far two findings of one class overlap when they are one object."""
+    """Hold the least scores, and the overlap from which two findings of one class are one object."""
 
     min_score: float
     min_object_score: float
@@ -31,7 +31,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Triplet:
-    """One query's finding: scores in [0, 1], classes and predicate as numbers."""
+    """Hold one query's finding: scores in [0, 1], classes and predicate as numbers."""
 
     query: int
     labels: tuple[int, int]  # subject, object
@@ -42,7 +42,7 @@ class Triplet:
 
 @dataclass
 class Thing:
-    """One object, found once or several times; `mask` holds logits, (h, w)."""
+    """Hold one object, found once or several times; `mask` holds logits, (h, w)."""
 
     label: int
     score: float
@@ -51,7 +51,7 @@ class Thing:
 
 
 def choose(raw: Raw, rules: Rules) -> list[Triplet]:
-    """The triplets whose scores suffice, the best predicate first.
+    """Select the triplets whose scores suffice, the best predicate first.
 
     Args:
         raw: logits ``subject`` and ``object`` (Q, C), "nothing" last, and ``predicate`` (Q, P), "no relation" first.
@@ -71,7 +71,7 @@ def choose(raw: Raw, rules: Rules) -> list[Triplet]:
 
 
 def queries_of(triplets: Sequence[Triplet]) -> list[int]:
-    """The queries whose masks are needed, each once, in order."""
+    """List the queries whose masks are needed, each once, in order."""
     return list(dict.fromkeys(triplet.query for triplet in triplets))
 
 
@@ -106,23 +106,23 @@ def unite(triplets: Sequence[Triplet], raw: Raw, rules: Rules) -> tuple[list[Thi
 
 
 def areas(things: Sequence[Thing], threshold: float) -> list[np.ndarray]:
-    """Bool masks that do not overlap: a pixel belongs to the surest mask above ``threshold``; some may be empty."""
+    """Compute bool masks without overlap: a pixel is in the surest mask above ``threshold``; some may be empty."""
     if not things:
         return []
     logits = np.stack([thing.mask for thing in things])
     best = logits.argmax(0)
-    seen = logits.max(0) > np.log(threshold / (1 - threshold))
-    return [seen & (best == place) for place in range(len(things))]
+    inside = logits.max(0) > np.log(threshold / (1 - threshold))
+    return [inside & (best == place) for place in range(len(things))]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, in double precision."""
+    """Compute the softmax over the last axis, in double precision."""
     powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
 def corners(box: np.ndarray) -> Box:
-    """(cx, cy, w, h) as (x0, y0, x1, y1), clipped to the picture."""
+    """Convert (cx, cy, w, h) to (x0, y0, x1, y1), clipped to the picture."""
     cx, cy, w, h = (float(value) for value in box)
     edges = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
     x0, y0, x1, y1 = (round(min(max(edge, 0.0), 1.0), 4) for edge in edges)

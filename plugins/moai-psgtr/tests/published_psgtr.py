@@ -193,14 +193,14 @@ class PublishedPSGTR(nn.Module):
         rows = projected.flatten(1).T[None]
         where = sine(height, width, projected.shape[0])[None]
         queries, memory = head.transformer(rows, where, head.query_embed.weight[None])
-        seen = {"predicate": head.rel_cls_embed(queries)[0]}
+        perceived = {"predicate": head.rel_cls_embed(queries)[0]}
         for role, name in (("sub", "subject"), ("obj", "object")):
-            seen[name] = getattr(head, f"{role}_cls_embed")(queries)[0]
-            seen[f"{name}_box"] = getattr(head, f"{role}_box_embed")(queries)[0].sigmoid()
-            looks = getattr(head, f"{role}_bbox_attention")(queries[0], memory[0]).unflatten(-1, (height, width))
-            stacked = torch.cat([projected.expand(len(looks), -1, -1, -1), looks], 1)
-            seen[f"{name}_mask"] = getattr(head, f"{role}_mask_head")(stacked, maps[-2::-1])[:, 0]
-        return seen
+            perceived[name] = getattr(head, f"{role}_cls_embed")(queries)[0]
+            perceived[f"{name}_box"] = getattr(head, f"{role}_box_embed")(queries)[0].sigmoid()
+            attention = getattr(head, f"{role}_bbox_attention")(queries[0], memory[0]).unflatten(-1, (height, width))
+            stacked = torch.cat([projected.expand(len(attention), -1, -1, -1), attention], 1)
+            perceived[f"{name}_mask"] = getattr(head, f"{role}_mask_head")(stacked, maps[-2::-1])[:, 0]
+        return perceived
 
 
 def sine(height, width, channels):

@@ -25,7 +25,7 @@ def loaded(weights, **options):
     return expert
 
 
-def look(expert, *images):
+def perceive(expert, *images):
     return expert.perceive(list(images), [Perception()] * len(images))
 
 
@@ -33,17 +33,19 @@ def test_it_keeps_the_contract(weights):
     expert = PSGTR(weights=weights, segments=True, **LOOSE)
     check_expert(expert)
     expert.load()
-    assert any(seen.relations for seen in look(expert, *sample_images())), "the tiny network must see something"
+    assert any(perceived.relations for perceived in perceive(expert, *sample_images())), (
+        "the tiny network must find something"
+    )
 
 
 def test_it_says_what_the_plain_formulation_says(weights, published):
     image = sample_images()[0]
-    (seen,) = look(loaded(weights), image)
+    (perceived,) = perceive(loaded(weights), image)
     with torch.inference_mode():
         raw = {name: tensor.numpy() for name, tensor in published(pixels(image, 64, 100)).items()}
     wanted = PSGTR(**LOOSE).to_perception({k: v for k, v in raw.items() if not k.endswith("mask")})
-    assert seen.relations and len(seen.relations) == len(wanted.relations)
-    for one, other in zip(seen.relations, wanted.relations, strict=True):
+    assert perceived.relations and len(perceived.relations) == len(wanted.relations)
+    for one, other in zip(perceived.relations, wanted.relations, strict=True):
         assert (one.subject, one.predicate, one.object) == (other.subject, other.predicate, other.object)
         assert one.score == pytest.approx(other.score, abs=1e-4)
         assert one.subject_box == pytest.approx(other.subject_box, abs=2e-4)
@@ -53,11 +55,13 @@ def test_masks_are_drawn_for_kept_triplets_only(weights, monkeypatch):
     drawn = []
     expert = loaded(weights, segments=True, mask_threshold=0.3, min_score=0.6)
     draw = expert._network.draw
-    monkeypatch.setattr(expert._network, "draw", lambda seen, chosen: drawn.append(len(chosen)) or draw(seen, chosen))
-    (seen,) = look(expert, sample_images()[0])
-    assert seen.segments and 0 < drawn[0] < TINY["queries"]
+    monkeypatch.setattr(
+        expert._network, "draw", lambda perceived, chosen: drawn.append(len(chosen)) or draw(perceived, chosen)
+    )
+    (perceived,) = perceive(expert, sample_images()[0])
+    assert perceived.segments and 0 < drawn[0] < TINY["queries"]
     drawn.clear()
-    look(loaded(weights, segments=True, min_score=1.0), sample_images()[0])
+    perceive(loaded(weights, segments=True, min_score=1.0), sample_images()[0])
     assert drawn == []
 
 
@@ -65,7 +69,7 @@ def test_safetensors_with_the_published_names_give_the_same(weights, published, 
     path = tmp_path / "psgtr.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in published.state_dict().items()}, path)
     image = sample_images()[0]
-    assert look(loaded(path), image) == look(loaded(weights), image)
+    assert perceive(loaded(path), image) == perceive(loaded(weights), image)
 
 
 def test_missing_and_unexpected_tensors_are_listed(published, tmp_path):
@@ -131,7 +135,7 @@ def test_damaged_weights_are_not_silently_nothing(published, tmp_path):
     state["bbox_head.rel_cls_embed.bias"][3] = float("nan")
     torch.save(state, tmp_path / "nan.pth")
     with pytest.raises(ExpertError, match="NaN or infinity"):
-        look(loaded(tmp_path / "nan.pth"), sample_images()[0])
+        perceive(loaded(tmp_path / "nan.pth"), sample_images()[0])
 
 
 def test_the_published_file_is_asked_of_its_space_and_checked(monkeypatch, tmp_path, weights):

@@ -26,14 +26,14 @@ def picture(height, width, seed=0):
 def test_it_equals_the_plain_formulation(network, published, height, width):
     pixels = picture(height, width)
     with torch.inference_mode():
-        wanted, seen = published(pixels), network(pixels)
-        masks = network.draw(seen, torch.arange(7))
+        wanted, prediction = published(pixels), network(pixels)
+        masks = network.draw(prediction, torch.arange(7))
     pairs = {
-        "subject": seen.classes["sub"],
-        "object": seen.classes["obj"],
-        "predicate": seen.predicates,
-        "subject_box": seen.boxes["sub"],
-        "object_box": seen.boxes["obj"],
+        "subject": prediction.classes["sub"],
+        "object": prediction.classes["obj"],
+        "predicate": prediction.predicates,
+        "subject_box": prediction.boxes["sub"],
+        "object_box": prediction.boxes["obj"],
         "subject_mask": masks[:, 0],
         "object_mask": masks[:, 1],
     }
@@ -45,8 +45,8 @@ def test_it_equals_the_plain_formulation(network, published, height, width):
 
 def test_a_mask_does_not_depend_on_which_others_are_drawn(network):
     with torch.inference_mode():
-        seen = network(picture(64, 80))
-        every, two = network.draw(seen, torch.arange(7)), network.draw(seen, torch.tensor([5, 1]))
+        prediction = network(picture(64, 80))
+        every, two = network.draw(prediction, torch.arange(7)), network.draw(prediction, torch.tensor([5, 1]))
     torch.testing.assert_close(two, every[[5, 1]], atol=1e-5, rtol=1e-5)
 
 

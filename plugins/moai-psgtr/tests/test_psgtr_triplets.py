@@ -1,4 +1,4 @@
-"""Scores become relations: what is kept, what is one object, what is said once. Raw output written by hand."""
+"""Scores become relations: what is kept, what is one object, what is related once. Raw output written by hand."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def raw(*queries, masks=None):
     return arrays
 
 
-def see(*queries, masks=None, **options):
-    seen = PSGTR(**options).to_perception(raw(*queries, masks=masks))
-    check_perception(seen)
-    return seen
+def perceive(*queries, masks=None, **options):
+    perceived = PSGTR(**options).to_perception(raw(*queries, masks=masks))
+    check_perception(perceived)
+    return perceived
 
 
-def said(seen):
-    return [(r.subject, r.predicate, r.object) for r in seen.relations]
+def relations_of(perceived):
+    return [(r.subject, r.predicate, r.object) for r in perceived.relations]
 
 
 def test_names_are_in_the_published_order():
@@ -57,7 +57,7 @@ def test_names_are_in_the_published_order():
 
 
 def test_a_triplet_becomes_a_relation_with_boxes():
-    (relation,) = see(query("person", "riding", "horse")).relations
+    (relation,) = perceive(query("person", "riding", "horse")).relations
     assert (relation.subject, relation.predicate, relation.object) == ("person", "riding", "horse")
     assert relation.score == pytest.approx(0.9, abs=1e-5)
     assert relation.subject_box == pytest.approx((0.1, 0.1, 0.4, 0.9))
@@ -68,8 +68,8 @@ def test_a_triplet_becomes_a_relation_with_boxes():
     "weak", [{"score": 0.79}, {"sure": (0.49, 0.9)}, {"sure": (0.9, 0.49)}], ids=["predicate", "subject", "object"]
 )
 def test_weak_scores_are_left_out(weak):
-    assert see(query("person", "riding", "horse", **weak)) == Perception()
-    assert len(see(query("person", "riding", "horse", **weak), min_score=0.7, min_object_score=0.4).relations) == 1
+    assert perceive(query("person", "riding", "horse", **weak)) == Perception()
+    assert len(perceive(query("person", "riding", "horse", **weak), min_score=0.7, min_object_score=0.4).relations) == 1
 
 
 def test_nothing_and_no_relation_are_never_said():
@@ -77,12 +77,12 @@ def test_nothing_and_no_relation_are_never_said():
     nothing["subject"] = logits(0.99, 133, 134)
     none = query("person", "riding", "horse")
     none["predicate"] = logits(0.99, 0, 57)
-    assert see(nothing, none) == Perception()
+    assert perceive(nothing, none) == Perception()
 
 
 def test_the_last_class_is_kept():
     # OpenPSG compares numbers from 1 with the last number from 0 there, and loses the class before the last.
-    assert said(see(query("wall-other-merged", "beside", "rug-merged"))) == [
+    assert relations_of(perceive(query("wall-other-merged", "beside", "rug-merged"))) == [
         ("wall-other-merged", "beside", "rug-merged")
     ]
 
@@ -92,23 +92,23 @@ def test_the_best_come_first_and_no_more_than_there_are_objects():
         query("person", word, "horse", score)
         for word, score in (("on", 0.85), ("riding", 0.95), ("holding", 0.9), ("touching", 0.82))
     ]
-    assert said(see(*queries)) == [("person", "riding", "horse"), ("person", "holding", "horse")]
-    assert len(see(*queries, within_objects=False).relations) == 4
-    assert said(see(*queries, within_objects=False, max_relations=1)) == [("person", "riding", "horse")]
+    assert relations_of(perceive(*queries)) == [("person", "riding", "horse"), ("person", "holding", "horse")]
+    assert len(perceive(*queries, within_objects=False).relations) == 4
+    assert relations_of(perceive(*queries, within_objects=False, max_relations=1)) == [("person", "riding", "horse")]
 
 
 def test_one_person_found_twice_is_one():
-    seen = see(
+    perceived = perceive(
         query("person", "riding", "horse", 0.9, sure=(0.8, 0.9)),
         query("person", "looking at", "dog", 0.85, sure=(0.95, 0.9), boxes=(NEAR_LEFT, (0.6, 0.8, 0.2, 0.2))),
     )
-    first, second = seen.relations
+    first, second = perceived.relations
     assert first.subject_box == second.subject_box == corners(np.array(NEAR_LEFT))  # the surer finding's box
 
 
 def test_two_people_stay_two():
     far = (0.85, 0.5, 0.2, 0.9)
-    first, second = see(
+    first, second = perceive(
         query("person", "riding", "horse"), query("person", "riding", "horse", 0.85, boxes=(far, RIGHT))
     ).relations
     assert first.subject_box != second.subject_box
@@ -116,18 +116,18 @@ def test_two_people_stay_two():
 
 def test_the_same_triplet_twice_is_said_once():
     again = query("person", "riding", "horse", 0.85, boxes=(NEAR_LEFT, RIGHT))
-    (relation,) = see(query("person", "riding", "horse"), again).relations
+    (relation,) = perceive(query("person", "riding", "horse"), again).relations
     assert relation.score == pytest.approx(0.9, abs=1e-5)
 
 
 def test_subject_and_object_of_one_triplet_are_two_things_even_when_they_embrace():
-    seen = see(query("person", "kissing", "person", boxes=(LEFT, NEAR_LEFT)))
-    assert said(seen) == [("person", "kissing", "person")]
+    perceived = perceive(query("person", "kissing", "person", boxes=(LEFT, NEAR_LEFT)))
+    assert relations_of(perceived) == [("person", "kissing", "person")]
 
 
 def test_stuff_is_one_and_not_beside_itself():
-    assert see(query("tree-merged", "beside", "tree-merged")) == Perception()
-    first, second = see(
+    assert perceive(query("tree-merged", "beside", "tree-merged")) == Perception()
+    first, second = perceive(
         query("person", "in front of", "tree-merged"),
         query("horse", "in front of", "tree-merged", 0.85, boxes=(RIGHT, LEFT)),
     ).relations
@@ -143,13 +143,13 @@ def half(side, value=6.0):
 def test_masks_become_segments_that_do_not_overlap():
     left, right = half("left"), half("right")
     right[:, 3] = 3.0  # claimed by both; the surer one gets it
-    seen = see(query("person", "on", "grass-merged"), masks=[(left, right)], segments=True)
-    person, grass = seen.segments
+    perceived = perceive(query("person", "on", "grass-merged"), masks=[(left, right)], segments=True)
+    person, grass = perceived.segments
     assert (person.label, person.is_thing, person.score) == ("person", True, pytest.approx(0.9, abs=1e-5))
     assert (grass.label, grass.is_thing, grass.score) == ("grass-merged", False, pytest.approx(0.8, abs=1e-5))
     assert not (person.mask.decode() & grass.mask.decode()).any()
     assert person.box == (0, 0, 0.5, 1) and grass.box == (0.5, 0, 1, 1)
-    (relation,) = seen.relations
+    (relation,) = perceived.relations
     assert (relation.subject_box, relation.object_box) == (person.box, grass.box)
 
 
@@ -157,32 +157,32 @@ def test_masks_decide_where_boxes_would_err():
     # The boxes say one person, the masks two; and the other way round.
     queries = [query("person", "riding", "horse"), query("person", "on", "horse", 0.85)]
     masks = [(half("left"), half("right")), (half("right"), half("right"))]
-    assert len({r.subject_box for r in see(*queries).relations}) == 1
-    assert len([s for s in see(*queries, masks=masks, segments=True).segments if s.label == "person"]) == 2
+    assert len({r.subject_box for r in perceive(*queries).relations}) == 1
+    assert len([s for s in perceive(*queries, masks=masks, segments=True).segments if s.label == "person"]) == 2
     apart = [query("person", "riding", "horse"), query("person", "on", "horse", 0.85, boxes=(RIGHT, RIGHT))]
     masks = [(half("left"), half("right"))] * 2
-    assert len([s for s in see(*apart, masks=masks, segments=True).segments if s.label == "person"]) == 1
+    assert len([s for s in perceive(*apart, masks=masks, segments=True).segments if s.label == "person"]) == 1
 
 
 def test_pieces_of_stuff_are_joined():
     queries = [query("person", "on", "grass-merged"), query("horse", "on", "grass-merged", 0.85)]
     nowhere = np.full((4, 8), -6.0)
-    seen = see(*queries, masks=[(nowhere, half("left")), (nowhere, half("right"))], segments=True)
-    (grass,) = seen.segments
+    perceived = perceive(*queries, masks=[(nowhere, half("left")), (nowhere, half("right"))], segments=True)
+    (grass,) = perceived.segments
     assert grass.mask.decode().all() and grass.box == (0, 0, 1, 1)
-    assert len(seen.relations) == 2  # an object without a mask keeps the network's box
-    assert seen.relations[0].subject_box == corners(np.array(LEFT))
+    assert len(perceived.relations) == 2  # an object without a mask keeps the network's box
+    assert perceived.relations[0].subject_box == corners(np.array(LEFT))
 
 
 def test_the_mask_threshold_is_a_probability():
     faint = half("left", value=float(np.log(0.8 / 0.2)))
     queries = query("person", "on", "grass-merged")
-    assert [s.label for s in see(queries, masks=[(faint, half("right"))]).segments] == ["grass-merged"]
-    assert len(see(queries, masks=[(faint, half("right"))], mask_threshold=0.75).segments) == 2
+    assert [s.label for s in perceive(queries, masks=[(faint, half("right"))]).segments] == ["grass-merged"]
+    assert len(perceive(queries, masks=[(faint, half("right"))], mask_threshold=0.75).segments) == 2
 
 
 def test_boxes_are_clipped():
-    (relation,) = see(query("person", "on", "horse", boxes=((0.0, 0.5, 0.4, 1.4), RIGHT))).relations
+    (relation,) = perceive(query("person", "on", "horse", boxes=((0.0, 0.5, 0.4, 1.4), RIGHT))).relations
     assert relation.subject_box == (0.0, 0.0, 0.2, 1.0)
 
 

@@ -16,7 +16,7 @@ SIZE = (320, 240)
 
 
 def quad(x0, y0, x1, y1):
-    """Corners as RapidOCR hands them out."""
+    """Corners as RapidOCR returns them."""
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=np.float64)
 
 
@@ -35,12 +35,12 @@ def sign():
 
 
 def test_recorded_output_becomes_text_lines_in_reading_order():
-    seen = RapidOCR().to_perception(RECORDED, SIZE)
-    check_perception(seen)
+    perceived = RapidOCR().to_perception(RECORDED, SIZE)
+    check_perception(perceived)
     stop = TextLine("STOP", 1.0, ((0.1125, 0.1875), (0.525, 0.1875), (0.525, 0.3917), (0.1125, 0.3917)))
     platform = TextLine("PLATFORM 7", 0.9945, ((0.1156, 0.6375), (0.825, 0.6333), (0.825, 0.7958), (0.1156, 0.8)))
-    assert seen == Perception(texts=(stop, platform))
-    assert type(seen.texts[0].score) is float and type(seen.texts[0].polygon[0][0]) is float
+    assert perceived == Perception(texts=(stop, platform))
+    assert type(perceived.texts[0].score) is float and type(perceived.texts[0].polygon[0][0]) is float
 
 
 def test_doubtful_and_empty_lines_are_left_out():
@@ -51,10 +51,10 @@ def test_doubtful_and_empty_lines_are_left_out():
 
 
 def test_corners_in_the_padding_and_endless_text_are_clipped():
-    seen = RapidOCR().to_perception([(quad(-5, -3, 400, 250), "x" * 999, 1.0000001)], SIZE)
-    check_perception(seen)
-    assert seen.texts[0].polygon == ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
-    assert len(seen.texts[0].text) == MAX_TEXT and seen.texts[0].score == 1.0
+    perceived = RapidOCR().to_perception([(quad(-5, -3, 400, 250), "x" * 999, 1.0000001)], SIZE)
+    check_perception(perceived)
+    assert perceived.texts[0].polygon == ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+    assert len(perceived.texts[0].text) == MAX_TEXT and perceived.texts[0].score == 1.0
 
 
 def test_an_ordinary_picture_is_given_as_it_is_blue_first():
@@ -104,10 +104,10 @@ def test_a_printed_sign_is_read_and_the_process_is_left_alone(loaded, capfd):
     import cv2
 
     before = cv2.getNumThreads()
-    (seen,) = loaded.perceive([sign()], [Perception()])
-    assert [line.text for line in seen.texts] == ["STOP", "PLATFORM 7"]
-    assert all(line.score > 0.9 for line in seen.texts)
-    (x0, y0), _, (x1, y1), _ = seen.texts[0].polygon
+    (perceived,) = loaded.perceive([sign()], [Perception()])
+    assert [line.text for line in perceived.texts] == ["STOP", "PLATFORM 7"]
+    assert all(line.score > 0.9 for line in perceived.texts)
+    (x0, y0), _, (x1, y1), _ = perceived.texts[0].polygon
     assert (x0, y0, x1, y1) == pytest.approx((36 / 320, 45 / 240, 168 / 320, 94 / 240), abs=0.02)
     assert cv2.getNumThreads() == before
     assert capfd.readouterr() == ("", "")
@@ -115,8 +115,8 @@ def test_a_printed_sign_is_read_and_the_process_is_left_alone(loaded, capfd):
 
 @pytest.mark.parametrize("angle", [90, 180, 270])
 def test_a_turned_sign_is_read_too(loaded, angle):
-    (seen,) = loaded.perceive([sign().rotate(angle, expand=True)], [Perception()])
-    assert {line.text for line in seen.texts} == {"STOP", "PLATFORM 7"}
+    (perceived,) = loaded.perceive([sign().rotate(angle, expand=True)], [Perception()])
+    assert {line.text for line in perceived.texts} == {"STOP", "PLATFORM 7"}
 
 
 def test_it_reads_what_the_engine_alone_reads(loaded):
@@ -142,8 +142,8 @@ def test_a_line_on_a_long_strip_is_read(loaded):
     expert = RapidOCR(min_side=256)
     expert.load()
     for image in (strip, strip.rotate(90, expand=True)):
-        (seen,) = expert.perceive([image], [Perception()])
-        assert [line.text for line in seen.texts] == ["Exit 42 North"]
+        (perceived,) = expert.perceive([image], [Perception()])
+        assert [line.text for line in perceived.texts] == ["Exit 42 North"]
 
 
 def test_a_file_that_is_no_model_is_a_sentence(loaded, tmp_path):

@@ -1,4 +1,4 @@
-"""The data set ``scenes``, and recipes that train on it.
+"""Register the data set ``scenes``, and recipes that train on it.
 
 Knows: names. The data set is imported when it is asked for.
 """

@@ -1,4 +1,4 @@
-"""The photographs and textures behind `scenes`: pictures that scikit-image carries in its package.
+"""Cut backgrounds of `scenes` from the photographs and textures in scikit-image's package.
 
 Knows: which file serves which split. No file serves two, and the two halves of the stereo pair are one scene and serve
 train together. Files are read where the package lies; scikit-image itself is not imported and fetches nothing.
@@ -33,7 +33,7 @@ SOURCES = {
 
 
 def sources(split: str) -> tuple[str, ...]:
-    """Names of the pictures that a split may use; the unseen-word splits share those of their own base."""
+    """List the pictures that a split may use; the unseen-word splits share those of their own base."""
     return SOURCES[split.removesuffix("-unseen")]
 
 
@@ -51,7 +51,7 @@ def cut(backdrop: Backdrop) -> Image.Image:
 
 @lru_cache
 def folder() -> Path:
-    """Where scikit-image keeps its pictures.
+    """Find the folder of scikit-image's pictures.
 
     Raises:
         AssetError: scikit-image is not installed.

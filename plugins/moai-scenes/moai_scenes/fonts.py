@@ -1,4 +1,4 @@
-"""The fonts that words of `scenes` are printed in: matplotlib's DejaVu files and the one inside Pillow.
+"""Load the fonts in which `scenes` prints words: matplotlib's DejaVu files and the one inside Pillow.
 
 Knows: font files and the size of a printed word.
 """
@@ -27,7 +27,7 @@ PAD = (6, 4)  # pixels of plate to the left and right of a word, and above and b
 
 @lru_cache(256)
 def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """One of `FONTS` at ``size`` pixels times `DETAIL`.
+    """Load one of `FONTS` at ``size`` pixels times `DETAIL`.
 
     Raises:
         AssetError: matplotlib does not hold the file, or Pillow was built without FreeType.
@@ -50,6 +50,6 @@ def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(8192)
 def measure(text: str, font: str, size: int) -> tuple[float, float]:
-    """Width and height in pixels of a word with its plate."""
+    """Measure width and height in pixels of a word with its plate."""
     left, top, right, bottom = load_font(font, size).getbbox(text)
     return (right - left) / DETAIL + 2 * PAD[0], (bottom - top) / DETAIL + 2 * PAD[1]

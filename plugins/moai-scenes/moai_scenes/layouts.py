@@ -1,4 +1,4 @@
-"""Where things may stand in a scene: arrangements on a grid of three by three cells, divided among the splits.
+"""Arrange things on a grid of three by three cells; the arrangements are divided among the splits.
 
 Knows: cells, numbered row by row from 0 to 8, and which two things stand in a relation. An arrangement says which cells
 hold a shape and which a word. Each belongs to exactly one of train, validation and test, by its hash, so that no
@@ -22,19 +22,19 @@ SHARES = (0.7, 0.15, 0.15)
 
 
 class Layout(NamedTuple):
-    """Cells with a shape and cells with a word, each in ascending order."""
+    """Hold cells with a shape and cells with a word, each in ascending order."""
 
     shapes: tuple[int, ...]
     words: tuple[int, ...]
 
     @property
     def taken(self) -> tuple[int, ...]:
-        """All cells that hold something."""
+        """List all cells that hold something."""
         return tuple(sorted(self.shapes + self.words))
 
 
 class Pair(NamedTuple):
-    """``subject`` stands in the relation ``predicate`` to ``object``; both are cells."""
+    """Hold two cells: ``subject`` stands in the relation ``predicate`` to ``object``."""
 
     subject: int
     predicate: str
@@ -43,7 +43,7 @@ class Pair(NamedTuple):
 
 @lru_cache(16384)
 def neighbours(taken: tuple[int, ...]) -> tuple[Pair, ...]:
-    """Pairs in one row or column with nothing between them, both ways round, in the order of their objects."""
+    """List pairs in one row or column with nothing between them, both ways round, in the order of their objects."""
     pairs = []
     for cell in taken:
         for predicate, step in STEPS.items():
@@ -54,7 +54,7 @@ def neighbours(taken: tuple[int, ...]) -> tuple[Pair, ...]:
 
 
 def is_alone(pair: Pair, others: tuple[int, ...]) -> bool:
-    """True when of ``others`` only the subject lies on that side of the object at all, aligned with it or not."""
+    """Return whether, of ``others``, only the subject lies on that side of the object, aligned with it or not."""
     axis = 0 if pair.predicate in ("above", "below") else 1
     sign = STEPS[pair.predicate][axis]
     place = _at(pair.object)[axis]
@@ -62,23 +62,23 @@ def is_alone(pair: Pair, others: tuple[int, ...]) -> bool:
 
 
 def open_pairs(layout: Layout) -> list[Pair]:
-    """Shapes for "what shape is left of ..?": no other shape lies on that side of the one that is asked about."""
+    """List pairs for "what shape is left of ..?": no other shape lies on that side of the one that is asked about."""
     return [pair for pair in shape_pairs(layout) if is_alone(pair, layout.shapes)]
 
 
 def word_pairs(layout: Layout) -> list[Pair]:
-    """The same for "what word is left of ..?": the answer is a word, and no other word lies on that side."""
+    """List pairs for "what word is left of ..?": no other word lies on that side."""
     found = [pair for pair in neighbours(layout.taken) if pair.subject in layout.words and pair.object in layout.shapes]
     return [pair for pair in found if is_alone(pair, layout.words)]
 
 
 def shape_pairs(layout: Layout) -> list[Pair]:
-    """Neighbouring shapes, for yes/no questions."""
+    """List neighbouring shapes, for yes/no questions."""
     return [pair for pair in neighbours(layout.taken) if {pair.subject, pair.object} <= set(layout.shapes)]
 
 
 def part_of(layout: Layout) -> str:
-    """The split that this arrangement belongs to."""
+    """Find the split that this arrangement belongs to."""
     value = int.from_bytes(hashlib.sha256(repr(tuple(layout)).encode()).digest()[:8]) / 2**64
     for part, share in zip(PARTS, SHARES, strict=True):
         if value < share:
@@ -89,13 +89,13 @@ def part_of(layout: Layout) -> str:
 
 @lru_cache
 def layouts(part: str, shapes: int, words: int) -> tuple[Layout, ...]:
-    """Every arrangement of that many shapes and words that belongs to ``part`` and gives each kind of question."""
+    """List every arrangement of so many shapes and words that belongs to ``part`` and gives each kind of question."""
     return tuple(layout for layout in _all(shapes, words) if part_of(layout) == part and _usable(layout))
 
 
 @lru_cache
 def layouts_with(part: str, shapes: int, words: int, first: int, second: int) -> tuple[Layout, ...]:
-    """Those of ``layouts`` that have shapes in two given cells."""
+    """List those of ``layouts`` that have shapes in two given cells."""
     return tuple(layout for layout in layouts(part, shapes, words) if {first, second} <= set(layout.shapes))
 
 

@@ -1,4 +1,4 @@
-"""What a scene of `scenes` shows, decided before a pixel is drawn: figures, words, their places, and the background.
+"""Plan a scene of `scenes` before a pixel is drawn: figures, words, their places, and the background.
 
 Knows: random draws from a seed, the grid and the size of printed words. Scenes are drawn one by one, each from its own
 seed, so scene 17 of a split is the same however many scenes are asked for. Coordinates are pixels of a square picture.
@@ -32,7 +32,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Figure:
-    """One coloured shape; ``outline`` is its polygon."""
+    """Describe one coloured shape; ``outline`` is its polygon."""
 
     color: str
     shape: str
@@ -43,13 +43,13 @@ class Figure:
 
     @property
     def name(self) -> str:
-        """``"red circle"``; unique in a scene."""
+        """Name the figure, ``"red circle"``; unique in a scene."""
         return f"{self.color} {self.shape}"
 
 
 @dataclass(frozen=True)
 class Word:
-    """One printed word; ``outline`` is the rectangle of its plate, clockwise from the top left corner."""
+    """Describe one printed word; ``outline`` is the rectangle of its plate, clockwise from the top left corner."""
 
     text: str
     cell: int
@@ -63,7 +63,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """A square cut of a photograph or texture: what share of it, from where, mirrored or not, how bright."""
+    """Describe a square cut of a photograph or texture: its share, its place, mirrored or not, its brightness."""
 
     source: str
     share: float
@@ -75,7 +75,7 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Scene:
-    """A whole scene; ``counted`` is the colour or shape asked for, ``asked`` the two cells whose position is."""
+    """Describe a scene; ``counted`` is the colour or shape asked for, ``asked`` the two cells whose position is."""
 
     figures: tuple[Figure, ...]
     words: tuple[Word, ...]
@@ -85,7 +85,7 @@ class Scene:
     backdrop: Backdrop
 
     def at(self, cell: int) -> Figure | Word:
-        """What stands in a cell."""
+        """Find what stands in a cell."""
         return next(thing for thing in (*self.figures, *self.words) if thing.cell == cell)
 
 
@@ -105,7 +105,7 @@ def plan_scene(split: str, index: int, seed: int, backdrops: Sequence[str]) -> S
 
 
 def box_of(outline: Sequence[Point]) -> Box:
-    """``(x0, y0, x1, y1)`` around points."""
+    """Compute ``(x0, y0, x1, y1)`` around points."""
     xs, ys = zip(*outline, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 

@@ -1,4 +1,4 @@
-"""The questions about a scene of `scenes`, with their answers: one word, or two for a figure or a place.
+"""Ask questions about a scene of `scenes`; an answer is one word, or two for a figure or a place.
 
 Knows: wording, in English and in Korean. Korean questions have English answers, as the printed words are English and
 one set of answers is scored by one rule. A place or relation is asked for only where the arrangement leaves no doubt
@@ -19,7 +19,7 @@ KINDS = ("existence", "position", "count", "relation", "text", "text_relation")
 
 
 class Question(NamedTuple):
-    """``wordings`` maps a language to what may be asked in it; all mean the same."""
+    """Hold a question; ``wordings`` maps a language to wordings that all mean the same."""
 
     kind: str
     wordings: dict[str, tuple[str, ...]]
@@ -27,7 +27,7 @@ class Question(NamedTuple):
 
 
 def ask(scene: Scene, rng: random.Random) -> list[Question]:
-    """All questions about a scene: two each of existence, position and relation, one to each word, and two more."""
+    """Ask all questions about a scene: two each of existence, position and relation, one to each word, and two more."""
     questions = [
         _existence(rng.choice(scene.figures).name, "yes"),
         _existence(_absent(scene, rng), "no"),
@@ -43,7 +43,7 @@ def ask(scene: Scene, rng: random.Random) -> list[Question]:
 
 
 def word_question(question: Question, language: str, rng: random.Random) -> str:
-    """One of the wordings."""
+    """Choose one of the wordings."""
     return rng.choice(question.wordings[language])
 
 
@@ -54,7 +54,7 @@ def _existence(name: str, answer: str) -> Question:
 
 
 def _absent(scene: Scene, rng: random.Random) -> str:
-    """A name that is not there: mostly a colour and a shape that both are, else one of the two."""
+    """Choose a name that is not there: mostly a colour and a shape that both are, else one of the two."""
     there = {(figure.color, figure.shape) for figure in scene.figures}
     colors, shapes = ({pair[k] for pair in there} for k in (0, 1))
     absent = [(c, s) for c in COLORS for s in SHAPES if (c, s) not in there and (c in colors or s in shapes)]

@@ -1,6 +1,6 @@
-"""Draws a scene of `scenes`: the background, then figures and words with smooth edges.
+"""Draw a scene of `scenes`: the background, then figures and words with smooth edges.
 
-Knows: Pillow. Figures are flat; where a figure would hardly stand out from what is behind it, it gets a rim.
+Knows: Pillow. Figures are flat; where a figure would hardly stand out from the background, it gets a rim.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def render(scene: Scene) -> bytes:
 
 def _draw_figure(picture: Image.Image, figure: Figure) -> None:
     box = box_of(figure.outline)
-    behind = ImageStat.Stat(picture.crop(tuple(round(value) for value in box))).mean
-    near = math.dist(behind, figure.rgb) < DISTINCT
+    background = ImageStat.Stat(picture.crop(tuple(round(value) for value in box))).mean
+    near = math.dist(background, figure.rgb) < DISTINCT
     left, top = int(box[0]) - 3, int(box[1]) - 3
     size = (math.ceil(box[2]) + 3 - left, math.ceil(box[3]) + 3 - top)
     points = [((x - left) * DETAIL, (y - top) * DETAIL) for x, y in figure.outline]
     if figure.rim or near:
-        rim = LIGHT if sum(behind) < 3 * 128 else DARK
+        rim = LIGHT if sum(background) < 3 * 128 else DARK
         _stamp(picture, points, size, (left, top), rim, round(2 * RIM * DETAIL))
     _stamp(picture, points, size, (left, top), figure.rgb, 0)
 

@@ -1,4 +1,4 @@
-"""`scenes`: drawn figures and printed words over photographs and textures, with questions and ground truth.
+"""Generate `scenes`: drawn figures and printed words over photographs and textures, with questions and ground truth.
 
 Knows: splits, numbers of scenes, and where pictures lie on disk. What a scene shows is drawn in `plan`, its
 pixels in `render`, its questions in `questions`. The same seed gives the same scenes and questions on every

@@ -1,4 +1,4 @@
-"""What perfect experts would see in a scene of `scenes`, in the format of the real ones.
+"""Make the ground truth of a scene of `scenes`: the perception that perfect experts would return.
 
 Knows: the same names, predicates and order that the experts `shapes`, `geometry`, `tally` and an OCR engine give:
 figures and words from top to bottom, relations between neighbours in one row or column, and counts.
@@ -21,7 +21,7 @@ ONE_WAY = ("left of", "above")
 
 
 def truth_of(scene: Scene, both_ways: bool = False, counts: bool = False) -> Perception:
-    """The perception of a scene; each neighbourhood is said once (*left of*, *above*), or from both sides.
+    """Make the perception of a scene; each neighbourhood is a relation once (*left of*, *above*), or from both sides.
 
     With ``counts`` it also says how many figures share a colour or a shape.
     """
@@ -45,7 +45,7 @@ def truth_of(scene: Scene, both_ways: bool = False, counts: bool = False) -> Per
 
 
 def _counts(figures: list[Figure]) -> tuple[str, ...]:
-    """``two circles.``, ``one red.``: the highest first; a colour and a shape of one and the same figure together."""
+    """Count figures, ``two circles.``, ``one red.``: the highest first; colour and shape of one figure together."""
     sharing: dict[frozenset[int], list[str]] = {}
     for word in dict.fromkeys(word for figure in figures for word in (figure.color, figure.shape)):
         where = frozenset(i for i, figure in enumerate(figures) if word in (figure.color, figure.shape))

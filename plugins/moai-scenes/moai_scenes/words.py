@@ -1,4 +1,4 @@
-"""The words of `scenes`: what is printed in the pictures, and what colours and shapes are called.
+"""List the words of `scenes`: those printed in the pictures, and the names of colours and shapes.
 
 Knows: vocabulary only. Every printed word is a common English noun of four to six letters; no word is in two lists,
 and none is the name of a colour, a shape or a position.

@@ -220,8 +220,8 @@ def test_the_truth_keeps_the_contract_and_lies_where_the_picture_shows_it():
         with Image.open(io.BytesIO(render(plan))) as picture:
             for figure in plan.figures:
                 x, y = middle(box_of(figure.outline))
-                seen = picture.getpixel((int(x), int(y)))
-                assert max(abs(a - b) for a, b in zip(seen, figure.rgb, strict=True)) < 20, (index, figure.name)
+                colour = picture.getpixel((int(x), int(y)))
+                assert max(abs(a - b) for a, b in zip(colour, figure.rgb, strict=True)) < 20, (index, figure.name)
     for sample in scenes("validation", images=3):
         check_perception(truth_in(sample))
         assert truth_in(sample).has_panoptic

@@ -1,4 +1,4 @@
-"""What the shapes expert sees in drawings, and that it keeps the contract."""
+"""What the shapes expert finds in drawings, and that it keeps the contract."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PAPER = (238, 244, 236)
 
 
 def draw(size=(64, 64), paper=PAPER):
-    """A picture four times as large to draw on; ``see`` shrinks it, so that edges are smooth."""
+    """A picture four times as large to draw on; ``perceive`` shrinks it, so that edges are smooth."""
     image = Image.new("RGB", (size[0] * 4, size[1] * 4), paper)
     return image, ImageDraw.Draw(image)
 
 
-def see(image, **options):
+def perceive(image, **options):
     small = image.resize((max(image.width // 4, 1), max(image.height // 4, 1)), Image.Resampling.BOX)
     return Shapes(**options).perceive([small], [])[0].segments
 
@@ -45,7 +45,7 @@ def test_a_shape_of_any_size_is_named(label, side):
         pen.rectangle((x0, y0, x1, y1), fill="red")
     else:
         pen.polygon(((x0 + x1) / 2, y0, x1, y1, x0, y1), fill="red")
-    (segment,) = see(image)
+    (segment,) = perceive(image)
     assert (segment.label, segment.attributes) == (label, {"color": "red"})
     assert np.allclose(segment.box, np.array([5, 7, 5 + side, 7 + side]) / 64, atol=1.5 / 64)
     assert segment.score > 0.86 and segment.is_thing
@@ -68,7 +68,7 @@ def test_a_shape_of_any_size_is_named(label, side):
 def test_the_colours_of_easy_vqa(name, rgb):
     image, pen = draw()
     pen.rectangle((40, 40, 140, 180), fill=rgb)
-    assert named(see(image)) == {f"{name} rectangle"}
+    assert named(perceive(image)) == {f"{name} rectangle"}
 
 
 def test_colours_near_an_anchor_keep_its_name():
@@ -93,7 +93,7 @@ CROWD = {"blue rectangle", "yellow circle", "red triangle", "orange rectangle", 
 
 
 def test_several_shapes_nested_turned_and_unsure():
-    segments = see(crowded())
+    segments = perceive(crowded())
     assert named(segments) == CROWD
     assert all(s.score < 0.86 for s in segments if s.label == "shape")
 
@@ -119,7 +119,7 @@ def test_touching_shapes_of_two_colours_are_two():
     image, pen = draw((200, 100), (255, 255, 255))
     pen.rectangle((80, 80, 319, 319), fill="red")
     pen.rectangle((320, 80, 560, 319), fill="blue")
-    assert named(see(image)) == {"red rectangle", "blue rectangle"}
+    assert named(perceive(image)) == {"red rectangle", "blue rectangle"}
 
 
 def test_a_large_picture_is_shrunk_and_boxes_stay_normalised():
@@ -212,7 +212,7 @@ def test_it_keeps_the_contract_on_photographs():
 
 def test_drawings_are_the_default():
     assert Shapes().options.background == "plain"
-    assert {s.label for s in see(crowded())} <= {"circle", "rectangle", "triangle", "shape"}  # published figures
+    assert {s.label for s in perceive(crowded())} <= {"circle", "rectangle", "triangle", "shape"}  # published figures
 
 
 def test_to_perception_needs_no_engine():

@@ -1,7 +1,7 @@
-"""What is counted, how it is said, and that the expert keeps the contract."""
+"""What is counted, how it is worded, and that the expert keeps the contract."""
 
 import pytest
-from moai_tally import Tally, count, say
+from moai_tally import Tally, count, sentence_of
 from PIL import Image
 
 from moai.perception.words.verbalize import verbalize
@@ -11,7 +11,7 @@ from moai.types import Detection, Perception, Segment
 PAGE = Image.new("RGB", (64, 64))
 
 
-def seen(*names, detections=()):
+def perceived(*names, detections=()):
     step = 1 / max(1, len(names))
     boxes = [(i * step, 0.0, (i + 1) * step, 1.0) for i in range(len(names))]
     return Perception(
@@ -20,7 +20,7 @@ def seen(*names, detections=()):
     )
 
 
-def told(perception, **options):
+def sentences_of(perception, **options):
     return Tally(**options).perceive([PAGE], [perception])[0].notes.get("count", ())
 
 
@@ -29,7 +29,7 @@ def test_it_keeps_the_contract():
 
 
 def test_shared_words_are_counted_and_the_highest_come_first():
-    assert told(seen("red square", "red circle", "blue circle")) == (
+    assert sentences_of(perceived("red square", "red circle", "blue circle")) == (
         "two red.",
         "two circles.",
         "one square.",
@@ -38,37 +38,40 @@ def test_shared_words_are_counted_and_the_highest_come_first():
 
 
 def test_words_that_stand_in_the_same_names_are_one_phrase():
-    assert told(seen("dining table", "dining table", "cup")) == ("two dining tables.", "one cup.")
+    assert sentences_of(perceived("dining table", "dining table", "cup")) == ("two dining tables.", "one cup.")
 
 
 def test_whole_names_alone():
-    assert told(seen("red square", "red circle", "red circle"), words=False) == ("two red circles.", "one red square.")
+    assert sentences_of(perceived("red square", "red circle", "red circle"), words=False) == (
+        "two red circles.",
+        "one red square.",
+    )
 
 
 def test_at_most_so_many():
-    assert told(seen("red square", "red circle", "blue circle"), most=1) == ("two red.",)
+    assert sentences_of(perceived("red square", "red circle", "blue circle"), most=1) == ("two red.",)
 
 
 def test_a_thing_that_two_experts_found_counts_once():
-    once = seen("car", detections=[("car", (0.0, 0.0, 1.0, 1.0))])
-    assert told(once) == ("one car.",)
-    twice = seen("car", detections=[("car", (0.0, 0.0, 0.1, 0.1))])
-    assert told(twice) == ("two cars.",)
+    once = perceived("car", detections=[("car", (0.0, 0.0, 1.0, 1.0))])
+    assert sentences_of(once) == ("one car.",)
+    twice = perceived("car", detections=[("car", (0.0, 0.0, 0.1, 0.1))])
+    assert sentences_of(twice) == ("two cars.",)
 
 
 def test_stuff_and_nothing_are_not_counted():
-    assert told(Perception(segments=(Segment("sky", 0.9, (0.0, 0.0, 1.0, 1.0), None, False),))) == ()
-    assert told(Perception()) == ()
+    assert sentences_of(Perception(segments=(Segment("sky", 0.9, (0.0, 0.0, 1.0, 1.0), None, False),))) == ()
+    assert sentences_of(Perception()) == ()
 
 
 def test_the_attributes_of_a_segment_are_words_of_its_name():
-    assert told(Perception(segments=(Segment("star", 1.0, (0, 0, 1, 1), None, True, {"color": "red"}),))) == (
+    assert sentences_of(Perception(segments=(Segment("star", 1.0, (0, 0, 1, 1), None, True, {"color": "red"}),))) == (
         "one red star.",
     )
 
 
 @pytest.mark.parametrize(
-    "phrase,number,noun,said",
+    "phrase,number,noun,sentences",
     [
         ("person", 3, True, "three people."),
         ("glass", 2, True, "two glasses."),
@@ -77,8 +80,8 @@ def test_the_attributes_of_a_segment_are_words_of_its_name():
         ("tall glass", 1, True, "one tall glass."),
     ],
 )
-def test_wording(phrase, number, noun, said):
-    assert say(phrase, number, noun) == said
+def test_wording(phrase, number, noun, sentences):
+    assert sentence_of(phrase, number, noun) == sentences
 
 
 def test_counts_keep_the_order_of_mention():
@@ -86,7 +89,7 @@ def test_counts_keep_the_order_of_mention():
 
 
 def test_its_sentences_are_spoken_in_every_style():
-    perception = seen("cup", "cup")
+    perception = perceived("cup", "cup")
     both = Perception(
         segments=perception.segments, notes=Tally().perceive([PAGE], [perception])[0].notes, sources=perception.sources
     )

@@ -1,4 +1,4 @@
-"""Experts that run on Hugging Face transformers: panoptic segmentation, open-world detection, predicate scoring.
+"""Register experts of Hugging Face transformers: panoptic segmentation, open-world detection, predicates.
 
 Knows: which classes there are. None of the modules here imports torch or transformers before an expert is loaded.
 """
@@ -27,6 +27,6 @@ __all__ = [
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Hand the classes over; torch and transformers are imported in `load`."""
+    """Register the classes; torch and transformers are imported in `load`."""
     for expert in (EoMT, Mask2Former, OWLv2, LLMDet, MMGroundingDino, GroundingDino, OmDetTurbo, Predicates):
         register(expert)

@@ -1,4 +1,4 @@
-"""A detector's boxes as detections: clipped, normalised, without duplicates, the best first.
+"""Convert a detector's boxes to detections: clipped, normalised, without duplicates, the best first.
 
 Knows: pixel boxes (x0, y0, x1, y1), scores and class ids as numpy arrays; nothing of the engines.
 """
@@ -15,25 +15,25 @@ from moai.types import Detection
 
 @dataclass(frozen=True)
 class Found:
-    """N findings in one picture: ``(N, 4)`` boxes in units of the picture's sides, ``(N,)`` scores, class ids."""
+    """Hold N findings of one picture: ``(N, 4)`` boxes in units of its sides, ``(N,)`` scores, class ids."""
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
 
     def rows(self, keep: np.ndarray) -> Found:
-        """Those at ``keep``: indices or a bool mask."""
+        """Select the findings at ``keep``: indices or a bool mask."""
         return Found(self.boxes[keep], self.scores[keep], self.labels[keep])
 
 
 def join(parts: Sequence[Found]) -> Found:
-    """All findings of several passes over the same picture."""
+    """Join all findings of several passes over the same picture."""
     columns = zip(*((part.boxes, part.scores, part.labels) for part in parts), strict=True)
     return Found(*(np.concatenate(column) for column in columns))
 
 
 def suppress(found: Found, overlap: float, across_labels: bool = False) -> Found:
-    """Non-maximum suppression, per label or across all of them; the best first.
+    """Suppress overlapping boxes (non-maximum suppression), per label or across all labels; the best first.
 
     Args:
         found: findings.
@@ -50,12 +50,12 @@ def suppress(found: Found, overlap: float, across_labels: bool = False) -> Found
 
 
 def detections(found: Found, names: Sequence[str], limit: int) -> tuple[Detection, ...]:
-    """Pure: the ``limit`` best findings, clipped to the picture; what lies outside of it is left out."""
+    """Convert the ``limit`` best findings, clipped to the picture, to detections; those outside it are left out."""
     order = np.argsort(-found.scores, kind="stable")
-    seen = []
+    chosen = []
     for i in order:
         x0, y0, x1, y1 = (round(min(max(float(edge), 0.0), 1.0), 4) for edge in found.boxes[i])
         if x0 < x1 and y0 < y1:
             score = round(min(max(float(found.scores[i]), 0.0), 1.0), 6)
-            seen.append(Detection(names[int(found.labels[i])], score, (x0, y0, x1, y1)))
-    return tuple(seen[:limit])
+            chosen.append(Detection(names[int(found.labels[i])], score, (x0, y0, x1, y1)))
+    return tuple(chosen[:limit])

@@ -1,4 +1,4 @@
-"""A vocabulary cut into texts that the Grounding-DINO family can read, and tokens led back to names: pure.
+"""Divide a vocabulary into texts that the Grounding-DINO family can read, and map tokens back to names.
 
 Knows: that the family reads all names in one text, ``"cat. dog."``, of at most 256 tokens; that "." and "?" separate
 names there; and that its scores are per token. Names are found again by position between separators, never by
@@ -18,7 +18,7 @@ FRAME = 2  # [CLS] and [SEP]
 
 
 def written(name: str) -> str:
-    """The name as the text holds it: lower case, separators replaced by spaces.
+    """Write the name as the text holds it: lower case, separators replaced by spaces.
 
     Raises:
         ExpertError: nothing is left.
@@ -30,7 +30,7 @@ def written(name: str) -> str:
 
 
 def chunks(names: Sequence[str], count: Callable[[str], int], tokens: int, most: int) -> list[list[int]]:
-    """Indices of ``names``, in order, in groups that fit one text.
+    """Group the indices of ``names``, in order, so that each group fits one text.
 
     Args:
         names: the vocabulary, as :func:`written` gives it.
@@ -56,12 +56,12 @@ def chunks(names: Sequence[str], count: Callable[[str], int], tokens: int, most:
 
 
 def text_of(names: Sequence[str]) -> str:
-    """One text of several written names."""
+    """Write one text of several written names."""
     return ". ".join(names) + "."
 
 
 def token_labels(ids: Sequence[int], separator: int, count: int) -> np.ndarray:
-    """``(len(ids),)``: for each token the index of the name it belongs to, -1 for frame and separators.
+    """Label each token with the index of its name, -1 for frame and separators: ``(len(ids),)``.
 
     Args:
         ids: one text's token ids, with its frame of one token on either side.
@@ -84,7 +84,7 @@ def token_labels(ids: Sequence[int], separator: int, count: int) -> np.ndarray:
 
 
 def name_scores(probabilities: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """``(Q, count)``: for each query and name the highest probability among the name's tokens.
+    """Compute ``(Q, count)``: for each query and name the highest probability among the name's tokens.
 
     Args:
         probabilities: ``(Q, T)`` per token; columns beyond ``len(labels)`` are padding.

@@ -1,4 +1,4 @@
-"""The classes of a panoptic model, and which of them can be counted.
+"""Name the classes of a panoptic model, and find those that can be counted.
 
 Knows: that transformers' configurations name classes but do not say which are stuff. For COCO's 133 that is known;
 for any other set the user says it.
@@ -15,7 +15,7 @@ from moai_transformers.coco import PANOPTIC, THINGS
 
 @dataclass(frozen=True)
 class Classes:
-    """Names by class id, and the ids that are stuff (sky, road), of which a picture has one region each."""
+    """Hold names by class id, and the ids that are stuff (sky, road), of which a picture has one region each."""
 
     names: dict[int, str]
     stuff: frozenset[int]

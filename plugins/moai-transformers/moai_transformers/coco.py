@@ -1,4 +1,4 @@
-"""The class names of COCO: 80 things, and 53 kinds of stuff of its panoptic task, in the order models number them.
+"""List the class names of COCO: 80 things, and 53 kinds of stuff of its panoptic task, in the order of their numbers.
 
 Source: the category lists of COCO 2017 (annotations under CC BY 4.0).
 """

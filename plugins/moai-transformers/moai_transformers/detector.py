@@ -1,4 +1,4 @@
-"""What the open-world detectors share: options, the vocabulary, and the way from findings to a perception."""
+"""Detect a vocabulary's names: the options and the conversion that the open-world detectors share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from moai_transformers.vocabulary import Vocabulary, names_of, vocabulary_id
 
 
 class DetectorOptions(ModelOptions):
-    """What every detector can be told."""
+    """Hold the options of every detector."""
 
     vocabulary: Vocabulary = "coco"
-    """What to look for: a list of names, the path of a text file with one name per line, or "coco" (80 names)."""
+    """What is detected: a list of names, the path of a text file with one name per line, or "coco" (80 names)."""
     min_score: float = Field(0.25, ge=0, le=1)
     """Boxes with a lower score are left out."""
     nms: float = Field(0.5, ge=0, le=1)
@@ -31,16 +31,16 @@ class DetectorOptions(ModelOptions):
 
 
 class Detector(TransformersExpert):
-    """Base: `_detect` of a subclass gives findings above `min_score`, in units of the picture."""
+    """Detect names: `_detect` of a subclass gives findings above `min_score`, in units of the picture."""
 
     role = "open_world"
     Options = DetectorOptions
-    together: int = 1  # pictures per pass: most of these engines see a padded or joined batch a little differently
+    together: int = 1  # pictures per pass: padding or joining changes the results of most of these engines a little
 
     _names: tuple[str, ...] = ()
 
     def weights_id(self) -> str:
-        """The weights, and the content of a vocabulary file."""
+        """Identify the weights and the content of a vocabulary file."""
         return f"{super().weights_id()} {vocabulary_id(self.options.vocabulary)}".strip()
 
     def load(self, device: str = "cpu") -> None:
@@ -50,20 +50,20 @@ class Detector(TransformersExpert):
         self._names = names
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
-        """Look for the vocabulary's names in each picture."""
+        """Detect the vocabulary's names in each picture."""
         import torch
 
-        seen: list[Perception] = []
+        perceived: list[Perception] = []
         with torch.inference_mode():
             for start in range(0, len(images), self.together):
                 batch = [presentable(image) for image in images[start : start + self.together]]
                 for found in self._detect(batch):
                     kept = suppress(found, self.options.nms, self.options.across_labels)
-                    seen.append(self.to_perception(kept, self._names))
-        return seen
+                    perceived.append(self.to_perception(kept, self._names))
+        return perceived
 
     def to_perception(self, raw: Found, names: Sequence[str]) -> Perception:
-        """Pure: findings after suppression as detections; ``raw.labels`` index ``names``."""
+        """Convert findings after suppression to detections; ``raw.labels`` index ``names``. A pure function."""
         return Perception(detections=detections(raw, names, self.options.max_detections))
 
     def _detect(self, images: list[Image.Image]) -> list[Found]:
@@ -71,7 +71,7 @@ class Detector(TransformersExpert):
 
 
 def found_in(result: dict[str, Any], image: Image.Image) -> Found:
-    """Transformers' ``{"boxes", "scores", "labels"}`` in pixels of ``image`` as findings."""
+    """Convert transformers' ``{"boxes", "scores", "labels"}`` in pixels of ``image`` to findings."""
     sides = np.array([image.width, image.height] * 2, dtype=np.float32)
     boxes, scores, labels = (result[key].float().cpu().numpy() for key in ("boxes", "scores", "labels"))
     return Found(boxes.reshape(-1, 4) / sides, scores, labels.astype(np.int64))

@@ -1,4 +1,4 @@
-"""Text embeddings on disk, so that a vocabulary goes through a text tower once and not once per process.
+"""Cache text embeddings on disk, so that a vocabulary goes through a text tower once and not once per process.
 
 Knows: safetensors files in moai's cache folder. A file is named by what it was computed from and carries a SHA-256 of
 its numbers; it appears as a whole or not at all; a damaged one is reported and computed again.
@@ -21,7 +21,7 @@ log = logging.getLogger("moai")
 
 
 def cached(parts: Sequence[Any], compute: Callable[[], Any]) -> Any:
-    """The tensor that ``compute`` gives, from disk if it was computed before.
+    """Return the tensor that ``compute`` gives, from disk if it was computed before.
 
     Args:
         parts: everything that the result depends on, as plain JSON types: weights, precision, names.

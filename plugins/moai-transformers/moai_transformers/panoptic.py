@@ -1,6 +1,6 @@
-"""Panoptic segmentation by EoMT and Mask2Former.
+"""Segment panoptically by EoMT and Mask2Former.
 
-Knows: how the two are called and post-processed in transformers. Numbering, void and fusing are `fusing`'s business.
+Knows: how the two are called and post-processed in transformers. Numbering, void and fusing are in `fusing`.
 Masks are made at a limited resolution (`mask_side`): the engines enlarge the masks of all queries to the size asked
 for, which for a photograph from a camera would be gigabytes.
 """
@@ -21,7 +21,7 @@ from moai_transformers.loading import ModelOptions, TransformersExpert, presenta
 
 
 class PanopticOptions(ModelOptions):
-    """What both engines can be told."""
+    """Hold the options of both engines."""
 
     min_score: float = Field(0.5, ge=0, le=1)
     """Segments with a lower class score are left out."""
@@ -38,7 +38,7 @@ class PanopticOptions(ModelOptions):
 
 
 class Panoptic(TransformersExpert):
-    """Base of the two: pictures in, engine's maps, segments out."""
+    """Convert the engine's maps of pictures to segments; the base of the two."""
 
     role = "panoptic"
     model_class = "AutoModelForUniversalSegmentation"
@@ -56,7 +56,7 @@ class Panoptic(TransformersExpert):
         super().unload()
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
-        """Look at the pictures in batches of those that the processor makes equally large.
+        """Perceive the pictures in batches of those that the processor makes equally large.
 
         None is padded to another's size: transformers would stretch Mask2Former's padding over the picture.
         """
@@ -70,12 +70,12 @@ class Panoptic(TransformersExpert):
         return [found[i] for i in range(len(images))]
 
     def to_perception(self, raw: Mapping[str, Any], classes: Classes) -> Perception:
-        """Pure: transformers' ``{"segmentation": (H, W), "segments_info": [...]}``, made without fusing."""
+        """Convert ``{"segmentation": (H, W), "segments_info": [...]}``, made without fusing; a pure function."""
         found = fuse(regions(np.asarray(raw["segmentation"]), raw["segments_info"]), classes.stuff)
         return Perception(segments=tuple(segment(region, classes.names, classes.stuff) for region in found))
 
     def _segment(self, pixels: list[Any], sizes: list[tuple[int, int]]) -> list[dict[str, Any]]:
-        """One pass: raw results at ``sizes`` (height, width)."""
+        """Run one pass: raw results at ``sizes`` (height, width)."""
         import torch
 
         with torch.inference_mode():
@@ -98,7 +98,7 @@ class Panoptic(TransformersExpert):
 
 
 class EoMT(Panoptic):
-    """Segments by EoMT, an encoder-only mask transformer; weights free to use."""
+    """Segment by EoMT, an encoder-only mask transformer; weights free to use."""
 
     name = "eomt"
     version = versioned("1")
@@ -118,7 +118,7 @@ class EoMT(Panoptic):
 
 
 class Mask2Former(Panoptic):
-    """Segments by Mask2Former, the paper's panoptic model; its published weights are not for commercial use."""
+    """Segment by Mask2Former, the paper's panoptic model; its published weights are not for commercial use."""
 
     name = "mask2former"
     version = versioned("1")
@@ -141,7 +141,7 @@ class Mask2Former(Panoptic):
 
 
 def _equal_shapes(shapes: Sequence[tuple[int, ...]], most: int) -> list[list[int]]:
-    """Indices in groups of at most ``most`` with the same shape."""
+    """Group indices of the same shape, at most ``most`` in a group."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, shape in enumerate(shapes):
         groups.setdefault(tuple(shape), []).append(index)
@@ -149,6 +149,6 @@ def _equal_shapes(shapes: Sequence[tuple[int, ...]], most: int) -> list[list[int
 
 
 def _limited(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(height, width) of masks for a picture of (width, height), at most ``longest`` on either side, at least one."""
+    """Limit the masks' (height, width) of a picture of (width, height) to ``longest`` on either side, at least one."""
     scale = min(1.0, longest / max(size))
     return max(round(size[1] * scale), 1), max(round(size[0] * scale), 1)

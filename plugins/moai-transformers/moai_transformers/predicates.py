@@ -1,8 +1,8 @@
-"""Predicates between boxes of other experts, scored by CLIP or SigLIP: weak, and meant for trying out.
+"""Score predicates between boxes of other experts by CLIP or SigLIP: weak, and meant for trying out.
 
-Knows: pairs, crops and prompts. These models were trained on whole captions and hardly tell who does what to whom;
-what they add to geometry is a guess at actions ("riding", "holding"). Hence the high threshold, and the prompt that
-says nothing of a relation and must be beaten first.
+Knows: pairs, crops and prompts. These models were trained on whole captions and hardly know who does what to whom.
+They add to geometry a guess at actions ("riding", "holding"). Hence the high threshold, and a prompt without a
+relation, whose score a predicate has to exceed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Named = tuple[str, Box]
 
 
 class Predicates(TransformersExpert):
-    """Who does what to whom, guessed by CLIP or SigLIP on crops of two boxes; expect mistakes."""
+    """Guess who does what to whom by CLIP or SigLIP on crops of two boxes; expect mistakes."""
 
     name = "predicates"
     role = "scene_graph"
@@ -51,7 +51,7 @@ class Predicates(TransformersExpert):
         """Pairs per picture, the nearest first; each costs a crop through the image tower, and, when its two
         names are new, all prompts through the text tower."""
         reach: float = Field(0.1, ge=0, le=1)
-        """Pairs with a wider gap, as a share of the picture, are not looked at."""
+        """Pairs with a wider gap, as a share of the picture, are left out."""
         max_relations: int = Field(10, ge=1)
         """At most this many relations per picture, the best first."""
 
@@ -72,10 +72,10 @@ class Predicates(TransformersExpert):
         import torch
 
         with torch.inference_mode():
-            return [self._look(image, seen) for image, seen in zip(images, context, strict=True)]
+            return [self._relate(image, perceived) for image, perceived in zip(images, context, strict=True)]
 
     def to_perception(self, raw: np.ndarray, pairs: Sequence[tuple[Named, Named]]) -> Perception:
-        """Pure: ``raw[k]`` are the logits of ``prompts(*pairs[k], predicates)``; at most one relation per pair."""
+        """Convert ``raw[k]``, logits of ``prompts(*pairs[k], predicates)``, to at most one relation per pair; pure."""
         relations = []
         words = self.options.predicates
         for (first, second), logits in zip(pairs, raw, strict=True):
@@ -90,8 +90,8 @@ class Predicates(TransformersExpert):
         relations.sort(key=lambda relation: -relation.score)
         return Perception(relations=tuple(relations[: self.options.max_relations]))
 
-    def _look(self, image: Image.Image, seen: Perception) -> Perception:
-        pairs = near_pairs(seen.boxes, self.options.reach, self.options.max_pairs)
+    def _relate(self, image: Image.Image, perceived: Perception) -> Perception:
+        pairs = near_pairs(perceived.boxes, self.options.reach, self.options.max_pairs)
         if not pairs:
             return Perception()
         crops = [crop(image, first[1], second[1]) for first, second in pairs]
@@ -119,26 +119,26 @@ class Predicates(TransformersExpert):
 
 
 def prompts(first: str, second: str, predicates: Sequence[str]) -> list[str]:
-    """No relation; then each predicate from the first to the second; then each from the second to the first."""
+    """List the prompts: no relation; each predicate from the first to the second; each from the second to the first."""
     there = [f"a photo of a {first} {word} a {second}" for word in predicates]
     back = [f"a photo of a {second} {word} a {first}" for word in predicates]
     return [f"a photo of a {first} and a {second}", *there, *back]
 
 
 def near_pairs(boxes: Sequence[Named], reach: float, most: int) -> list[tuple[Named, Named]]:
-    """Unordered pairs with a gap of at most ``reach``, the nearest first; equal gaps keep the order of the boxes."""
+    """List pairs with a gap of at most ``reach``, the nearest first; equal gaps keep the order of the boxes."""
     pairs = [(gap(a[1], b[1]), a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :]]
     close = sorted((pair for pair in pairs if pair[0] <= reach), key=lambda pair: pair[0])
     return [(a, b) for _, a, b in close[:most]]
 
 
 def gap(a: Box, b: Box) -> float:
-    """Distance between two boxes along the worse axis; 0 when they touch or overlap."""
+    """Measure the distance between two boxes along the worse axis; 0 when they touch or overlap."""
     return max(0.0, a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])
 
 
 def crop(image: Image.Image, a: Box, b: Box) -> Image.Image:
-    """The part of the picture around both boxes, at least a pixel of it."""
+    """Crop the picture to both boxes, at least a pixel of it."""
     width, height = image.size
     left, top = min(int(min(a[0], b[0]) * width), width - 1), min(int(min(a[1], b[1]) * height), height - 1)
     right, bottom = round(max(a[2], b[2]) * width), round(max(a[3], b[3]) * height)

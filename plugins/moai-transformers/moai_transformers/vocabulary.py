@@ -1,6 +1,6 @@
-"""What an open-world detector looks for: names from a list, a file, or a list that comes along.
+"""Read an open-world detector's vocabulary: names from a list, a file, or a built-in list.
 
-Knows: strings and files. The names that come along are COCO's 80; longer lists (ADE20K's and ImageNet's, as MoAI's
+Knows: strings and files. The built-in names are COCO's 80; longer lists (ADE20K's and ImageNet's, as MoAI's
 authors use them) have terms of their own and are read from the user's file.
 """
 
@@ -18,7 +18,7 @@ BUILT_IN = {"coco": THINGS}
 
 
 def names_of(vocabulary: Vocabulary) -> tuple[str, ...]:
-    """The names, stripped, in order, each once (compared without case).
+    """List the names, stripped, in order, each once (compared without case).
 
     Args:
         vocabulary: names, the name of a built-in list, or the path of a UTF-8 text file with one name per line.
@@ -40,7 +40,7 @@ def names_of(vocabulary: Vocabulary) -> tuple[str, ...]:
 
 
 def vocabulary_id(vocabulary: Vocabulary) -> str:
-    """What the vocabulary holds beyond what the option says: the hash of its file, if it is one."""
+    """Identify what the option does not hold itself: the hash of the vocabulary's file, if it is one."""
     is_file = isinstance(vocabulary, str) and vocabulary not in BUILT_IN and Path(vocabulary).expanduser().is_file()
     return identify(vocabulary) if is_file else ""
 

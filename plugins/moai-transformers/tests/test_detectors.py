@@ -27,18 +27,18 @@ def loaded(kind, folder, **options):
     return expert
 
 
-def look(expert, *images):
-    return [seen.detections for seen in expert.perceive(list(images), [Perception()] * len(images))]
+def perceive(expert, *images):
+    return [perceived.detections for perceived in expert.perceive(list(images), [Perception()] * len(images))]
 
 
 def normalised(result, size, names):
     """Transformers' own result as detections, clipped as moai wants it."""
-    seen = []
+    perceived = []
     for box, score, label in zip(*(result[key].tolist() for key in ("boxes", "scores", "labels")), strict=True):
         x0, y0, x1, y1 = (round(min(max(v / side, 0.0), 1.0), 4) for v, side in zip(box, size * 2, strict=True))
         if x0 < x1 and y0 < y1:
-            seen.append(Detection(names[label], score, (x0, y0, x1, y1)))
-    return seen
+            perceived.append(Detection(names[label], score, (x0, y0, x1, y1)))
+    return perceived
 
 
 def same(left, right):
@@ -49,7 +49,7 @@ def same(left, right):
     assert [item.label for item in left] == [item.label for item in right]
     for a, b in zip(left, right, strict=True):
         assert a.score == pytest.approx(b.score, abs=1e-4) and a.box == pytest.approx(b.box, abs=1e-3)
-    assert left, "nothing was seen, so nothing was compared"
+    assert left, "nothing was found, so nothing was compared"
 
 
 @pytest.mark.parametrize(("kind", "name"), [(OWLv2, "owlv2"), (LLMDet, "grounding"), (OmDetTurbo, "omdet")])
@@ -63,15 +63,15 @@ def test_owlv2_sees_with_kept_embeddings_what_the_whole_model_sees(engine):
         inputs = expert._processor(text=[list(NAMES)], images=image, return_tensors="pt")
         outputs = expert._model(**inputs)
     (own,) = expert._processor.post_process_grounded_object_detection(outputs, threshold=0, target_sizes=[(60, 100)])
-    same(look(expert, image)[0], normalised(own, (100, 60), NAMES))
+    same(perceive(expert, image)[0], normalised(own, (100, 60), NAMES))
 
 
 def test_owlv2_embeds_a_vocabulary_once_for_all_processes(engine, monkeypatch):
     first = loaded(OWLv2, engine("owlv2"))
-    expected = look(first, noise())
+    expected = perceive(first, noise())
     first.unload()
     monkeypatch.setattr(OWLv2, "_embed", lambda self, prompts: pytest.fail("the text tower was asked again"))
-    assert look(loaded(OWLv2, engine("owlv2")), noise()) == expected
+    assert perceive(loaded(OWLv2, engine("owlv2")), noise()) == expected
 
 
 def test_owlv2_boxes_are_in_units_of_the_picture_not_of_its_padding(engine):
@@ -80,21 +80,23 @@ def test_owlv2_boxes_are_in_units_of_the_picture_not_of_its_padding(engine):
     square = Image.new("RGB", (100, 100))
     square.paste(wide)
     expert = loaded(OWLv2, engine("owlv2"))
-    (in_wide,), (in_square,) = look(expert, wide), look(expert, square)
+    (in_wide,), (in_square,) = perceive(expert, wide), perceive(expert, square)
     places = {(d.label, round(d.score, 3)): d.box for d in in_square}
     inside = [d for d in in_wide if d.box[3] < 1 and (d.label, round(d.score, 3)) in places]
     assert inside
-    for seen in inside:
-        x0, y0, x1, y1 = places[seen.label, round(seen.score, 3)]
-        assert seen.box == pytest.approx((x0, y0 * 2, x1, y1 * 2), abs=2e-3)
+    for perceived in inside:
+        x0, y0, x1, y1 = places[perceived.label, round(perceived.score, 3)]
+        assert perceived.box == pytest.approx((x0, y0 * 2, x1, y1 * 2), abs=2e-3)
 
 
 def test_owlv2_batches_and_shrinks_without_harm(engine):
     expert = loaded(OWLv2, engine("owlv2"))
     images = [noise(90, 60, 1), noise(40, 120, 2), noise(64, 64, 3)]
-    for together, alone in zip(look(expert, *images), [look(expert, image)[0] for image in images], strict=True):
+    for together, alone in zip(
+        perceive(expert, *images), [perceive(expert, image)[0] for image in images], strict=True
+    ):
         same(together, alone)
-    assert look(expert, noise(3000, 40))[0]  # the processor alone would blur this for minutes
+    assert perceive(expert, noise(3000, 40))[0]  # the processor alone would blur this for minutes
 
 
 def test_a_name_that_owlv2_cannot_read_is_named(engine):
@@ -130,22 +132,24 @@ def test_grounding_dino_gives_class_ids_with_the_engines_scores(kind, tmp_path):
             name = NAMES[words[:position].count(".")]
             one = {"boxes": own["boxes"][[query]], "scores": own["scores"][[query]], "labels": torch.tensor([0])}
             expected += normalised(one, (100, 60), [name])
-    seen = look(expert, image)[0]
-    assert len(seen) <= 10 and expected
+    perceived = perceive(expert, image)[0]
+    assert len(perceived) <= 10 and expected
     for wanted in expected:
-        same([d for d in seen if d.label == wanted.label and d.box == pytest.approx(wanted.box, abs=1e-3)], [wanted])
+        same(
+            [d for d in perceived if d.label == wanted.label and d.box == pytest.approx(wanted.box, abs=1e-3)], [wanted]
+        )
 
 
 def test_a_vocabulary_over_the_token_limit_is_read_in_passes(engine):
-    # 32 tokens hold 6 names of 8 words; 18 names need two texts, and each pass sees what it would see alone
+    # 32 tokens hold 6 names of 8 words; 18 names need two texts, and each pass finds what it would find alone
     names = (*NAMES, *(f"{name} cat" for name in NAMES), *(f"{name} tv" for name in NAMES))
     expert = loaded(LLMDet, engine("grounding"), vocabulary=names, names_per_pass=6)
     assert [group for _, _, group in expert._passes] == [list(range(s, s + 6)) for s in (0, 6, 12)]
     parts = [loaded(LLMDet, engine("grounding"), vocabulary=names[s : s + 6]) for s in (0, 6, 12)]
     assert all(len(part._passes) == 1 for part in parts)
-    same(look(expert, noise())[0], [d for part in parts for d in look(part, noise())[0]])
+    same(perceive(expert, noise())[0], [d for part in parts for d in perceive(part, noise())[0]])
     many = loaded(LLMDet, engine("grounding"), vocabulary=names)
-    assert len(many._passes) == 2 and look(many, noise())[0]
+    assert len(many._passes) == 2 and perceive(many, noise())[0]
 
 
 def test_a_name_that_grounding_dino_cannot_read_is_named(engine):
@@ -162,7 +166,7 @@ def test_omdet_sees_what_the_engine_sees(engine):
     (own,) = expert._processor.post_process_grounded_object_detection(
         outputs, threshold=0.2, nms_threshold=0.4, target_sizes=[(60, 100)]
     )
-    same(look(expert, image)[0], normalised(own, (100, 60), NAMES))
+    same(perceive(expert, image)[0], normalised(own, (100, 60), NAMES))
 
 
 def test_omdet_embeds_a_vocabulary_larger_than_its_cache_once(engine):
@@ -172,16 +176,16 @@ def test_omdet_embeds_a_vocabulary_larger_than_its_cache_once(engine):
     backbone.register_forward_pre_hook(
         lambda module, args, kwargs: calls.append(kwargs["encode_type"]), with_kwargs=True
     )
-    look(expert, noise())
-    look(expert, noise(80, 80, 1))
+    perceive(expert, noise())
+    perceive(expert, noise(80, 80, 1))
     assert "class" not in calls
 
 
 @pytest.mark.parametrize(("kind", "name"), [(OWLv2, "owlv2"), (LLMDet, "grounding"), (OmDetTurbo, "omdet")])
 def test_reduced_precision_runs(kind, name, engine):
-    assert look(loaded(kind, engine(name), dtype="bfloat16"), noise())[0]
+    assert perceive(loaded(kind, engine(name), dtype="bfloat16"), noise())[0]
 
 
 def test_equal_names_count_once_and_order_does_not_matter_to_labels(engine):
-    seen = look(loaded(OmDetTurbo, engine("omdet"), vocabulary=(*NAMES, "CAT")), noise())[0]
-    assert {d.label for d in seen} <= set(NAMES)
+    perceived = perceive(loaded(OmDetTurbo, engine("omdet"), vocabulary=(*NAMES, "CAT")), noise())[0]
+    assert {d.label for d in perceived} <= set(NAMES)

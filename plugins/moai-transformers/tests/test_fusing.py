@@ -36,14 +36,14 @@ def rows(first):
 def test_every_numbering_gives_the_same_segments(first, void, dtype):
     ids = [first, first, first + 1, first + 2, first + 3, void, void, void]
     raw = {"segmentation": columns(ids, dtype), "segments_info": rows(first)}
-    seen = EoMT().to_perception(raw, CLASSES)
-    check_perception(seen)
-    assert [(s.label, s.score, s.is_thing, s.box) for s in seen.segments] == [
+    perceived = EoMT().to_perception(raw, CLASSES)
+    check_perception(perceived)
+    assert [(s.label, s.score, s.is_thing, s.box) for s in perceived.segments] == [
         ("sky", 0.95, False, (0.0, 0.0, 0.5, 1.0)),
         ("person", 0.8, True, (0.25, 0.0, 0.375, 1.0)),
         ("car", 0.7, True, (0.5, 0.0, 0.625, 1.0)),
     ]
-    assert [s.mask.decode()[0].nonzero()[0].tolist() for s in seen.segments] == [[0, 1, 3], [2], [4]]
+    assert [s.mask.decode()[0].nonzero()[0].tolist() for s in perceived.segments] == [[0, 1, 3], [2], [4]]
 
 
 def test_nothing_found_is_a_float_map_of_minus_one():
@@ -112,9 +112,9 @@ def test_recorded_output_becomes_plain_segments():
         ],
     }
     names = dict(enumerate(PANOPTIC))
-    seen = EoMT().to_perception(raw, Classes(names, frozenset(range(80, 133))))
-    check_perception(seen)
-    assert seen.segments == (
+    perceived = EoMT().to_perception(raw, Classes(names, frozenset(range(80, 133))))
+    check_perception(perceived)
+    assert perceived.segments == (
         Segment("sky-other-merged", 0.987654, (0.0, 0.0, 1.0, 0.5), Mask(2, 2, (0, 1, 1, 1, 1)), False),
         Segment("person", 1.0, (0.5, 0.5, 1.0, 1.0), Mask(2, 2, (3, 1)), True),
     )

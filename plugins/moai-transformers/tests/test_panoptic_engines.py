@@ -31,7 +31,7 @@ def loaded(kind, folder, **options):
     return expert
 
 
-def look(expert, *images):
+def perceive(expert, *images):
     return expert.perceive(list(images), [Perception()] * len(images))
 
 
@@ -55,10 +55,10 @@ def test_it_sees_what_the_engine_sees(kind, name, engine):
         "target_sizes": [(60, 100)],
     }
     (own,) = processor.post_process_panoptic_segmentation(outputs, **settings)
-    (seen,) = look(expert, image)
-    assert len(own["segments_info"]) >= 2, "the tiny engine must see something"
-    assert [s.label for s in seen.segments] == [CLASSES[row["label_id"]] for row in own["segments_info"]]
-    for segment, row in zip(seen.segments, own["segments_info"], strict=True):
+    (perceived,) = perceive(expert, image)
+    assert len(own["segments_info"]) >= 2, "the tiny engine must find something"
+    assert [s.label for s in perceived.segments] == [CLASSES[row["label_id"]] for row in own["segments_info"]]
+    for segment, row in zip(perceived.segments, own["segments_info"], strict=True):
         assert segment.score == pytest.approx(row["score"], abs=1e-5)
         assert np.array_equal(segment.mask.decode(), (own["segmentation"] == row["id"]).numpy())
 
@@ -66,24 +66,24 @@ def test_it_sees_what_the_engine_sees(kind, name, engine):
 @pytest.mark.parametrize(("kind", "name"), KINDS)
 def test_stuff_is_one_segment_and_things_are_several(kind, name, engine):
     expert = loaded(kind, engine(name), min_score=0.0, overlap=0.0)
-    seen = [segment for perception in look(expert, *sample_images()) for segment in perception.segments]
-    for perception in look(expert, *sample_images()):
+    perceived = [segment for perception in perceive(expert, *sample_images()) for segment in perception.segments]
+    for perception in perceive(expert, *sample_images()):
         stuff = [segment.label for segment in perception.segments if not segment.is_thing]
         assert len(stuff) == len(set(stuff))
-    assert {segment.label for segment in seen if segment.is_thing} <= set(THINGS_HERE)
-    assert any(not segment.is_thing for segment in seen)
+    assert {segment.label for segment in perceived if segment.is_thing} <= set(THINGS_HERE)
+    assert any(not segment.is_thing for segment in perceived)
 
 
 @pytest.mark.parametrize(("kind", "name"), KINDS)
 def test_large_pictures_get_masks_of_limited_size(kind, name, engine):
-    (seen,) = look(loaded(kind, engine(name), mask_side=50, min_score=0.0), noise(400, 200))
-    assert {(s.mask.height, s.mask.width) for s in seen.segments} == {(25, 50)}
+    (perceived,) = perceive(loaded(kind, engine(name), mask_side=50, min_score=0.0), noise(400, 200))
+    assert {(s.mask.height, s.mask.width) for s in perceived.segments} == {(25, 50)}
 
 
 def test_pictures_of_different_size_are_batched_without_harm(engine):
     expert = loaded(EoMT, engine("eomt"), min_score=0.0)
     images = [noise(64, 64, 1), noise(120, 50, 2), noise(30, 90, 3)]
-    together, alone = look(expert, *images), [look(expert, image)[0] for image in images]
+    together, alone = perceive(expert, *images), [perceive(expert, image)[0] for image in images]
     for a, b in zip(together, alone, strict=True):
         assert [(s.label, s.box) for s in a.segments] == [(s.label, s.box) for s in b.segments]
 
@@ -92,7 +92,7 @@ def test_pictures_are_not_padded_to_each_others_size(tmp_path):
     folder = str(mask2former(tmp_path, {"shortest_edge": 64, "longest_edge": 100}))
     expert = loaded(Mask2Former, folder, min_score=0.0, overlap=0.0)
     images = [noise(100, 64, 1), noise(64, 100, 2), noise(64, 64, 3)]
-    together, alone = look(expert, *images), [look(expert, image)[0] for image in images]
+    together, alone = perceive(expert, *images), [perceive(expert, image)[0] for image in images]
     assert [[s.box for s in p.segments] for p in together] == [[s.box for s in p.segments] for p in alone]
 
 
@@ -111,5 +111,5 @@ def test_cocos_classes_are_known_with_and_without_names():
 
 def test_reduced_precision_runs(engine):
     for kind, name in KINDS:
-        (seen,) = look(loaded(kind, engine(name), dtype="bfloat16", min_score=0.0, overlap=0.0), noise(64, 64))
-        assert seen.segments
+        (perceived,) = perceive(loaded(kind, engine(name), dtype="bfloat16", min_score=0.0, overlap=0.0), noise(64, 64))
+        assert perceived.segments

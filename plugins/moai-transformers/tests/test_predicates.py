@@ -33,13 +33,13 @@ def test_recorded_logits_become_relations_in_both_directions():
     there = [0.0, 0.0, 4.0, 0.0, 0.0]  # nothing, horse riding man, horse holding man, man riding horse, ...
     back, none, unsure = [0.0, 0.0, 0.0, 9.0, 0.0], [9.0, 0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0, 0.0]
     raw = np.array([there, back, none, unsure])
-    seen = expert.to_perception(raw, [(HORSE, MAN), (HORSE, MAN), (HORSE, MAN), (HORSE, TREE)])
-    check_perception(seen)
-    assert [(r.subject, r.predicate, r.object) for r in seen.relations] == [
+    perceived = expert.to_perception(raw, [(HORSE, MAN), (HORSE, MAN), (HORSE, MAN), (HORSE, TREE)])
+    check_perception(perceived)
+    assert [(r.subject, r.predicate, r.object) for r in perceived.relations] == [
         ("man", "riding", "horse"),
         ("horse", "holding", "man"),
     ]
-    assert seen.relations[0] == Relation("man", "riding", "horse", 0.9995, MAN[1], HORSE[1])
+    assert perceived.relations[0] == Relation("man", "riding", "horse", 0.9995, MAN[1], HORSE[1])
 
 
 def test_the_prompts_are_in_the_order_that_the_logits_are_read():
@@ -67,12 +67,12 @@ def test_the_scores_are_the_models_own(engine):
             text=texts, images=crop(image, HORSE[1], MAN[1]), return_tensors="pt", padding="max_length", truncation=True
         )
         own = expert._model(**inputs).logits_per_image.softmax(-1)[0]
-    (seen,) = expert.perceive([image], [SEEN])
+    (perceived,) = expert.perceive([image], [SEEN])
     best = int(own.argmax())
     if best == 0:
-        assert seen == Perception()
+        assert perceived == Perception()
     else:
-        assert [r.score for r in seen.relations] == [pytest.approx(float(own[best]), abs=1e-4)]
+        assert [r.score for r in perceived.relations] == [pytest.approx(float(own[best]), abs=1e-4)]
 
 
 def test_it_is_careful_unless_told_otherwise(engine):

@@ -1,7 +1,7 @@
 """Every engine in tiny, saved as a folder: random but seeded weights, a real processor, a tokenizer of a few names.
 
 Knows: what a folder from the hub looks like. Nothing is downloaded; each folder is made in well under a second. Weights
-are scaled up where an untrained engine would see the same everywhere.
+are scaled up where an untrained engine would find the same everywhere.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def clip(folder: Path) -> Path:
 
 
 def clip_tokenizer(length: int) -> hf.CLIPTokenizer:
-    """One token per character: as long as a name looks."""
+    """One token per character: as many as a name has characters."""
     letters = [chr(number) for number in [*range(33, 127), *range(161, 173), *range(174, 256)]]
     letters += [chr(256 + number) for number in range(256 - len(letters))]
     vocabulary = {letter: number for number, letter in enumerate(letters)}

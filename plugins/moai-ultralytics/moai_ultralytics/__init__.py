@@ -1,4 +1,4 @@
-"""Open-vocabulary detection with Ultralytics' YOLO-World and YOLOE, as a plugin under AGPL-3.0.
+"""Detect an open vocabulary with Ultralytics' YOLO-World and YOLOE, as a plugin under AGPL-3.0.
 
 Knows: which experts there are. Nothing of moai imports this package; it is found through its entry point when it is
 installed, and whoever installs it takes on the AGPL-3.0 for what is built with it.
@@ -15,6 +15,6 @@ __all__ = ["YOLOE", "YOLOWorld", "register_experts"]
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Hand the classes over; Ultralytics, torch and transformers are imported in `load`."""
+    """Register the classes; Ultralytics, torch and transformers are imported in `load`."""
     register(YOLOWorld)
     register(YOLOE)

@@ -1,4 +1,4 @@
-"""Ultralytics kept in its place: no telemetry, no installing, no downloading, and the process as it was before.
+"""Contain Ultralytics: no telemetry, no installing, no downloading; afterwards the process is as it was before.
 
 Knows: what importing and running Ultralytics 8.4 changes outside of it. All of that belongs to the whole process, so
 one thread is in here at a time.
@@ -101,7 +101,7 @@ def _import_ultralytics() -> ModuleType:
 
 
 def _overrides(threads: int) -> list[tuple[Any, str, Any]]:
-    """The switches again, as Ultralytics holds them: it may have been imported by somebody else, without them."""
+    """Set the switches in Ultralytics itself too: it may have been imported before, without them."""
     wanted = [
         ("ultralytics.utils.checks", "AUTOINSTALL", False),
         ("ultralytics.utils.checks", "ONLINE", False),
@@ -111,15 +111,15 @@ def _overrides(threads: int) -> list[tuple[Any, str, Any]]:
         ("ultralytics.utils.downloads", "get_github_assets", _refuse),
     ]
     modules = [(importlib.import_module(module), name, value) for module, name, value in wanted]
-    return [*modules, (importlib.import_module("ultralytics.utils.events").Events, "__call__", _say_nothing)]
+    return [*modules, (importlib.import_module("ultralytics.utils.events").Events, "__call__", _send_nothing)]
 
 
 def _refuse(*args: Any, **kwargs: Any) -> Any:
     raise AssetError("Ultralytics wants to download something; name every file it needs in the expert's options")
 
 
-def _say_nothing(self: Any, *args: Any, **kwargs: Any) -> None:
-    """In place of the telemetry."""
+def _send_nothing(self: Any, *args: Any, **kwargs: Any) -> None:
+    """Replace the telemetry by nothing."""
 
 
 def _set_threads(threads: int) -> None:

@@ -1,4 +1,4 @@
-"""What YOLO-World and YOLOE have in common: weights from a named file, pictures in, detections out.
+"""Detect by YOLO-World or YOLOE: weights from a named file, pictures in, detections out.
 
 Knows: Ultralytics' prediction and its results. How names reach the model differs and is left to the two experts.
 """
@@ -25,12 +25,12 @@ LICENCE = "AGPL-3.0 (this plugin, Ultralytics, and, as Ultralytics states, its w
 
 
 class DetectorOptions(Options):
-    """Settings of both experts."""
+    """Hold the options of both experts."""
 
     weights: str = ""
     """The .pt file: a path, or a hub file `owner/name/file.pt`. None comes with the plugin, none is guessed."""
     vocabulary: tuple[str, ...] = ()
-    """Names of what to look for, any number; empty: the names that the weights were saved with."""
+    """Names to detect, any number; empty: the names that the weights were saved with."""
     min_score: float = Field(0.25, ge=0, le=1)
     """Boxes with less confidence are left out."""
     max_overlap: float = Field(0.7, ge=0, le=1)
@@ -38,7 +38,7 @@ class DetectorOptions(Options):
     max_detections: int = Field(100, ge=1, le=10_000)
     """At most so many boxes per picture, the strongest."""
     image_size: int = Field(640, ge=32, multiple_of=32)
-    """Pixels of the longer side, as the model sees the picture."""
+    """Pixels of the longer side, as the model gets the picture."""
     threads: int = Field(1, ge=1)
     """torch threads while detecting on a CPU."""
 
@@ -52,7 +52,7 @@ class DetectorOptions(Options):
 
 
 class Detector(Expert):
-    """An open-vocabulary detector of Ultralytics; boxes come with the strongest first."""
+    """Detect by an open-vocabulary model of Ultralytics; boxes come with the strongest first."""
 
     role = "open_world"
     version = "1"
@@ -67,11 +67,11 @@ class Detector(Expert):
     _device = "cpu"
 
     def weights_id(self) -> str:
-        """The SHA-256 of the weights, and of whatever else the boxes depend on."""
+        """Identify the weights by SHA-256, and whatever else the boxes depend on."""
         return "+".join(identify(reference) for reference in self.references() if reference)
 
     def references(self) -> tuple[str, ...]:
-        """The options that name files; empty ones count for nothing."""
+        """List the options that name files; empty ones count for nothing."""
         return (self.options.weights,)
 
     def load(self, device: str = "cpu") -> None:
@@ -79,7 +79,7 @@ class Detector(Expert):
 
         Raises:
             AssetError: no weights named, or none that Ultralytics can load without running code from the file.
-            ExpertError: weights of another kind, or a vocabulary that they cannot look for.
+            ExpertError: weights of another kind, or a vocabulary that they cannot detect.
         """
         path = self._weights_path()
         with contained(self.options.threads) as ultralytics:
@@ -101,15 +101,15 @@ class Detector(Expert):
 
     @abstractmethod
     def set_vocabulary(self, model: Any, path: Path) -> None:
-        """Make ``model`` look for the names in the options; ExpertError when it is another kind of model."""
+        """Make ``model`` detect the names in the options; ExpertError when it is another kind of model."""
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
-        """Look at each picture on its own, so that none is padded to the shape of another."""
+        """Perceive each picture by itself, so that none is padded to the shape of another."""
         with contained(self.options.threads):
             return [self._detect(image) for image in images]
 
     def to_perception(self, rows: np.ndarray, names: Mapping[int, str], size: tuple[int, int]) -> Perception:
-        """Pure: Ultralytics' ``(N, 6)`` rows (x0, y0, x1, y1 in pixels, score, class) as detections in [0, 1]."""
+        """Convert ``(N, 6)`` rows (x0, y0, x1, y1 in pixels, score, class) to detections in [0, 1]; a pure function."""
         detections = []
         for x0, y0, x1, y1, score, kind in np.asarray(rows, dtype=np.float64).tolist():
             label = str(names[int(kind)]).strip()[:MAX_TEXT]

@@ -1,4 +1,4 @@
-"""Names of things as CLIP's text embeddings, computed once per model and vocabulary and kept in the cache folder.
+"""Embed names by CLIP's text model, once per model and vocabulary; the embeddings are cached on disk.
 
 Knows: transformers' CLIP, which gives the vectors that YOLO-World was trained with; the package that Ultralytics
 would install from git for the same purpose is not needed.
@@ -74,7 +74,7 @@ def _open(folder: Path):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar, and no list of the weights of CLIP's other half."""
+    """Suppress the progress bar, and the list of the weights of CLIP's other half."""
     from transformers.utils import logging
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()

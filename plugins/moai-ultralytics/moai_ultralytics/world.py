@@ -1,4 +1,4 @@
-"""YOLO-World: detection by CLIP's text embeddings of any names."""
+"""Detect by YOLO-World: any names, by CLIP's text embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moai_ultralytics.text import text_features
 
 
 class YOLOWorld(Detector):
-    """Boxes of whatever the vocabulary names (arXiv 2401.17270); `score` is the model's own confidence."""
+    """Detect whatever the vocabulary names (arXiv 2401.17270); `score` is the model's own confidence."""
 
     name = "yolo-world"
 
@@ -21,7 +21,7 @@ class YOLOWorld(Detector):
         """Folder or hub id of the CLIP model that embeds the vocabulary; read only when there is one."""
 
     def references(self) -> tuple[str, ...]:
-        """Weights, and the text model when the vocabulary needs one."""
+        """List the weights, and the text model when the vocabulary needs one."""
         return (self.options.weights, self.options.text_model if self.options.vocabulary else "")
 
     def open(self, ultralytics: ModuleType, path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""YOLOE: detection by prompt embeddings that were made beforehand, or by the names of a prompt-free checkpoint."""
+"""Detect by YOLOE: prompt embeddings that were made before, or the names of a prompt-free checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moai_ultralytics.detector import Detector, DetectorOptions, require_kind
 
 
 class YOLOE(Detector):
-    """Boxes of the names in the weights or in a prompts file (arXiv 2503.07465); `score` is the model's confidence."""
+    """Detect the names in the weights or in a prompts file (arXiv 2503.07465); `score` is the model's confidence."""
 
     name = "yoloe"
 
@@ -21,7 +21,7 @@ class YOLOE(Detector):
         """The .npz file that Ultralytics' `save_prompt_embeddings` wrote for these weights; empty: those inside."""
 
     def references(self) -> tuple[str, ...]:
-        """Weights and prompts."""
+        """List the weights and the prompts."""
         return (self.options.weights, self.options.prompts)
 
     def open(self, ultralytics: ModuleType, path: Path) -> Any:

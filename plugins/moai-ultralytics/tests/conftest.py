@@ -1,4 +1,4 @@
-"""Tiny random weights of both detectors, of a CLIP to embed names with, and a picture to look at."""
+"""Tiny random weights of both detectors, of a CLIP to embed names with, and a picture to perceive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAMES = ("traffic light", "bus", "person")
 
 
 def enliven(model):
-    """Random weights see the same everywhere, and that is nothing; these see something of every name here and there."""
+    """Change random weights, which find nothing anywhere, so that they find something of every name here and there."""
     import torch
 
     for layer in model.modules():

@@ -35,26 +35,26 @@ RECORDED = np.array(
 
 def test_recorded_output_becomes_detections():
     names = dict(enumerate(NAMES))
-    seen = YOLOWorld().to_perception(RECORDED, names, (160, 120))
-    check_perception(seen)
-    assert seen == Perception(
+    perceived = YOLOWorld().to_perception(RECORDED, names, (160, 120))
+    check_perception(perceived)
+    assert perceived == Perception(
         detections=(
             Detection("bus", 0.5366, (0.0, 0.2612, 1.0, 1.0)),
             Detection("bus", 0.5305, (0.3804, 0.0, 1.0, 0.6682)),
             Detection("person", 0.5273, (0.0, 0.1478, 1.0, 1.0)),
         )
     )
-    assert all(type(value) is float for value in (seen.detections[0].score, *seen.detections[0].box))
+    assert all(type(value) is float for value in (perceived.detections[0].score, *perceived.detections[0].box))
     assert len(YOLOE(min_score=0.53).to_perception(RECORDED, names, (160, 120)).detections) == 2
     assert YOLOE().to_perception(np.zeros((0, 6)), {}, (160, 120)) == Perception()
 
 
 def test_boxes_beyond_the_edge_and_without_area_keep_the_contract():
     rows = [[-0.4, 55.0, 160.25, 121.0, 1.0000001, 0.0], [80.0, 10.0, 80.0, 90.0, 0.26, 2.0]]
-    seen = YOLOWorld().to_perception(rows, {0: " bus ", 2: "x" * 999}, (160, 120))
-    check_perception(seen)
-    assert [found.box for found in seen.detections] == [(0.0, 0.4583, 1.0, 1.0), (0.5, 0.0833, 0.5, 0.75)]
-    assert [found.label for found in seen.detections] == ["bus", "x" * 256]
+    perceived = YOLOWorld().to_perception(rows, {0: " bus ", 2: "x" * 999}, (160, 120))
+    check_perception(perceived)
+    assert [found.box for found in perceived.detections] == [(0.0, 0.4583, 1.0, 1.0), (0.5, 0.0833, 0.5, 0.75)]
+    assert [found.label for found in perceived.detections] == ["bus", "x" * 256]
 
 
 def test_options_are_checked():
@@ -124,7 +124,7 @@ def test_boxes_are_the_engines_own(weights, clip, picture_of_noise):
 
     expert = YOLOWorld(weights=weights["world"], text_model=clip, vocabulary=NAMES, **{**SMALL, "image_size": 320})
     expert.load()
-    (seen,) = expert.perceive([picture_of_noise], [Perception()])
+    (perceived,) = expert.perceive([picture_of_noise], [Perception()])
     tokens = AutoTokenizer.from_pretrained(clip)(list(NAMES), padding=True, return_tensors="pt")
     with torch.inference_mode():
         features = CLIPModel.from_pretrained(clip).eval().get_text_features(**tokens).pooler_output
@@ -133,11 +133,11 @@ def test_boxes_are_the_engines_own(weights, clip, picture_of_noise):
         engine.model.txt_feats = torch.nn.functional.normalize(features, dim=-1)[None].clone()
         engine.model.model[-1].nc, engine.model.names = 3, dict(enumerate(NAMES))
         boxes = engine.predict(picture_of_noise, imgsz=320, conf=0.0, max_det=20, device="cpu", verbose=False)[0].boxes
-    assert len(seen.detections) == len(boxes) >= 10
-    assert {found.label for found in seen.detections} <= set(NAMES)
-    assert [NAMES[int(i)] for i in boxes.cls] == [found.label for found in seen.detections]
-    assert np.allclose([found.score for found in seen.detections], boxes.conf, atol=1e-4)
-    assert np.allclose([found.box for found in seen.detections], boxes.xyxyn.clip(0, 1), atol=1e-4)
+    assert len(perceived.detections) == len(boxes) >= 10
+    assert {found.label for found in perceived.detections} <= set(NAMES)
+    assert [NAMES[int(i)] for i in boxes.cls] == [found.label for found in perceived.detections]
+    assert np.allclose([found.score for found in perceived.detections], boxes.conf, atol=1e-4)
+    assert np.allclose([found.box for found in perceived.detections], boxes.xyxyn.clip(0, 1), atol=1e-4)
 
 
 @needs_ultralytics
@@ -152,8 +152,8 @@ def test_a_vocabulary_of_any_size_is_embedded_once(weights, clip, picture_of_noi
     assert np.array_equal(text.text_features(names, clip), first)
     expert = YOLOWorld(weights=weights["world"], text_model=clip, vocabulary=names, **SMALL)
     expert.load()
-    (seen,) = expert.perceive([picture_of_noise], [Perception()])
-    assert len(seen.detections) >= 10 and all(found.label in names for found in seen.detections)
+    (perceived,) = expert.perceive([picture_of_noise], [Perception()])
+    assert len(perceived.detections) >= 10 and all(found.label in names for found in perceived.detections)
 
 
 @needs_ultralytics
@@ -169,8 +169,8 @@ def test_without_a_vocabulary_the_names_in_the_weights_count(weights, picture_of
     for kind, name, known in ((YOLOE, "yoloe", set(NAMES)), (YOLOWorld, "world", None)):
         expert = kind(weights=weights[name], **SMALL)
         expert.load()
-        (seen,) = expert.perceive([picture_of_noise], [Perception()])
-        assert seen.detections and (known is None or {found.label for found in seen.detections} <= known)
+        (perceived,) = expert.perceive([picture_of_noise], [Perception()])
+        assert perceived.detections and (known is None or {found.label for found in perceived.detections} <= known)
 
 
 @needs_ultralytics

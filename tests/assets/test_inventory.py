@@ -1,4 +1,4 @@
-"""Assets at hand: found in the cache, with their size and whether they are whole, without a download."""
+"""List assets: found in the cache, with their size and whether they are whole, without a download."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import pytest
 
 from moai.assets import wheels
-from moai.assets.at_hand import find_assets, folder_bytes
 from moai.assets.cache import publish
+from moai.assets.inventory import find_assets, folder_bytes
 from moai.assets.pins import PINS
 from moai.assets.wheels import wheel_folder
 

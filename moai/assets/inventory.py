@@ -1,4 +1,4 @@
-"""Assets at hand: which wheels and models lie in the cache, found without a download.
+"""List the wheels and models in the cache, without a download.
 
 Knows: the folders that ``cache.publish`` makes and the notes of hub downloads. Sizes are compared, contents are not
 hashed: that takes seconds per gigabyte, and each asset is verified when it is used.
@@ -19,7 +19,7 @@ from moai.assets.wheels import wheel_folder
 
 @dataclass(frozen=True)
 class Asset:
-    """One wheel or model."""
+    """Describe one wheel or model."""
 
     kind: Literal["wheel", "host", "hub"]
     """A pinned wheel, a language model that was converted once, or a model of the hub."""
@@ -87,7 +87,7 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
 
 
 def _read(path: Path) -> dict:
-    """A JSON object; an empty one where the file is missing or damaged, which its reader takes for damage."""
+    """Read a JSON object; a missing or damaged file gives an empty one, which the caller takes for damage."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
