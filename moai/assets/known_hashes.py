@@ -19,7 +19,7 @@ from moai.assets.hashes import sha256_file
 from moai.assets.replacing import replacing
 
 log = logging.getLogger("moai")
-# Seconds since the last change, after which the state of a file tells one content from another: where the file system
+# Seconds since the last change, after which the state of a file identifies its content: where the file system
 # counts fractions of a second, and where it may count whole or even ones.
 SETTLED, COARSE = 0.1, 2.0
 SMALL = 1 << 20  # bytes; below, hashing costs less than caching

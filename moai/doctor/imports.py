@@ -35,7 +35,7 @@ def examine_imports(findings: Findings) -> dict[str, Any]:
         _report(tried[-1] if tried else MODULES[0], reason, findings)
     torch = reported.get("torch", [None])[0]
     for note in torch["notes"] if torch else ():
-        findings.warning("torch", f"torch says of CUDA: {note}", "update the driver, or go on without the GPU")
+        findings.warning("torch", f"torch warns of CUDA: {note}", "update the driver, or go on without the GPU")
     listed = [{"name": name, "ok": name in imported or (False if name in tried else None)} for name in MODULES]
     return {"torch": torch, "modules": listed, "reason": reason}
 

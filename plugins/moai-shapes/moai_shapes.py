@@ -6,7 +6,7 @@ photo`` it finds flat, vivid patches drawn over a photograph instead, and knows 
 nothing of what photographs themselves show: there it gives few segments with low scores, or none.
 
 How it is built, which is how every plugin is built: `Shapes.perceive` calls the engine once per picture and returns
-typed data; nothing heavy is imported before `load`; `register_experts` hands over the class.
+typed data; nothing heavy is imported before `load`; `register_experts` registers the class.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class MoaiModel(lmms):
             scores: what a multiple choice is given: ``logprob``, ``loss`` (its negative), or ``auto``, which asks the
                 installed lmms-eval whether it takes the largest or the smallest for its answer.
             seed: of the shuffling.
-            max_batch_size: handed over by lmms-eval; not used.
+            max_batch_size: given by lmms-eval; not used.
 
         Raises:
             RecipeError: an unknown or impossible argument.
@@ -109,7 +109,7 @@ class MoaiModel(lmms):
     def loglikelihood(self, requests: list[Instance]) -> list[Any]:
         """Compute a :class:`Score` for each request's continuation, in the form that the installed lmms-eval can read.
 
-        Version 0.7.3 turns a bare pair into a string, so it is handed over inside a ``GenerationResult``; and it takes
+        Version 0.7.3 turns a bare pair into a string, so it is returned inside a ``GenerationResult``; and it takes
         the *smallest* score of a multiple choice, so that choices are given as losses (see ``scores``).
         """
         self._prepare(requests)

@@ -1,6 +1,6 @@
 """Build the conversations of benchmarks, with any number of images, in reading order.
 
-Knows: text and images; nothing of models. Benchmarks hand over either one text with images beside it, or messages; a
+Knows: text and images; nothing of models. Benchmarks give either one text with images beside it, or messages; a
 few-shot prompt is a conversation whose earlier turns are answered.
 """
 

@@ -74,7 +74,7 @@ class PLoRALlamaForCausalLM(LlamaForCausalLM):
     """Extend ``LlamaForCausalLM`` by PLoRA; without image positions it computes what the Llama does."""
 
     config_class = PLoRALlamaConfig
-    takes_image_positions = True  # the model tells such a host which inputs are image tokens
+    takes_image_positions = True  # the model gives such a host a mask of its image tokens
 
     def __init__(self, config: PLoRALlamaConfig) -> None:
         super().__init__(config)

@@ -49,7 +49,7 @@ class PSGTR(moai.Expert):
         within_objects: bool = True
         """And at most as many as there are objects in them, as MoAI does."""
         segments: bool = False
-        """Also hand over subjects and objects as segments with masks; several times slower on a CPU. Findings of one
+        """Also return subjects and objects as segments with masks; several times slower on a CPU. Findings of one
         object are then told by their masks, else by their boxes."""
         overlap: float = Field(0.5, ge=0, le=1)
         """Two findings of a class that overlap by more (intersection over union) are one object."""

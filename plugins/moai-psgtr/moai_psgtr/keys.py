@@ -1,7 +1,7 @@
 """Map the names of OpenPSG's weights to ours: pure renaming, and one tensor that becomes three.
 
 Knows: how mmdetection names a ResNet and a DETR transformer (two generations of it), and how transformers does. Names
-that follow no rule are handed back, never dropped.
+that follow no rule are returned, never dropped.
 """
 
 from __future__ import annotations

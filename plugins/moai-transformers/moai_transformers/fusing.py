@@ -1,7 +1,7 @@
 """Convert a panoptic engine's map and rows to regions, with stuff fused: pure functions, numpy only.
 
 Knows: how the engines of transformers number things. Mask2Former counts from 1 with 0 for void, EoMT from 0 with -1;
-both hand over a float map full of -1 when they found nothing. Which number means void is therefore never asked: a
+both return a float map full of -1 when they found nothing. Which number means void is therefore never asked: a
 region is what a row names. Fusing is done here, because transformers' own (`label_ids_to_fuse`) gives two segments
 the same id when a thing stands between two pieces of stuff.
 """

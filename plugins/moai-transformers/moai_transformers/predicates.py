@@ -109,7 +109,7 @@ class Predicates(TransformersExpert):
             texts = prompts(first, second, self.options.predicates)
             most = self._model.config.text_config.max_position_embeddings
             settings = {"padding": "max_length", "max_length": most, "truncation": True, "return_tensors": "pt"}
-            # SigLIP was trained without a mask over the padding, and its tokenizer hands out none.
+            # SigLIP was trained without a mask over the padding, and its tokenizer makes none.
             inputs = self._send(self._processor.tokenizer(texts, **settings))
             self._known[first, second] = _unit(self._model.get_text_features(**inputs).pooler_output)
         self._known.move_to_end((first, second))
