@@ -38,7 +38,7 @@ STEP = {"steps": 1, "routing": "gates"}
             "training.step2.train_connector needs vision.kind: encoder; leave it out",
         ),
         ({"mixer": {"layers": []}}, "training.step1 has nothing to train; name mixer.layers"),
-        ({"training": {"step1": {"steps": 1}}}, "training.step1.routing: missing"),
+        ({"training": {"step1": {"step": 1}}}, "training.step1.step: unknown key; did you mean 'steps'?"),
         ({"perception": 3}, "perception: "),
     ],
 )
