@@ -30,6 +30,10 @@ class RecipeError(MoaiError):
     """A recipe that cannot be used: unknown key, wrong type, duplicate key, missing file."""
 
 
+class DataError(MoaiError):
+    """A row of a data file that cannot be trained on, or a data file that cannot be read; names file and line."""
+
+
 class AssetError(MoaiError):
     """A model, data set or wheel that cannot be found, downloaded or verified."""
 

@@ -1,6 +1,6 @@
-"""What a training run learns from: its data set's samples, and what the experts see in their images.
+"""What a training run learns from: the samples of its sources, and what the experts see in their images.
 
-Knows: the registry of data sets and the experts; nothing of the model.
+Knows: sources of data and the experts; nothing of the model.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moai.data.perceive import perceive_samples
+from moai.data.samples import draw
+from moai.data.sources import open_sources
 from moai.errors import PromptError, RecipeError, nearest
 from moai.model.processor.processor import MoaiProcessor
-from moai.plugins import registry
 from moai.recipe.sections import Data, Training
 from moai.training.progress import Progress
 from moai.types import Perception, Sample
@@ -18,20 +19,21 @@ from moai.types import Perception, Sample
 Seen = dict[str, Perception | None]  # image id -> what the experts saw
 
 
-def samples_of(data: Data, split: str, limit: int | None = None) -> Sequence[Sample]:
-    """The samples of one split of the recipe's data set.
+def samples_of(data: Data, split: str, limit: int | None = None, *, seed: int = 0, epoch: int = 0) -> Sequence[Sample]:
+    """Open the samples of one split of the recipe's data; they are read on access.
+
+    Args:
+        data: the section of the recipe.
+        split: name of the split.
+        limit: at most so many, drawn at random and always the same; a larger limit contains a smaller one.
+        seed, epoch: of a mixture by weight.
 
     Raises:
-        RecipeError: the data set does not take the recipe's options, or the split is empty.
+        RecipeError: a format or data set does not take its options, or the split is empty.
+        DataError: a file cannot be read.
     """
-    options = {**data.options, **({} if limit is None else {"limit": limit})}
-    try:
-        samples = registry().get_dataset(data.name)(split, **options)
-    except TypeError as error:
-        raise RecipeError(f"data.options does not fit data set '{data.name}': {error}") from None
-    if not len(samples):
-        raise RecipeError(f"the split '{split}' of {data.name} is empty; choose another in data")
-    return samples
+    samples = open_sources(data.sources, split, data.train_split, seed=seed, epoch=epoch)
+    return draw(samples, limit)
 
 
 def check_kinds(samples: Sequence[Sample], training: Training) -> None:

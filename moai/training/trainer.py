@@ -84,7 +84,7 @@ class _Run:
         if self.accelerator.is_main_process:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
         self.model, self.processor = build(recipe)
-        self.samples = samples_of(recipe.data, recipe.data.train_split)
+        self.samples = samples_of(recipe.data, recipe.data.train_split, seed=recipe.seed)
         check_kinds(self.samples, self.training)
         kinds = [sample.kind for sample in self.samples]
         lengths = lengths_of(self.processor, self.samples)
@@ -98,7 +98,7 @@ class _Run:
         data = self.recipe.data
         validation = samples_of(data, data.validation_split, data.validation_limit)
         used = {index for batch in self.batches for index in batch}
-        wanted = [self.samples[index] for index in sorted(used)] + validation
+        wanted = [*(self.samples[index] for index in sorted(used)), *validation]
         if self.recipe.perception.experts:
             self.perceptions = perceive(self.processor, wanted, self.progress)
         monitor = Monitor(validation, self.perceptions, self.processor, self.training.batch_size)
