@@ -31,7 +31,14 @@ class RecipeError(MoaiError):
 
 
 class DataError(MoaiError):
-    """A row of a data file that cannot be trained on, or a data file that cannot be read; names file and line."""
+    """A row of a data file that cannot be trained on, or a data file that cannot be read; names file and line.
+
+    ``problem`` is the kind of it in a few words, by which ``moai data check`` counts.
+    """
+
+    def __init__(self, message: str, problem: str = "row that does not fit its format") -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 class AssetError(MoaiError):

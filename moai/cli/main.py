@@ -23,6 +23,7 @@ COMMANDS = {  # name -> (where it is, one line of help); pinned to the commands'
     "new-expert": ("moai.cli.new_expert:new_expert", "Write a plugin package with an expert to start from."),
     "perceive": ("moai.cli.perceive:perceive", "Show what the experts find in images."),
     "cache": ("moai.cli.cache:cache", "Show, check or empty the cache of perceptions."),
+    "data": ("moai.cli.data:data", "Check data before anything trains."),
     "train": ("moai.cli.train:train", "Train a recipe's mixers around its frozen host."),
     "eval": ("moai.cli.evaluate:evaluate", "Measure a run with perception on, off and shuffled."),
     "compare": ("moai.cli.compare:compare", "Set a run beside a baseline run, question by question."),

@@ -147,9 +147,10 @@ def parse_row(row: bytes, place: Place) -> dict[str, Any]:
     try:
         value = json.loads(row.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
+        said = f"not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
+        raise DataError(f"{place}: {said}", "row that is no JSON") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: no JSON ({error}); write one object per line") from None
+        raise DataError(f"{place}: no JSON ({error}); write one object per line", "row that is no JSON") from None
     if not isinstance(value, dict):
         raise DataError(f"{place}: a row is a JSON object, {{..}}, not {type(value).__name__}; write one per line")
     return value

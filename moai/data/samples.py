@@ -62,6 +62,8 @@ class LazySamples(Samples):
         place = self.records.place(index)
         try:
             return self.to_sample(record, place)
+        except DataError as error:
+            raise DataError(f"{place}: {error}", error.problem) from error
         except MoaiError as error:
             raise DataError(f"{place}: {error}") from error
         except Exception as error:  # a row may hold anything, and a format of a plugin may do anything with it
@@ -137,6 +139,11 @@ class Concatenated(Samples):
             raise IndexError(index)
         number = bisect_right(self.ends, index)
         return self.parts[number], index - (self.ends[number - 1] if number else 0)
+
+
+def concatenated(parts: Sequence[Samples]) -> Samples:
+    """Return the samples of all parts as one sequence."""
+    return parts[0] if len(parts) == 1 else Concatenated(parts)
 
 
 def draw(samples: Samples, limit: int | None, seed: int = 0) -> Samples:

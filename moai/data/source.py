@@ -105,13 +105,15 @@ class Source:
         path = self._folder / inside
         outside = ".." in inside.parts or (inside.is_absolute() and not self._holds(path))
         if outside:
-            raise DataError(f"image {name!r:.80} leads out of {self._folder}; name a file in it, or set images")
+            said = f"image {name!r:.80} leads out of {self._folder}; name a file in it, or set images"
+            raise DataError(said, "image outside its folder")
         try:
             empty = path.stat().st_size == 0
         except (OSError, ValueError):
-            raise DataError(f"image {path} is missing; copy it there, or set the source's images folder") from None
+            said = f"image {path} is missing; copy it there, or set the source's images folder"
+            raise DataError(said, "missing image") from None
         if empty:
-            raise DataError(f"image {path} is empty (0 bytes); copy it again")
+            raise DataError(f"image {path} is empty (0 bytes); copy it again", "empty image")
         return path, path.as_posix()
 
     def sample(

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from moai import plugins
 from moai.data.hold_out import hold_out
 from moai.data.mixture import mix
-from moai.data.samples import Concatenated, Listed, Samples
+from moai.data.samples import Listed, Samples, concatenated
 from moai.data.source import Source
 from moai.errors import DataError, RecipeError
 
@@ -62,7 +62,7 @@ def open_sources(
     parts = [part for part, _ in there]
     if split == rest and any(weight is not None for weight in weights):
         return mix(parts, weights, seed, epoch)
-    return parts[0] if len(parts) == 1 else Concatenated(parts)
+    return concatenated(parts)
 
 
 def open_source(settings: SourceSettings, split: str, rest: str = "train") -> Samples | None:

@@ -12,6 +12,8 @@ from moai.errors import DataError
 from moai.types import IMAGE, Turn
 from moai.types.conversation import Content
 
+PLACES = "images and their places do not match"
+
 
 def split_at(text: Any, marker: str | None) -> Content:
     """Split a text at a marker such as ``<image>``, each of which becomes an image's place.
@@ -42,9 +44,11 @@ def place_images(turns: Sequence[Turn], count: int, policy: str) -> list[Turn]:
     if marks == count:
         return list(turns)
     if marks:
-        raise DataError(f"{_count(marks, 'image place')} for {_count(count, 'image')}; write one place for each image")
+        said = f"{_count(marks, 'image place')} for {_count(count, 'image')}; write one place for each image"
+        raise DataError(said, PLACES)
     if policy == "refuse":
-        raise DataError(f"{_count(count, 'image')} without a place in the text; write it, or set placeholders: insert")
+        said = f"{_count(count, 'image')} without a place in the text; write it, or set placeholders: insert"
+        raise DataError(said, PLACES)
     at = next((n for n, turn in enumerate(turns) if turn.role in ("user", "text")), None)
     if at is None:
         raise DataError("images, and no user turn to put them into; add one")
@@ -64,16 +68,15 @@ def check_turns(turns: Sequence[Turn]) -> None:
     for number, turn in enumerate(turns, start=1):
         if not turn.images and not turn.text.strip():
             what = "answer" if turn.role == "assistant" else "text"
-            raise DataError(f"turn {number} has an empty {what}; write one, or leave the row out")
+            raise DataError(f"turn {number} has an empty {what}; write one, or leave the row out", f"empty {what}")
     if turns[0].role == "text":
         return
     roles = [turn.role for turn in turns]
     spoken = roles[1:] if roles[0] == "system" else roles
     wanted = ["user", "assistant"] * ((len(spoken) + 1) // 2)
     if spoken != wanted or not spoken:
-        raise DataError(
-            f"turns out of order ({', '.join(roles)}); user and assistant alternate, and an answer ends them"
-        )
+        said = f"turns out of order ({', '.join(roles)}); user and assistant alternate, and an answer ends them"
+        raise DataError(said, "turns out of order")
 
 
 def _count(number: int, what: str) -> str:

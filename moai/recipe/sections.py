@@ -169,6 +169,12 @@ class Data(Section):
     train_split: str = Field("train", description="Split that is trained on.")
     validation_split: str = Field("validation", description="Split of the losses that are logged during training.")
     validation_limit: int = Field(96, ge=2, description="Number of validation samples of the logged losses.")
+    tolerate: float = Field(
+        0.0, ge=0, lt=1, description="Largest share of bad rows with which a run goes on, without them; 0 stops at one."
+    )
+    too_long: Literal["refuse", "drop_turns"] = Field(
+        "refuse", description="Rows longer than the host's context: an error, or without their last turns."
+    )
 
 
 def _usable_share(share: float) -> float:

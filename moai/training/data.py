@@ -6,11 +6,15 @@ Knows: sources of data and the experts; nothing of the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from moai.data.check import Examiner
+from moai.data.context_fit import ContextFit
 from moai.data.perceive import perceive_samples
+from moai.data.quarantine import LeftOut, leave_out
 from moai.data.samples import draw
 from moai.data.sources import open_sources
-from moai.errors import PromptError, RecipeError, nearest
+from moai.errors import RecipeError, nearest
 from moai.model.processor.processor import MoaiProcessor
 from moai.recipe.sections import Data, Training
 from moai.training.progress import Progress
@@ -36,6 +40,28 @@ def samples_of(data: Data, split: str, limit: int | None = None, *, seed: int = 
     return draw(samples, limit)
 
 
+class Prepared(NamedTuple):
+    """Samples of a split as a run uses them, and the rows that it leaves out."""
+
+    samples: ContextFit
+    left_out: list[LeftOut]
+
+
+def prepare_samples(
+    data: Data, split: str, processor: MoaiProcessor, limit: int | None = None, *, seed: int = 0, epoch: int = 0
+) -> Prepared:
+    """Open a split without the bad rows that the recipe tolerates, each sample fitted into the host's context.
+
+    Where the recipe tolerates any, all rows and images are read first; else a bad row stops the run where it is read.
+
+    Raises:
+        RecipeError, DataError: as for :func:`samples_of`, or more rows are bad than the recipe tolerates.
+    """
+    samples = samples_of(data, split, seed=seed, epoch=epoch)
+    good, bad = leave_out(samples, data.tolerate, Examiner(processor, data.too_long))
+    return Prepared(ContextFit(draw(good, limit), processor, data.too_long), bad)
+
+
 def check_kinds(samples: Sequence[Sample], training: Training) -> None:
     """Refuse shares of kinds of questions that the samples do not have, or that leave nothing to train on.
 
@@ -53,18 +79,8 @@ def check_kinds(samples: Sequence[Sample], training: Training) -> None:
 
 
 def lengths_of(processor: MoaiProcessor, samples: Sequence[Sample]) -> list[int]:
-    """Count the tokens of each sample.
-
-    Raises:
-        PromptError: names the first sample that cannot be trained on, and why.
-    """
-    lengths = []
-    for sample in samples:
-        try:
-            lengths += processor.lengths([sample.conversation])
-        except PromptError as error:
-            raise PromptError(f"sample '{sample.id}': {error}") from None
-    return lengths
+    """Count the tokens of each sample."""
+    return [length for sample in samples for length in processor.lengths([sample.conversation])]
 
 
 def perceive(processor, samples: Sequence[Sample], progress: Progress) -> Seen:
