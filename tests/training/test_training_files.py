@@ -56,7 +56,7 @@ def test_a_tolerated_row_is_left_out_and_written_down(files, tmp_path, capsys):
 
 def test_turns_that_do_not_fit_are_dropped_and_counted(files, tmp_path, capsys):
     turns = [{"role": role, "content": "red " * 10} for _ in range(20) for role in ("user", "assistant")]
-    train(files({"messages": turns}, too_long="drop_turns"), tmp_path / "run")
+    train(files({"id": "long", "messages": turns}, too_long="drop_turns"), tmp_path / "run")
     assert "turns of 1 samples are left out" in capsys.readouterr().err
     with pytest.raises(DataError, match="photos.jsonl:201: the prompt has"):
-        train(files({"messages": turns}), tmp_path / "other")
+        train(files({"id": "long", "messages": turns}), tmp_path / "other")
