@@ -13,7 +13,7 @@ from typing import Any
 from moai.hookspecs import hookimpl
 
 CONNECTORS = ("mlp", "linear", "average")
-FORMATS = ("jsonl", "llava", "instructions", "dataset")
+FORMATS = ("jsonl", "llava", "captions", "interleaved", "instructions", "vqa", "hf", "dataset")
 
 
 @hookimpl

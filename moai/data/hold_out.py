@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 
 import numpy as np
 
-from moai.assets.cache import cache_dir
-from moai.assets.replacing import replacing
+from moai.data.row_index import cached_array
 from moai.data.samples import Samples, Selected
-
-log = logging.getLogger("moai")
 
 
 def hold_out(samples: Samples, split: str, shares: Mapping[str, float], rest: str) -> Samples:
@@ -48,17 +44,7 @@ def _cached_assignment(samples: Samples, shares: Mapping[str, float]) -> np.ndar
     if not samples.key:
         return _assignment(samples, shares)
     name = hashlib.sha256(json.dumps([samples.key, list(shares.items())]).encode()).hexdigest()
-    path = cache_dir() / "rows" / f"{name}.npy"
-    if path.is_file():
-        return np.load(path, allow_pickle=False)
-    made = _assignment(samples, shares)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, open(part, "wb") as file:
-            np.save(file, made)
-    except OSError as error:  # it is made anew the next time
-        log.warning("which rows are held out is not cached: %s", error.strerror or error)
-    return made
+    return cached_array(name, "what is held out", lambda: _assignment(samples, shares))
 
 
 def _assignment(samples: Samples, shares: Mapping[str, float]) -> np.ndarray:

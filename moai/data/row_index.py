@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,21 +55,33 @@ def index_rows(path: Path) -> RowIndex:
     """
     try:
         key = file_key(path)
-        cached = cache_dir() / "rows" / f"{key}.npy"
-        if cached.is_file():
-            return RowIndex(np.load(cached, mmap_mode="r", allow_pickle=False).view(np.ndarray), key)
-        spans = _scan(path)
+        spans = cached_array(key, path, lambda: _scan(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
     if not len(spans):
         raise DataError(f"{path} holds no rows; write one JSON object per line")
+    return RowIndex(spans, key)
+
+
+def cached_array(key: str, about: object, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return an array from the cache, or make it and cache it; a cache that cannot be written is a warning.
+
+    Args:
+        key: names what the array is made of.
+        about: what it is of, for the warning.
+        make: makes it.
+    """
+    cached = cache_dir() / "rows" / f"{key}.npy"
+    if cached.is_file():
+        return np.load(cached, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    made = make()
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with replacing(cached) as part, open(part, "wb") as file:
-            np.save(file, spans)
-    except OSError as error:  # the index serves as well without being cached
-        log.warning("the index of %s is not cached: %s", path, error.strerror or error)
-    return RowIndex(spans, key)
+            np.save(file, made)
+    except OSError as error:  # it serves as well without being cached
+        log.warning("the index of %s is not cached: %s", about, error.strerror or error)
+    return made
 
 
 def file_key(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -33,7 +34,11 @@ def test_the_sample_file_is_read(format, photos, tmp_path, monkeypatch):
     files = [path for path in [settings.path, settings.options.get("annotations")] if path is not None]
     assert settings.format == format and len(files) == len(blocks(format, "json"))
     for path, text in zip(files, blocks(format, "json"), strict=True):
-        (tmp_path / path).write_text(text)
+        if path.endswith(".parquet"):
+            rows = [json.loads(line) for line in text.splitlines()]
+            pytest.importorskip("datasets").Dataset.from_list(rows).to_parquet(tmp_path / path)
+        else:
+            (tmp_path / path).write_text(text)
     if format == "dataset":
         monkeypatch.setitem(registry().datasets, settings.name, tiny.dataset)
     samples = open_source(settings, "train")

@@ -29,10 +29,15 @@ def llava(source: Source, marker: str = MARKER) -> LazySamples:
         source: files of JSON arrays or JSON lines.
         marker: the text of a turn that is an image's place.
     """
-    return LazySamples(source.records(), lambda row, place: _from_row(source, row, place, marker))
+    return LazySamples(source.records(), lambda row, place: from_row(source, row, place, marker))
 
 
-def _from_row(source: Source, row: Mapping[str, Any], place: Place, marker: str) -> Sample:
+def from_row(source: Source, row: Mapping[str, Any], place: Place, marker: str) -> Sample:
+    """Make a sample of a row.
+
+    Raises:
+        DataError: no conversations, turns of another layout, or images and turns that do not fit.
+    """
     spoken = row.get("conversations")
     if not isinstance(spoken, list):
         raise DataError("no list 'conversations'; write it, or choose another format")
