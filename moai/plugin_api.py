@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moai.assets.replacing import replacing
     from moai.assets.resolver import resolve
     from moai.compat import CACHE, takes_cache
+    from moai.data.records import Records
     from moai.data.row_index import Place
     from moai.data.samples import LazySamples
     from moai.data.source import Source
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CACHE": "moai.compat",
-    "Place": "moai.data.row_index",
     "LazySamples": "moai.data.samples",
+    "Place": "moai.data.row_index",
+    "Records": "moai.data.records",
     "Source": "moai.data.source",
     "cache_dir": "moai.assets.cache",
     "chat_template": "moai.model.processor.chat_templates",
@@ -52,8 +54,9 @@ _HOMES = {
 
 __all__ = [
     "CACHE",
-    "Place",
     "LazySamples",
+    "Place",
+    "Records",
     "Source",
     "cache_dir",
     "chat_template",

@@ -21,6 +21,7 @@ COMMANDS = {  # name -> (where it is, one line of help); pinned to the commands'
     "quickstart": ("moai.cli.quickstart:quickstart", "Do the whole main job: assets, perceive, train, evaluate, ask."),
     "experts": ("moai.cli.experts:experts", "List the experts that are registered, and whether they can run."),
     "new-expert": ("moai.cli.new_expert:new_expert", "Write a plugin package with an expert to start from."),
+    "new-dataset": ("moai.cli.new_dataset:new_dataset", "Write a plugin package with a data format to start from."),
     "perceive": ("moai.cli.perceive:perceive", "Show what the experts find in images."),
     "cache": ("moai.cli.cache:cache", "Show, check or empty the cache of perceptions."),
     "data": ("moai.cli.data:data", "Check data before anything trains."),

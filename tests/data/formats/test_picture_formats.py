@@ -163,8 +163,8 @@ def test_vqav2_fills_ids_with_zeros_and_needs_its_annotations(photos, opened):
     (photos / "red.png").rename(photos / "COCO_000000000009.png")
     asked = [{"question_id": number, "image_id": 9, "question": "?"} for number in (1, 2)]
     (photos / "q.json").write_text(json.dumps({"questions": asked}))
-    (photos / "a.json").write_text(json.dumps({"annotations": [
-        {"question_id": 1, "answer_type": "number", "multiple_choice_answer": "two", "answers": [{"answer": "two"}]}]}))  # fmt: skip
+    answer = {"answer_type": "number", "multiple_choice_answer": "two", "answers": [{"answer": "two"}]}
+    (photos / "a.json").write_text(json.dumps({"annotations": [{"question_id": 1, **answer}]}))
     options = {"annotations": str(photos / "a.json"), "image_name": "COCO_{image_id:012d}.png"}
     samples = opened("vqa", photos / "q.json", options=options)
     assert (samples[0].answer, samples[0].kind) == ("two", "number")
