@@ -5,12 +5,15 @@ Factories import inside their bodies, so that listing names loads neither torch 
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from moai.hookspecs import hookimpl
 
 CONNECTORS = ("mlp", "linear", "average")
+FORMATS = ("jsonl", "llava", "captions", "interleaved", "instructions", "vqa", "hf", "dataset")
 
 
 @hookimpl
@@ -21,6 +24,13 @@ def register_templates(register):
     for module in (english, compact, languages):
         for (role, language), template in module.TEMPLATES.items():
             register(role, language, template)
+
+
+@hookimpl
+def register_formats(register):
+    """Layouts of data files, and registered data sets by name."""
+    for name in FORMATS:
+        register(name, _Format(name))
 
 
 @hookimpl
@@ -47,6 +57,29 @@ def register_recipes(register):
     folder = shipped_folder()
     if folder is not None:
         register(folder)
+
+
+class _Format:
+    """A format that is imported when it is first used: ``moai.data.formats.NAME`` has a function of that name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def __signature__(self):
+        return inspect.signature(self._function)
+
+    @property
+    def metric(self):
+        """How the format's answers are scored beside exact match, or None."""
+        return getattr(self._function, "metric", None)
+
+    @property
+    def _function(self):
+        return getattr(import_module(f"moai.data.formats.{self.name}"), self.name)
+
+    def __call__(self, source: Any, **options: Any):
+        return self._function(source, **options)
 
 
 def _connector(name: str, in_width: int, out_width: int, **options: Any):

@@ -30,6 +30,17 @@ class RecipeError(MoaiError):
     """A recipe that cannot be used: unknown key, wrong type, duplicate key, missing file."""
 
 
+class DataError(MoaiError):
+    """A row of a data file that cannot be trained on, or a data file that cannot be read; names file and line.
+
+    ``problem`` is the kind of it in a few words, by which ``moai data check`` counts.
+    """
+
+    def __init__(self, message: str, problem: str = "row that does not fit its format") -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
 class AssetError(MoaiError):
     """A model, data set or wheel that cannot be found, downloaded or verified."""
 

@@ -32,6 +32,11 @@ def register_datasets(register: Callable[[str, Callable[..., Sequence[Sample]]],
 
 
 @hookspec
+def register_formats(register: Callable[[str, Callable[..., Sequence[Sample]]], None]) -> None:
+    """Call ``register(name, format)``; ``format(source, **options)`` returns samples, lazily, by ``LazySamples``."""
+
+
+@hookspec
 def register_connectors(register: Callable[[str, Callable[..., Any]], None]) -> None:
     """Call ``register(name, factory)``; ``factory(in_width, out_width, **options)`` returns a ``torch.nn.Module``."""
 

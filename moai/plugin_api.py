@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from moai.assets.replacing import replacing
     from moai.assets.resolver import resolve
     from moai.compat import CACHE, takes_cache
+    from moai.data.records import Records
+    from moai.data.row_index import Place
+    from moai.data.samples import LazySamples
+    from moai.data.source import Source
+    from moai.data.turns import split_at
     from moai.evaluation.conditions import derange
     from moai.images import image_key
     from moai.model.host.loading import host_hashes
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CACHE": "moai.compat",
+    "LazySamples": "moai.data.samples",
+    "Place": "moai.data.row_index",
+    "Records": "moai.data.records",
+    "Source": "moai.data.source",
     "cache_dir": "moai.assets.cache",
     "chat_template": "moai.model.processor.chat_templates",
     "clean_label": "moai.perception.words.formatting",
@@ -40,12 +49,17 @@ _HOMES = {
     "replacing": "moai.assets.replacing",
     "resolve": "moai.assets.resolver",
     "save_adapters": "moai.model.run_folder",
+    "split_at": "moai.data.turns",
     "status": "moai.assets.cache",
     "takes_cache": "moai.compat",
 }
 
 __all__ = [
     "CACHE",
+    "LazySamples",
+    "Place",
+    "Records",
+    "Source",
     "cache_dir",
     "chat_template",
     "clean_label",
@@ -59,6 +73,7 @@ __all__ = [
     "replacing",
     "resolve",
     "save_adapters",
+    "split_at",
     "status",
     "takes_cache",
 ]

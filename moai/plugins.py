@@ -50,6 +50,7 @@ class Registry:
 
     experts: dict[str, type[Expert]] = field(default_factory=dict)
     datasets: dict[str, Callable[..., Sequence[Sample]]] = field(default_factory=dict)
+    formats: dict[str, Callable[..., Sequence[Sample]]] = field(default_factory=dict)
     connectors: dict[str, Callable[..., nn.Module]] = field(default_factory=dict)
     templates: dict[tuple[str, str], Callable[..., str]] = field(default_factory=dict)  # (role, language) -> template
     commands: dict[str, Command] = field(default_factory=dict)
@@ -65,6 +66,10 @@ class Registry:
     def get_dataset(self, name: str) -> Callable[..., Sequence[Sample]]:
         """Raises RecipeError with the nearest name."""
         return self._get(self.datasets, name, "data set", RecipeError)
+
+    def get_format(self, name: str) -> Callable[..., Sequence[Sample]]:
+        """Raises RecipeError with the nearest name."""
+        return self._get(self.formats, name, "data format", RecipeError)
 
     def get_connector(self, name: str) -> Callable[..., nn.Module]:
         """Raises RecipeError with the nearest name."""

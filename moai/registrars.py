@@ -40,6 +40,9 @@ def registrars(into: Registry, origin: str, complain: Complain) -> dict[str, Cal
     def dataset(name: str, factory: Callable[..., Any]) -> None:
         _put_callable(into.datasets, name, factory, f"data set '{name}'", complain)
 
+    def format(name: str, factory: Callable[..., Any]) -> None:
+        _put_callable(into.formats, name, factory, f"data format '{name}'", complain)
+
     def connector(name: str, factory: Callable[..., Any]) -> None:
         _put_callable(into.connectors, name, factory, f"connector '{name}'", complain)
 
@@ -72,6 +75,7 @@ def registrars(into: Registry, origin: str, complain: Complain) -> dict[str, Cal
     return {
         "register_experts": expert,
         "register_datasets": dataset,
+        "register_formats": format,
         "register_connectors": connector,
         "register_templates": template,
         "register_commands": command,

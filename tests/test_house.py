@@ -148,7 +148,10 @@ def test_there_are_recipes():
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_recipes_fit_the_schema_and_name_what_exists(path):
     recipe, known = load_recipe(path), load_registry()
-    known.get_dataset(recipe.data.name)
+    for source in recipe.data.sources:
+        known.get_format(source.format)
+        if source.format == "dataset":
+            known.get_dataset(source.name)
     if recipe.vision.kind == "encoder":
         known.get_connector(recipe.vision.connector.kind)
     for expert in recipe.perception.experts:

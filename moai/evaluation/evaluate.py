@@ -5,24 +5,25 @@ Knows: run folders, recipes and everything else in ``moai.evaluation``. It print
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moai import plugins
 from moai.data.perceive import perceive_samples, perceive_without
-from moai.errors import CheckpointError, RecipeError
+from moai.data.samples import Samples, draw
+from moai.data.sources import label_of, metric_of, open_sources
+from moai.errors import CheckpointError, DataError, RecipeError
 from moai.evaluation.conditions import expand_conditions, left_out
 from moai.evaluation.gates import sample_gates
 from moai.evaluation.journal import Journal, digest
-from moai.evaluation.paired import Metric, Record, run_conditions
+from moai.evaluation.paired import Record, run_conditions
 from moai.evaluation.report.save import save_report
 from moai.evaluation.summary import summarize
 from moai.model.run_format import check_format
 from moai.perception.words.verbalize import verbalize
 from moai.recipe import loading
+from moai.recipe.sections import DataSource
 from moai.training.progress import Progress
 from moai.types import Perception, Sample
 
@@ -81,19 +82,20 @@ def evaluate_run(
     wanted = recipe.evaluation
     split, size = split or wanted.split, batch_size or wanted.batch_size
     whole = dataset_of(recipe, split, data)
-    samples = draw(whole, None if full else limit or wanted.limit, seed)
+    drawn = draw(whole, None if full else limit or wanted.limit, seed)
+    samples = check_ids(drawn)
     augmented = augmented or _load(run)
     names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
     folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole))
     perceptions, reduced = perceive_views(augmented, samples, names, progress)
-    metric = metric_of(recipe, data)
+    metric = metric_of(sources_of(recipe, data))
     answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
     given = fingerprint(run, samples, perceptions, reduced)
     journal = Journal(folder, {"conditions": names, **answering, "given": given})
     settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "journal": journal}
     records = _answer(augmented, samples, perceptions, settings, progress)
     gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
-    about = {"name": recipe.name, "data": data or recipe.data.name, "metric": getattr(metric, "__name__", "")}
+    about = {"name": recipe.name, "data": label_of(sources_of(recipe, data)), "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
     images = {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
     files = save_report(summary, records, folder, images=images, words=words_of(augmented, perceptions))
@@ -126,37 +128,45 @@ def recipe_of(run: str | Path) -> Recipe:
 def folder_of(recipe: Recipe, data: str | None, split: str | None, *, full: bool) -> str:
     """Name an evaluation's folder: ``eval``, the data set and the split where they are not the recipe's, ``-full``."""
     parts = ["eval"]
-    parts += [data] if data and data != recipe.data.name else []
+    parts += [data] if data and sources_of(recipe, data) != recipe.data.sources else []
     parts += [split] if split and split != recipe.evaluation.split else []
     return "-".join([*parts, *(["full"] if full else [])])
 
 
-def dataset_of(recipe: Recipe, split: str, data: str | None = None) -> Sequence[Sample]:
-    """Load all samples of a split of the recipe's data set, or of another.
+def sources_of(recipe: Recipe, data: str | None = None) -> tuple[DataSource, ...]:
+    """Return the recipe's sources; of another registered data set's name, the recipe's of that name or a new one."""
+    if data is None:
+        return recipe.data.sources
+    same = tuple(one for one in recipe.data.sources if one.format == "dataset" and one.name == data)
+    return same or (DataSource(format="dataset", name=data),)
+
+
+def dataset_of(recipe: Recipe, split: str, data: str | None = None) -> Samples:
+    """Open all samples of a split of the recipe's data, or of another registered data set.
 
     Raises:
         RecipeError: the split is empty.
+        DataError: a file cannot be read.
     """
-    name = data or recipe.data.name
-    options = recipe.data.options if name == recipe.data.name else {}
-    samples = plugins.registry().get_dataset(name)(split, **options)
-    if not len(samples):
-        raise RecipeError(f"the split '{split}' of {name} is empty; choose another with --split")
-    return samples
+    return open_sources(sources_of(recipe, data), split, recipe.data.train_split, seed=recipe.seed)
 
 
-def metric_of(recipe: Recipe, data: str | None = None) -> Metric | None:
-    """Return the data set's own metric: the attribute ``metric`` of its factory, where it has one."""
-    return getattr(plugins.registry().get_dataset(data or recipe.data.name), "metric", None)
+def check_ids(samples: Samples) -> list[Sample]:
+    """Read samples whose answers are told apart by their ids.
 
-
-def draw(samples: Sequence[Sample], limit: int | None, seed: int) -> Sequence[Sample]:
-    """Draw at most ``limit`` samples at random, in their own order; a larger limit contains a smaller one."""
-    if limit is None or limit >= len(samples):
-        return samples
-    order = list(range(len(samples)))
-    random.Random(seed).shuffle(order)
-    return [samples[index] for index in sorted(order[:limit])]
+    Raises:
+        DataError: two samples have one id; names both places.
+    """
+    found: dict[str, int] = {}
+    read = list(samples)
+    for index, sample in enumerate(read):
+        other = found.setdefault(sample.id, index)
+        if other != index:
+            raise DataError(
+                f"two samples have the id '{sample.id}': {samples.place(other)} and {samples.place(index)}; "
+                "give each its own, or leave out the key id"
+            )
+    return read
 
 
 def perceive_views(

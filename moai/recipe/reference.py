@@ -23,6 +23,7 @@ SCHEMA = Path(__file__).with_name("recipe.schema.json")
 CLONE = Path(__file__).parents[2]
 COMMAND = "python -m moai.recipe.reference"
 NAMES = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "anything", type(None): "null"}
+ITEM = "[]"  # after the name of a list of sections: the keys of each
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 Setters = dict[str, list[tuple[str, Any]]]  # dotted key -> name and value of each recipe that sets it
 EXTENDS = "A recipe that this one changes: a file beside it, or a recipe's name."
@@ -34,7 +35,7 @@ A recipe is a YAML file for `moai train`. This page is made of the schema by `py
 edit it by hand. Unknown keys and wrong values are refused, with the nearest name.
 
 - A dot stands for one level: `training.batch_size` is `batch_size` under `training:`. On the command line,
-  `training.batch_size=8` changes a key.
+  `training.batch_size=8` changes a key. `data.sources[].format` is a key of each mapping of a list, which is set whole.
 - `extends: NAME`, at the top of a file, takes over all keys of another recipe, one level deep. Mappings join, and
   everything else replaces, lists too. A mapping of another `kind` replaces the base's.
 - A default of `-` is a key that must be given.
@@ -75,12 +76,12 @@ def keys_of(section: type[BaseModel], prefix: str = "", given: BaseModel | None 
     """
     for name, field in section.model_fields.items():
         default = field.get_default(call_default_factory=True) if given is None else getattr(given, name)
-        inner = sections_in(field.annotation)
-        if not inner:
+        inner, listed = sections_in(field.annotation), typing.get_origin(field.annotation) is tuple
+        if not inner or listed:
             yield Key(prefix + name, field, default)
         for part in inner:
             own = default if isinstance(default, part) else None
-            yield from keys_of(part, f"{prefix}{name}.", own)
+            yield from keys_of(part, f"{prefix}{name}{ITEM if listed else ''}.", own)
 
 
 def sections_in(annotation: Any) -> list[type[BaseModel]]:
@@ -95,6 +96,8 @@ def type_in_words(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in NAMES:
         return NAMES[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping"
     if origin is typing.Literal:
         return _one_of([f"`{value}`" for value in arguments])
     if origin is tuple:
@@ -191,6 +194,9 @@ def _set_in(data: Mapping[str, Any], known: set[str], prefix: str = "") -> Itera
     for name, value in data.items():
         if prefix + name in known:
             yield prefix + name, value
+        if isinstance(value, list) and prefix + name + ITEM in {key.rpartition(".")[0] for key in known}:
+            for one in value:
+                yield from _set_in(one, known, f"{prefix}{name}{ITEM}.")
         elif isinstance(value, Mapping):
             yield from _set_in(value, known, f"{prefix}{name}.")
 
@@ -211,12 +217,14 @@ def _one_of(names: list[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_defaults=True)
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _plural(annotation: Any) -> str:
     word = type_in_words(annotation)
-    return {"text": "texts", "integer": "integers", "number": "numbers"}.get(word, word)
+    return {"text": "texts", "integer": "integers", "number": "numbers", "mapping": "mappings"}.get(word, word)
 
 
 def main() -> None:

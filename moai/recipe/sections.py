@@ -146,14 +146,48 @@ class MixerSection(Section):
     )
 
 
-class Data(Section):
-    """The training data: a registered data set and its options."""
+class DataSource(Section):
+    """One source of data: files of a format, or a registered data set."""
 
-    name: str = Field("easy-vqa", description="Name of a registered data set.")
+    format: str = Field(description="Format of the source: one of docs/data.md, or of a plugin.")
+    path: str | dict[str, str] | None = Field(
+        None, description="File, folder, or pattern with `*`, which is trained on; or a mapping with one per split."
+    )
+    name: str | None = Field(None, description="Name of a registered data set, or hub id, for formats that take one.")
+    images: str | None = Field(None, description="Folder of the images; left out, that of the file.")
+    placeholders: Literal["insert", "refuse"] = Field(
+        "insert", description="Where images go whose row has no place for any: before the first user turn, or nowhere."
+    )
+    hold_out: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        {}, description="Split -> share of the training split that it gets instead, whole images by hash."
+    )
+    weight: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Weight in the mixture; left out of all, every sample comes once."
+    )
+    options: dict[str, Any] = Field({}, description="Arguments of the format or the data set, by name.")
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> DataSource:
+        if sum(self.hold_out.values()) >= 1:
+            raise ValueError("hold_out leaves nothing to train on; its shares must add up to less than 1")
+        return self
+
+
+class Data(Section):
+    """The data: its sources, their splits, and what happens to rows that cannot be trained on."""
+
+    sources: tuple[DataSource, ...] = Field(
+        (DataSource(format="dataset", name="easy-vqa"),), min_length=1, description="Sources that are read together."
+    )
     train_split: str = Field("train", description="Split that is trained on.")
     validation_split: str = Field("validation", description="Split of the losses that are logged during training.")
-    options: dict[str, Any] = Field({}, description="Arguments of the data set, by name.")
     validation_limit: int = Field(96, ge=2, description="Number of validation samples of the logged losses.")
+    tolerate: float = Field(
+        0.0, ge=0, lt=1, description="Largest share of bad rows with which a run goes on, without them; 0 stops at one."
+    )
+    too_long: Literal["refuse", "drop_turns"] = Field(
+        "refuse", description="Rows longer than the host's context: an error, or without their last turns."
+    )
 
 
 def _usable_share(share: float) -> float:

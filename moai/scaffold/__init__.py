@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
@@ -33,10 +34,30 @@ def write_plugin(name: str, role: str, folder: Path) -> list[Path]:
     Raises:
         PluginError: a name or role that cannot be used, or a folder that is taken or cannot be written.
     """
-    check_name(name)
+    check_name(name, "an expert")
     if not _ROLE.fullmatch(role) or len(role) > _LONGEST:
         raise PluginError(f"role '{role}' must be lower-case letters, digits and single _, such as {ROLES[0]}")
-    texts = render(name, role)
+    return _write(render(name, role), folder)
+
+
+def write_dataset(name: str, folder: Path) -> list[Path]:
+    """Write a plugin package with one data format, a sample file and a test.
+
+    Args:
+        name: of the format, as an expert's.
+        folder: is made; may exist when it is empty.
+
+    Returns:
+        The files written.
+
+    Raises:
+        PluginError: a name that cannot be used, or a folder that is taken or cannot be written.
+    """
+    check_name(name, "a data format")
+    return _write(render_dataset(name), folder)
+
+
+def _write(texts: dict[str, str], folder: Path) -> list[Path]:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise PluginError(f"{folder} exists and is not empty; choose another --folder, or remove it")
@@ -49,30 +70,22 @@ def write_plugin(name: str, role: str, folder: Path) -> list[Path]:
     return written
 
 
-def check_name(name: str) -> None:
-    """Raise PluginError, with a name that would do, when ``name`` cannot be an expert's."""
+def check_name(name: str, of: str) -> None:
+    """Raise PluginError, with a name that would do, when ``name`` cannot be that of an expert or a data format."""
     bare = name.strip().lower().removeprefix("moai-").removeprefix("moai_")
     better = "-".join(re.findall(r"[a-z0-9]+", bare)).lstrip("0123456789-")[:_LONGEST].strip("-")
     if name != better or not _NAME.fullmatch(name):
         hint = f"; write {better}" if better else ""
         raise PluginError(
-            f"'{name}' cannot be an expert's name: it takes lower-case letters, digits and single dashes, starts with "
+            f"'{name}' cannot be {of}'s name: it takes lower-case letters, digits and single dashes, starts with "
             f"a letter, has at most {_LONGEST} characters, and the package adds moai- itself{hint}"
         )
 
 
 def render(name: str, role: str) -> dict[str, str]:
     """Render the templates for a valid name and role: path inside the package -> text."""
-    words = name.split("-")
-    module = f"moai_{'_'.join(words)}"
-    values = {
-        "name": name,
-        "role": role,
-        "distribution": f"moai-{name}",
-        "module": module,
-        "kind": "".join(word.capitalize() for word in words),
-    }
-    kind = role if role in ROLES else "own"
+    values = {**_values(name), "what": "expert", "role": role}
+    module, kind = values["module"], role if role in ROLES else "own"
     templates = {
         "pyproject.toml": "pyproject.toml.txt",
         "README.md": "README.md.txt",
@@ -80,6 +93,32 @@ def render(name: str, role: str) -> dict[str, str]:
         f"tests/test_{module.removeprefix('moai_')}.py": f"test_{kind}.py.txt",
     }
     return {path: Template(_text(template)).substitute(values) for path, template in templates.items()}
+
+
+def render_dataset(name: str) -> dict[str, str]:
+    """Path inside the package -> text, for a valid name of a data format."""
+    values = {**_values(name), "what": "data format"}
+    module = values["module"]
+    templates = {
+        "pyproject.toml": "pyproject.toml.txt",
+        "README.md": "README_dataset.md.txt",
+        f"{module}.py": "dataset.py.txt",
+        f"tests/test_{values['function']}.py": "test_dataset.py.txt",
+        "tests/sample.jsonl": "sample.jsonl.txt",
+    }
+    return {path: Template(_text(template)).substitute(values) for path, template in templates.items()}
+
+
+def _values(name: str) -> dict[str, str]:
+    words = name.split("-")
+    function = "_".join(words)
+    return {
+        "name": name,
+        "distribution": f"moai-{name}",
+        "module": f"moai_{function}",
+        "function": f"{function}_" if iskeyword(function) else function,
+        "kind": "".join(word.capitalize() for word in words),
+    }
 
 
 def _text(template: str) -> str:

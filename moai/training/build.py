@@ -16,6 +16,7 @@ from transformers import AutoProcessor, AutoTokenizer, PreTrainedConfig, Process
 from moai.assets.hashes import sha256_file
 from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
+from moai.data.sources import check_sources
 from moai.errors import HostError, RecipeError
 from moai.model.config import MoaiConfig
 from moai.model.encoders.facts import fact_ends
@@ -41,7 +42,7 @@ def build(recipe: Recipe) -> Built:
     """
     for name in (*recipe.perception.experts, *recipe.perception.options):
         registry().get_expert(name)
-    registry().get_dataset(recipe.data.name)
+    check_sources(recipe.data.sources)
     encoder = recipe.vision if isinstance(recipe.vision, EncoderVision) else None
     host = load_host(
         recipe.host.reference,

@@ -1,16 +1,21 @@
-"""What a training run learns from: its data set's samples, and what the experts see in their images.
+"""What a training run learns from: the samples of its sources, and what the experts see in their images.
 
-Knows: the registry of data sets and the experts; nothing of the model.
+Knows: sources of data and the experts; nothing of the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from moai.data.check import Examiner
+from moai.data.context_fit import ContextFit
 from moai.data.perceive import perceive_samples
-from moai.errors import PromptError, RecipeError, nearest
+from moai.data.quarantine import LeftOut, leave_out
+from moai.data.samples import draw
+from moai.data.sources import open_sources
+from moai.errors import RecipeError, nearest
 from moai.model.processor.processor import MoaiProcessor
-from moai.plugins import registry
 from moai.recipe.sections import Data, Training
 from moai.training.progress import Progress
 from moai.types import Perception, Sample
@@ -18,20 +23,43 @@ from moai.types import Perception, Sample
 Seen = dict[str, Perception | None]  # image id -> what the experts saw
 
 
-def samples_of(data: Data, split: str, limit: int | None = None) -> Sequence[Sample]:
-    """The samples of one split of the recipe's data set.
+def samples_of(data: Data, split: str, limit: int | None = None, *, seed: int = 0, epoch: int = 0) -> Sequence[Sample]:
+    """Open the samples of one split of the recipe's data; they are read on access.
+
+    Args:
+        data: the section of the recipe.
+        split: name of the split.
+        limit: at most so many, drawn at random and always the same; a larger limit contains a smaller one.
+        seed, epoch: of a mixture by weight.
 
     Raises:
-        RecipeError: the data set does not take the recipe's options, or the split is empty.
+        RecipeError: a format or data set does not take its options, or the split is empty.
+        DataError: a file cannot be read.
     """
-    options = {**data.options, **({} if limit is None else {"limit": limit})}
-    try:
-        samples = registry().get_dataset(data.name)(split, **options)
-    except TypeError as error:
-        raise RecipeError(f"data.options does not fit data set '{data.name}': {error}") from None
-    if not len(samples):
-        raise RecipeError(f"the split '{split}' of {data.name} is empty; choose another in data")
-    return samples
+    samples = open_sources(data.sources, split, data.train_split, seed=seed, epoch=epoch)
+    return draw(samples, limit)
+
+
+class Prepared(NamedTuple):
+    """Samples of a split as a run uses them, and the rows that it leaves out."""
+
+    samples: ContextFit
+    left_out: list[LeftOut]
+
+
+def prepare_samples(
+    data: Data, split: str, processor: MoaiProcessor, limit: int | None = None, *, seed: int = 0, epoch: int = 0
+) -> Prepared:
+    """Open a split without the bad rows that the recipe tolerates, each sample fitted into the host's context.
+
+    Where the recipe tolerates any, all rows and images are read first; else a bad row stops the run where it is read.
+
+    Raises:
+        RecipeError, DataError: as for :func:`samples_of`, or more rows are bad than the recipe tolerates.
+    """
+    samples = samples_of(data, split, seed=seed, epoch=epoch)
+    good, bad = leave_out(samples, data.tolerate, Examiner(processor, data.too_long))
+    return Prepared(ContextFit(draw(good, limit), processor, data.too_long), bad)
 
 
 def check_kinds(samples: Sequence[Sample], training: Training) -> None:
@@ -51,18 +79,8 @@ def check_kinds(samples: Sequence[Sample], training: Training) -> None:
 
 
 def lengths_of(processor: MoaiProcessor, samples: Sequence[Sample]) -> list[int]:
-    """Count the tokens of each sample.
-
-    Raises:
-        PromptError: names the first sample that cannot be trained on, and why.
-    """
-    lengths = []
-    for sample in samples:
-        try:
-            lengths += processor.lengths([sample.conversation])
-        except PromptError as error:
-            raise PromptError(f"sample '{sample.id}': {error}") from None
-    return lengths
+    """Count the tokens of each sample."""
+    return [length for sample in samples for length in processor.lengths([sample.conversation])]
 
 
 def perceive(processor, samples: Sequence[Sample], progress: Progress) -> Seen:

@@ -13,13 +13,15 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from moai.assets.replacing import replacing
+from moai.data.context_fit import ContextFit
+from moai.data.quarantine import LeftOut, write_quarantine
 from moai.dependencies import warn_of_newer_versions
 from moai.errors import CheckpointError, RecipeError
 from moai.model.run_folder import MANIFEST
 from moai.recipe.schema import Recipe
 from moai.training import sampling
 from moai.training.build import build
-from moai.training.data import check_kinds, lengths_of, perceive, samples_of
+from moai.training.data import check_kinds, lengths_of, perceive, prepare_samples
 from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
 from moai.training.objectives.alignment import align
@@ -84,10 +86,12 @@ class _Run:
         if self.accelerator.is_main_process:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
         self.model, self.processor = build(recipe)
-        self.samples = samples_of(recipe.data, recipe.data.train_split)
+        data = recipe.data
+        self.samples, self.left_out = prepare_samples(data, data.train_split, self.processor, seed=recipe.seed)
         check_kinds(self.samples, self.training)
         kinds = [sample.kind for sample in self.samples]
         lengths = lengths_of(self.processor, self.samples)
+        self._say_shortened(self.samples)
         pairs = [(sample.question, sample.answer) for sample in self.samples]
         self.batches = sampling.draw_batches(recipe.seed, lengths, kinds, self.training, pairs)
         self.word_cache = WordCache(self.model)
@@ -96,9 +100,12 @@ class _Run:
 
     def train(self) -> Path:
         data = self.recipe.data
-        validation = samples_of(data, data.validation_split, data.validation_limit)
+        prepared = prepare_samples(data, data.validation_split, self.processor, data.validation_limit)
+        validation = list(prepared.samples)
+        self._say_shortened(prepared.samples)
+        self._quarantine([*self.left_out, *prepared.left_out])
         used = {index for batch in self.batches for index in batch}
-        wanted = [self.samples[index] for index in sorted(used)] + validation
+        wanted = [*(self.samples[index] for index in sorted(used)), *validation]
         if self.recipe.perception.experts:
             self.perceptions = perceive(self.processor, wanted, self.progress)
         monitor = Monitor(validation, self.perceptions, self.processor, self.training.batch_size)
@@ -116,6 +123,16 @@ class _Run:
         self._align(fresh=done == 0)
         self._loop(optimizer, monitor, done)
         return self._finish()
+
+    def _say_shortened(self, samples: ContextFit) -> None:
+        if lost := samples.shortened:
+            turns = sum(lost.values())
+            self.progress.note(f"{turns:,} turns of {len(lost):,} samples are left out: the context cannot hold them")
+
+    def _quarantine(self, rows: list[LeftOut]) -> None:
+        if rows and self.accelerator.is_main_process:
+            path = write_quarantine(self.run_dir, rows)
+            self.progress.note(f"{len(rows):,} bad rows are left out; {path} names them")
 
     def _loop(self, optimizer, monitor: Monitor, done: int) -> None:
         log = TrainingLog(self.run_dir, done) if self.accelerator.is_main_process else None

@@ -17,9 +17,11 @@ import moai.perception.running.perceiver
 import moai.perception.running.settings
 import moai.plugins
 from moai import dependencies
+from moai.data.formats.dataset import dataset
 from moai.doctor import environment, imports, plugins
 from moai.expert import Expert, Options
 from moai.plugins import PluginProblem, Registry
+from moai.recipe.sections import Data
 from moai.types import Perception, Sample, Segment, TextLine
 
 
@@ -91,6 +93,7 @@ def known(monkeypatch, tmp_path):
     origins = {name: "moai-tests 9.9" for name in experts}
     made = Registry(experts=experts, origins=origins, templates=dict(TEMPLATES))
     made.datasets["toy"] = toy
+    made.formats["dataset"] = dataset
     for module, names in (
         (moai.plugins, ("registry", "load_registry")),
         (moai.perception.running.settings, ("process_registry",)),
@@ -172,7 +175,8 @@ def recipe(monkeypatch, tmp_path):
         name="toy",
         host=SimpleNamespace(reference="host", revision=None),
         vision=SimpleNamespace(kind="encoder", reference="vision", revision=None),
-        data=SimpleNamespace(name="toy", options={}),
+        seed=0,
+        data=Data(sources=[{"format": "dataset", "name": "toy"}]),
         evaluation=SimpleNamespace(
             limit=4, split="test", conditions=("on", "off", "shuffled"), batch_size=32, max_new_tokens=8
         ),

@@ -113,6 +113,6 @@ def test_a_role_that_is_nearly_one_of_ours_is_pointed_out(run_cli):
 
 def test_good_names():
     for name in ("a", "qr2", "a-b-c", "x" * 40):
-        check_name(name)
+        check_name(name, "an expert")
     with pytest.raises(PluginError):
-        check_name("")
+        check_name("", "an expert")

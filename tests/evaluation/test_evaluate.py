@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from moai import plugins
-from moai.errors import CheckpointError, RecipeError
+from moai.data.formats.dataset import dataset
+from moai.errors import CheckpointError, DataError, RecipeError
 from moai.evaluation import evaluate
-from moai.evaluation.evaluate import draw, evaluate_run, folder_of
+from moai.evaluation.evaluate import evaluate_run, folder_of
 from moai.expert import Expert
 from moai.perception.running.perceiver import Perceiver
+from moai.recipe.sections import Data
 
 
 @pytest.fixture
@@ -20,7 +23,8 @@ def recipe():
     wanted = {"limit": 5, "split": "test", "conditions": ("on", "off", "shuffled"), "batch_size": 4}
     return SimpleNamespace(
         name="toy",
-        data=SimpleNamespace(name="toy", options={}),
+        seed=0,
+        data=Data(sources=[{"format": "dataset", "name": "toy"}]),
         evaluation=SimpleNamespace(**wanted, max_new_tokens=8),
     )
 
@@ -31,7 +35,9 @@ def run(tmp_path, monkeypatch, recipe, samples):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "recipe.yaml").write_text("name: toy\n")
-    sets = SimpleNamespace(get_dataset=lambda name: lambda split, **options: samples if split != "empty" else [])
+    sets = plugins.Registry(
+        datasets={"toy": lambda split, **options: samples if split != "empty" else []}, formats={"dataset": dataset}
+    )
     monkeypatch.setattr(plugins, "registry", lambda: sets)
     monkeypatch.setattr(evaluate.loading, "load_recipe", lambda path: recipe)
     monkeypatch.setattr("moai.evaluation.report.chart.draw_chart", lambda summary, path: path)
@@ -91,9 +97,7 @@ def test_the_folders_name_says_what_differs_from_the_recipe(recipe):
     assert folder_of(recipe, "other", "unseen", full=True) == "eval-other-unseen-full"
 
 
-def test_a_larger_draw_contains_a_smaller_one():
-    numbers = list(range(100))
-    small, large = draw(numbers, 10, seed=3), draw(numbers, 30, seed=3)
-    assert set(small) < set(large) and small == sorted(small) and len(set(large)) == 30
-    assert draw(numbers, 10, seed=4) != small
-    assert draw(numbers, None, seed=3) is numbers and draw(numbers, 100, seed=3) is numbers
+def test_two_samples_of_one_id_are_refused(run, samples, augmented):
+    samples[5] = replace(samples[5], id=samples[2].id)
+    with pytest.raises(DataError, match=f"two samples have the id '{samples[2].id}'.*give each its own"):
+        evaluate_run(run, augmented=augmented, full=True)

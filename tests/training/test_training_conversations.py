@@ -38,7 +38,7 @@ def dataset(split, limit=None):
 def mixed(monkeypatch):
     monkeypatch.setitem(registry().datasets, "mixed", dataset)
     return {
-        "data": {"name": "mixed", "validation_limit": 8},
+        "data": tiny.data("mixed", 8),
         "perception": {"experts": ["tiny-panoptic"], "style": "compact"},
         "training": {
             "align": {"steps": 2},

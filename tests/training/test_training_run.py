@@ -141,7 +141,7 @@ def test_perception_is_learnt_when_the_images_are_dropped(tmp_path, monkeypatch)
         "step2": {"steps": 50, "routing": "gates", "image_dropout": 1.0},
         "batch_size": 16, "learning_rate": 1e-2, "compressor_rate": 1.0, "checkpoint_every": 100, "monitor_every": 100,
     }  # fmt: skip
-    data = {"name": "tiny-colors", "validation_limit": 8}
+    data = tiny.data("tiny-colors", 8)
     run = train(tiny.recipe(training=plan, data=data, mixer={"qk_norm_scale": 4.0}), tmp_path / "run")
     last = read_log(run)[-1]
     assert last["loss_on"] < 0.7 * read_log(run)[0]["loss"]
@@ -191,8 +191,8 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 @pytest.mark.parametrize(
     "changes, kind, message",
     [
-        ({"data": {"name": "tinny"}}, RecipeError, "unknown data set 'tinny'; did you mean 'tiny'?"),
-        ({"data": {"options": {"limits": 3}}}, RecipeError, "data.options does not fit data set 'tiny'.*limits"),
+        ({"data": tiny.data("tinny")}, RecipeError, "unknown data set 'tinny'; did you mean 'tiny'?"),
+        ({"data": tiny.data("tiny", limits=3)}, RecipeError, "options does not fit data set 'tiny'.*limits"),
         ({"perception": {"experts": ["tiny-panotpic"]}}, ExpertError, "did you mean 'tiny-panoptic'?"),
         ({"vision": {"connector": {"kind": "mpl"}}}, RecipeError, "unknown connector 'mpl'; did you mean 'mlp'?"),
         (
@@ -221,15 +221,15 @@ def test_a_recipe_that_does_not_fit_leaves_the_folder_free(tmp_path, changes, ki
 
 def test_an_empty_split(tmp_path, monkeypatch):
     monkeypatch.setitem(registry().datasets, "tiny-empty", lambda split, limit=None: [])
-    with pytest.raises(RecipeError, match="the split 'train' of tiny-empty is empty; choose another in data"):
-        train(tiny.recipe(data={"name": "tiny-empty"}), tmp_path / "run")
+    with pytest.raises(RecipeError, match="the split 'train' of tiny-empty is empty; choose another split"):
+        train(tiny.recipe(data=tiny.data("tiny-empty")), tmp_path / "run")
 
 
 def test_a_question_longer_than_the_context_in_the_data(tmp_path, monkeypatch):
     long = Sample.from_question("1", tiny.png(tiny.picture("red")), "1", "Is it red? " * 100, "no", "x")
     monkeypatch.setitem(registry().datasets, "tiny-long", lambda split, limit=None: [long])
     with pytest.raises(MoaiError, match="shorten the question"):
-        train(tiny.recipe(data={"name": "tiny-long"}), tmp_path / "run")
+        train(tiny.recipe(data=tiny.data("tiny-long")), tmp_path / "run")
 
 
 def test_a_frozen_connector_stays_and_nothing_runs_backwards_below_the_first_mixer(tmp_path, watched, monkeypatch):

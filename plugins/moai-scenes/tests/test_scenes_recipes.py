@@ -21,13 +21,13 @@ def test_the_names_are_registered():
 @pytest.mark.parametrize("name", ["scenes", "scenes-connector-only", "scenes-prompt"])
 def test_each_trains_on_the_data_set(name):
     recipe = load_recipe(find_recipe(name))
-    assert (recipe.name, recipe.data.name) == (name, "scenes")
+    assert (recipe.name, recipe.data.sources[0].name) == (name, "scenes")
 
 
 def test_each_ablation_of_scenes_is_without_one_expert():
     planned = {a.name: a.recipe for a in plan_ablations("ablations-scenes")}
     lengths = {r.training.step1.steps + r.training.step2.steps for r in planned.values()}
-    sizes = {(r.training.batch_size, r.seed, r.data.name, r.host) for r in planned.values()}
+    sizes = {(r.training.batch_size, r.seed, str(r.data), r.host) for r in planned.values()}
     assert len(lengths) == len(sizes) == 1
     base = planned.pop("scenes").perception
     left = {name: tuple(e for e in base.experts if name != f"scenes-without-{e}") for name in planned}

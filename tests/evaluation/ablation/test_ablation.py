@@ -142,7 +142,7 @@ def world(tmp_path_factory):
         tiny.draw_nothing(patch)
         tiny.register()
         patch.setitem(registry().datasets, "tiny-kinds", kinds)
-        recipe = tiny.recipe(name="base", data={"name": "tiny-kinds", "validation_limit": 4})
+        recipe = tiny.recipe(name="base", data=tiny.data("tiny-kinds"))
         (root / "base.yaml").write_text(recipe.to_yaml())
         (root / "ablations").mkdir()
         for name, text in RECIPES.items():

@@ -146,7 +146,7 @@ def test_each_ablation_of_guided_reading_changes_what_its_name_says():
 def test_the_shipped_ablations_train_as_long_as_their_base(name):
     planned = plan_ablations(SHIPPED.with_name(name))
     lengths = {a.recipe.training.step1.steps + a.recipe.training.step2.steps for a in planned}
-    sizes = {(a.recipe.training.batch_size, a.recipe.seed, a.recipe.data.name, a.recipe.host) for a in planned}
+    sizes = {(a.recipe.training.batch_size, a.recipe.seed, str(a.recipe.data), a.recipe.host) for a in planned}
     assert len(lengths) == len(sizes) == 1
 
 

@@ -1,0 +1,49 @@
+"""The format ``llava``: LLaVA's conversations, as one JSON array or one object per line.
+
+Knows: the layout: ``{"id", "image", "conversations": [{"from", "value"}]}``, ids of any type, rows without an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ConfigDict, validate_call
+
+from moai.data.formats.jsonl import MARKER, about_row, image_names
+from moai.data.row_index import Place
+from moai.data.samples import LazySamples
+from moai.data.source import Source
+from moai.data.turns import split_at
+from moai.errors import DataError
+from moai.types import Sample
+
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@validate_call(config=ConfigDict(arbitrary_types_allowed=True))
+def llava(source: Source, marker: str = MARKER) -> LazySamples:
+    """Read LLaVA's conversations.
+
+    Args:
+        source: files of JSON arrays or JSON lines.
+        marker: the text of a turn that is an image's place.
+    """
+    return LazySamples(source.records(), lambda row, place: from_row(source, row, place, marker))
+
+
+def from_row(source: Source, row: Mapping[str, Any], place: Place, marker: str) -> Sample:
+    """Make a sample of a row.
+
+    Raises:
+        DataError: no conversations, turns of another layout, or images and turns that do not fit.
+    """
+    spoken = row.get("conversations")
+    if not isinstance(spoken, list):
+        raise DataError("no list 'conversations'; write it, or choose another format")
+    images, turns = image_names(row), []
+    for turn in spoken:
+        if not isinstance(turn, Mapping) or turn.get("from") not in ROLES or "value" not in turn:
+            raise DataError(f"a turn is {{from, value}} with from one of {', '.join(ROLES)}; mend {turn!r:.80}")
+        turns.append((ROLES[turn["from"]], split_at(turn["value"], marker)))
+    return source.sample(place, row.get("id"), turns, images, **about_row(row))

@@ -1,0 +1,155 @@
+"""Samples of a source, each made of its row when it is asked for, and views of such sequences.
+
+Knows: records and samples. A bad row is an error that names its place, whatever the row or the format does.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from moai.data.records import Records, each
+from moai.data.row_index import Place
+from moai.errors import DataError, MoaiError
+from moai.types import Sample
+
+ToSample = Callable[[Any, Place], Sample]
+
+
+class Samples(Sequence[Sample]):
+    """Hold samples that are made on access, and say where each stands."""
+
+    key: str = ""
+
+    def groups(self) -> Iterator[str]:
+        """Yield for each sample the name of what must stay in one split with it: its first image, or itself.
+
+        A sample that cannot be read has the empty name.
+        """
+        for sample in each(self):
+            yield "" if isinstance(sample, DataError) else (*sample.image_ids, sample.id)[0]
+
+    def place(self, index: int) -> str:
+        """Return where a sample's row stands, for messages."""
+        raise NotImplementedError
+
+
+def group_of(record: Any) -> object:
+    """Name what must stay in one split with a row: its image or images, else its id, else the row itself."""
+    return next((record[key] for key in ("image", "images", "id") if record.get(key)), record)
+
+
+class LazySamples(Samples):
+    """Make one sample of each record.
+
+    Args:
+        records: the raw rows.
+        to_sample: makes a sample of a row and its place; what it raises becomes a :class:`DataError` with the place.
+        group: names what must stay in one split with a row; it reads the row alone, which is faster than a sample.
+    """
+
+    def __init__(self, records: Records, to_sample: ToSample, group: Callable[[Any], object] = group_of) -> None:
+        self.records, self.to_sample, self.group, self.key = records, to_sample, group, records.key
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: Any) -> Sample:
+        record = self.records[index]  # its errors have the place already
+        place = self.records.place(index)
+        try:
+            return self.to_sample(record, place)
+        except DataError as error:
+            raise DataError(f"{place}: {error}", error.problem) from error
+        except MoaiError as error:
+            raise DataError(f"{place}: {error}") from error
+        except Exception as error:  # a row may hold anything, and a format of a plugin may do anything with it
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise DataError(f"{place}: the row does not fit its format ({said}); mend it or leave it out") from error
+
+    def groups(self) -> Iterator[str]:
+        """Yield for each row the name of what must stay in one split with it."""
+        for record in self.records.stream():
+            name = "" if isinstance(record, DataError) else self.group(record)
+            yield name if isinstance(name, str) else json.dumps(name, sort_keys=True, default=str)
+
+    def place(self, index: int) -> str:
+        """Return file and line of a row."""
+        return str(self.records.place(index))
+
+
+class Listed(Samples):
+    """Wrap the samples of a registered data set, which have no file; the id names each."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Sample:
+        return self.samples[index]
+
+    def place(self, index: int) -> str:
+        """Return the sample's id."""
+        return f"sample '{self.samples[index].id}'"
+
+
+class Selected(Samples):
+    """View some samples of a sequence, in the order given and as often as given."""
+
+    def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
+        self.samples, self.indices = samples, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Sample:
+        return self.samples[int(self.indices[index])]
+
+    def place(self, index: int) -> str:
+        """Return where a sample's row stands."""
+        return self.samples.place(int(self.indices[index]))
+
+
+class Concatenated(Samples):
+    """Join the samples of several sources, in order."""
+
+    def __init__(self, parts: Sequence[Samples]) -> None:
+        self.parts = parts
+        self.ends = [sum(len(part) for part in parts[: n + 1]) for n in range(len(parts))]
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, index: Any) -> Sample:
+        part, within = self._find(index)
+        return part[within]
+
+    def place(self, index: int) -> str:
+        """Return where a sample's row stands."""
+        part, within = self._find(index)
+        return part.place(within)
+
+    def _find(self, index: int) -> tuple[Samples, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self.ends, index)
+        return self.parts[number], index - (self.ends[number - 1] if number else 0)
+
+
+def concatenated(parts: Sequence[Samples]) -> Samples:
+    """Return the samples of all parts as one sequence."""
+    return parts[0] if len(parts) == 1 else Concatenated(parts)
+
+
+def draw(samples: Samples, limit: int | None, seed: int = 0) -> Samples:
+    """Draw at most ``limit`` samples at random, in their own order; a larger limit contains a smaller one."""
+    if limit is None or limit >= len(samples):
+        return samples
+    order = list(range(len(samples)))
+    random.Random(seed).shuffle(order)
+    return Selected(samples, sorted(order[:limit]))

@@ -1,0 +1,62 @@
+"""Training on files of one's own: good rows train, bad ones stop the run or are left out and written down."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+
+import moai
+from moai.errors import DataError
+from moai.training.trainer import train
+
+
+@pytest.fixture
+def files(tmp_path):
+    """200 pictures, and a function that writes rows about them and returns a recipe of four steps."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = []
+    for number in range(200):
+        color = tiny.COLORS[number % 4]
+        tiny.picture(color).save(folder / f"{number}.png")
+        rows.append({"image": f"{number}.png", "question": "What color is the shape?", "answer": color})
+
+    def recipe(*more, **data):
+        (folder / "photos.jsonl").write_text("\n".join(map(json.dumps, [*rows, *more])))
+        source = {"format": "jsonl", "path": str(folder / "photos.jsonl"), "hold_out": {"validation": 0.1}}
+        steps = {f"step{n}": {"steps": 2, "routing": name} for n, name in ((1, "random_module"), (2, "gates"))}
+        return tiny.recipe(data={"sources": [source], "validation_limit": 4, **data}, training=steps)
+
+    return recipe
+
+
+def test_two_hundred_pictures_train_and_answer(files, tmp_path):
+    run = train(files(), tmp_path / "run")
+    assert isinstance(moai.load(run).ask(tiny.picture("red"), "What color is the shape?").text, str)
+    assert not (run / "quarantine.jsonl").exists()
+
+
+def test_a_missing_image_stops_the_run_before_the_first_step_and_leaves_no_folder(files, tmp_path):
+    with pytest.raises(DataError, match=r"photos.jsonl:201: image .*gone.png is missing"):
+        train(files({"image": "gone.png", "question": "?", "answer": "a"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tolerated_row_is_left_out_and_written_down(files, tmp_path, capsys):
+    bad = [{"image": "gone.png", "question": "?", "answer": "a"}, {"question": "Is it red? " * 100, "answer": "no"}]
+    run = train(files(*bad, tolerate=0.05), tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines()]
+    assert [line["line"] for line in lines] == [201, 202] and "is missing" in lines[0]["reason"]
+    assert "2 bad rows are left out" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"2 of \d+ rows are bad, more than data.tolerate allows \(0.001\)"):
+        train(files(*bad, tolerate=0.001), tmp_path / "other")
+
+
+def test_turns_that_do_not_fit_are_dropped_and_counted(files, tmp_path, capsys):
+    turns = [{"role": role, "content": "red " * 10} for _ in range(20) for role in ("user", "assistant")]
+    train(files({"id": "long", "messages": turns}, too_long="drop_turns"), tmp_path / "run")
+    assert "turns of 1 samples are left out" in capsys.readouterr().err
+    with pytest.raises(DataError, match="photos.jsonl:201: the prompt has"):
+        train(files({"id": "long", "messages": turns}), tmp_path / "other")
