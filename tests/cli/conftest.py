@@ -172,6 +172,7 @@ def recipe(monkeypatch, tmp_path):
         name="toy",
         host=SimpleNamespace(reference="host", revision=None),
         vision=SimpleNamespace(kind="encoder", reference="vision", revision=None),
+        perception=SimpleNamespace(shards=None),
         data=SimpleNamespace(name="toy", options={}),
         evaluation=SimpleNamespace(
             limit=4, split="test", conditions=("on", "off", "shuffled"), batch_size=32, max_new_tokens=8

@@ -20,6 +20,7 @@ def recipe():
     wanted = {"limit": 5, "split": "test", "conditions": ("on", "off", "shuffled"), "batch_size": 4}
     return SimpleNamespace(
         name="toy",
+        perception=SimpleNamespace(shards=None),
         data=SimpleNamespace(name="toy", options={}),
         evaluation=SimpleNamespace(**wanted, max_new_tokens=8),
     )

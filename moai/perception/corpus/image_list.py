@@ -34,11 +34,11 @@ class ListedImage(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A shard of a corpus: its number, what its images come from, how many there are, and the hash of their list."""
+    """A shard of a corpus: its number, what its images come from, their number, and the hash of their list."""
 
     number: int
     source: str
-    rows: int
+    size: int
     digest: str
 
 
@@ -60,7 +60,7 @@ class ImageList:
         return ImageList, (self.path.parent,)
 
     def __len__(self) -> int:
-        return sum(shard.rows for shard in self.shards)
+        return sum(shard.size for shard in self.shards)
 
     @property
     def digest(self) -> str:
@@ -149,7 +149,7 @@ def _write(path: Path, images: Iterable[tuple[str, str, str]], shard_size: int |
         db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
         writer = _Writer(db, shard_size)
         for source, id, file in images:
-            writer.add(source, id, file)
+            writer.append(source, id, file)
         writer.finish()
         if not writer.count:
             raise CorpusError("there are no images in it; name a folder of pictures, a list of them, or a recipe")
@@ -168,7 +168,7 @@ class _Writer:
         self.source: str | None = None
         self._digest = hashlib.sha256()
 
-    def add(self, source: str, id: str, path: str) -> None:
+    def append(self, source: str, id: str, path: str) -> None:
         ended = self.row == self.shard_size if self.shard_size is not None else source != self.source
         if self.source is not None and ended:
             self.finish()

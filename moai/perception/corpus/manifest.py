@@ -59,7 +59,7 @@ def write_manifest(folder: Path, listed: ImageList, settings: Settings, counts: 
         CorpusError: it cannot be written.
     """
     shards = tuple(
-        {"file": path.name, "source": shard.source, "rows": shard.rows, "bytes": path.stat().st_size}
+        {"file": path.name, "source": shard.source, "rows": shard.size, "bytes": path.stat().st_size}
         for shard in listed.shards
         for path in [shard_path(folder, shard.number)]
     )

@@ -107,7 +107,7 @@ def read_counts(folder: Path, shard: Shard, settings: Settings) -> Counts | None
         identity, counts = metadata[b"moai"], Counts(**json.loads(metadata[b"moai.counts"]))
     except (arrow.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise CorpusError(f"{path} is damaged ({error}); delete it and run the same command again") from error
-    if identity != _identity(shard, settings) or counts.images != shard.rows:
+    if identity != _identity(shard, settings) or counts.images != shard.size:
         raise CorpusError(f"{path} was made of other images or with other settings; name another --out")
     return counts
 

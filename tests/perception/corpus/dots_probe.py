@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fake_distributions import install
 from PIL import Image
+
+from moai import plugins
 
 CODE = '''
 import os
@@ -53,3 +62,28 @@ def draw(path, red, green=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (6, 4), (red, green, 0)).save(path)
     return path
+
+
+def draw_all(place: Path) -> Path:
+    """Save ``pictures/``: 70 pictures whose red is their number, and two of them damaged."""
+    for number in range(70):
+        draw(place / "pictures" / f"{number % 2}" / f"{number:02d}.png", number)
+    (place / "pictures" / "0" / "10.png").write_bytes(b"no picture")
+    (place / "pictures" / "1" / "11.png").write_bytes(b"")
+    return place
+
+
+@contextmanager
+def installed(site: Path) -> Iterator[None]:
+    """``dots`` is the only expert that is installed, here and in processes that are started meanwhile."""
+    site.mkdir()
+    (site / "moai_dots_probe.py").write_text(CODE)
+    install(site, "moai-dots-probe", "1.0", hooks="dots = moai_dots_probe")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        patch.setenv("PYTHONPATH", str(site))
+        patch.setenv("MOAI_PLUGINS", "dots")
+        plugins.registry.cache_clear()
+        yield
+    plugins.registry.cache_clear()
+    sys.modules.pop("moai_dots_probe", None)

@@ -116,7 +116,7 @@ def test_a_file_name_that_is_no_text_is_listed_and_found():
 def test_an_image_in_many_rows_is_listed_once_and_an_id_means_one_file():
     write_list(Path("data"), [("s", str(number % 7), f"{number % 7}.png") for number in range(100)], 3)
     listed = write_list(Path("data"), [("s", str(number), f"{number}.png") for number in range(7)], 3)
-    assert [shard.rows for shard in listed.shards] == [3, 3, 1] and list(listed.ids()) == list("0123456")
+    assert [shard.size for shard in listed.shards] == [3, 3, 1] and list(listed.ids()) == list("0123456")
     assert [listed.find(id) for id in ("0", "4", "9")] == [(0, 0), (1, 1), None]
     with pytest.raises(CorpusError, match="the image id 'x' names two files, a.png and b.png"):
         write_list(Path("."), [("s", "x", "a.png"), ("s", "x", "b.png")], 3)

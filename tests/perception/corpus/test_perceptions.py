@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("pyarrow", reason="shards need pyarrow: pip install 'moai-vlm[corpus]'")
+
+from dots_probe import draw_all, installed  # noqa: E402
 
 from moai import plugins  # noqa: E402
 from moai.errors import CorpusError, ExpertError  # noqa: E402
@@ -23,10 +27,19 @@ from moai.perception.running.perceiver import Perceiver  # noqa: E402
 ONE = "pictures/1/07.png"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished corpus of ``dots``, made once."""
+    place = tmp_path_factory.mktemp("corpus")
+    with installed(place / "site"), contextlib.chdir(draw_all(place / "here")):
+        perceive_corpus(read_images(Path("pictures")), "out", ["dots"], shard_size=40)
+    return place / "here" / "out"
+
+
 @pytest.fixture
-def corpus(probe, folder):
-    """A finished corpus of ``dots`` in ``out``."""
-    perceive_corpus(read_images(Path("pictures")), "out", ["dots"], shard_size=40)
+def corpus(finished, probe, folder):
+    """A copy of it in ``out``."""
+    shutil.copytree(finished, "out")
     return CorpusPerceptions("out", ["dots"])
 
 
