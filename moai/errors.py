@@ -49,6 +49,10 @@ class CheckpointError(MoaiError):
     """A run folder with a missing, altered or incompatible file."""
 
 
+class CorpusError(MoaiError):
+    """A corpus that cannot be perceived or read: other images or experts than before, unfinished, or damaged."""
+
+
 class HostError(MoaiError):
     """A language model that the mixers cannot be grafted on."""
 

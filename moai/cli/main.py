@@ -23,6 +23,10 @@ COMMANDS = {  # name -> (where it is, one line of help); pinned to the commands'
     "new-expert": ("moai.cli.new_expert:new_expert", "Write a plugin package with an expert to start from."),
     "new-dataset": ("moai.cli.new_dataset:new_dataset", "Write a plugin package with a data format to start from."),
     "perceive": ("moai.cli.perceive:perceive", "Show what the experts find in images."),
+    "perceive-dataset": (
+        "moai.cli.perceive_dataset:perceive_dataset",
+        "Perceive a whole data set, as Parquet shards.",
+    ),
     "cache": ("moai.cli.cache:cache", "Show, check or empty the cache of perceptions."),
     "data": ("moai.cli.data:data", "Check data before anything trains."),
     "train": ("moai.cli.train:train", "Train a recipe's mixers around its frozen host."),
@@ -30,7 +34,7 @@ COMMANDS = {  # name -> (where it is, one line of help); pinned to the commands'
     "compare": ("moai.cli.compare:compare", "Set a run beside a baseline run, question by question."),
     "ablate": ("moai.cli.ablate:ablate", "Train and evaluate a folder of ablations, and print one table."),
     "ask": ("moai.cli.ask:ask", "Ask a question about an image."),
-    "plan": ("moai.cli.plan:plan", "Say what a recipe needs in memory, before a GPU is rented."),
+    "plan": ("moai.cli.plan:plan", "Say what a recipe needs in memory, or a corpus in hours and disk."),
     "doctor": ("moai.cli.doctor:doctor", "Say what is installed, what fits, and what must be fixed."),
 }
 RESUME = "moai.resume"  # ctx.meta: the command line that continues what a Ctrl-C stops

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from PIL.Image import Image
 
+from moai.expert import Expert
 from moai.images import read_image
 from moai.perception.running.perceiver import Perceiver
 from moai.types import Perception, Sample
@@ -46,6 +47,31 @@ def perceive_samples(
     for (expert, reason), count in failed.items():
         log.warning("expert '%s' gave nothing for %d of %d images: %s", expert, count, len(pictures), reason)
     return dict(zip(pictures.sources, found, strict=True))
+
+
+def read_perceptions(
+    folder: str,
+    samples: Iterable[Sample],
+    experts: Sequence[str | Expert],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Mapping[str, Perception]:
+    """Return image id -> perception of a perceived corpus; each is read when it is asked for.
+
+    Args:
+        folder: of ``moai perceive-dataset``.
+        samples: whose images are needed.
+        experts: names, or experts that are built.
+        options: per expert's name.
+
+    Raises:
+        CorpusError: the corpus is unfinished, lacks an image, or was made by other experts.
+    """
+    from moai.perception.corpus.perceptions import CorpusPerceptions
+
+    ids = (id for sample in samples for id in sample.image_ids)
+    found = CorpusPerceptions(folder, experts, options, ids)
+    found.warn_of_failures()
+    return found
 
 
 def perceive_without(

@@ -5,12 +5,12 @@ Knows: run folders, recipes and everything else in ``moai.evaluation``. It print
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moai.data.perceive import perceive_samples, perceive_without
+from moai.data.perceive import perceive_samples, perceive_without, read_perceptions
 from moai.data.samples import Samples, draw
 from moai.data.sources import label_of, metric_of, open_sources
 from moai.errors import CheckpointError, DataError, RecipeError
@@ -87,7 +87,8 @@ def evaluate_run(
     augmented = augmented or _load(run)
     names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
     folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole))
-    perceptions, reduced = perceive_views(augmented, samples, names, progress)
+    shards = recipe.perception.shards if data is None else None
+    perceptions, reduced = perceive_views(augmented, samples, names, progress, shards)
     metric = metric_of(sources_of(recipe, data))
     answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
     given = fingerprint(run, samples, perceptions, reduced)
@@ -170,9 +171,21 @@ def check_ids(samples: Samples) -> list[Sample]:
 
 
 def perceive_views(
-    augmented: Augmented, samples: Sequence[Sample], conditions: Sequence[str], progress: Progress
-) -> tuple[dict[str, Perception], dict[str, dict[str, Perception]]]:
+    augmented: Augmented,
+    samples: Sequence[Sample],
+    conditions: Sequence[str],
+    progress: Progress,
+    shards: str | None = None,
+) -> tuple[Mapping[str, Perception], dict[str, dict[str, Perception]]]:
     """Perceive the samples' images with all experts, and without each expert that a condition leaves out.
+
+    Args:
+        augmented: the run.
+        samples: whose images are perceived.
+        conditions: of the evaluation.
+        progress: where it is shown.
+        shards: the folder of a perceived corpus, read in place of running all experts; without one of them the others
+            still run.
 
     Returns:
         image id -> perception; and expert -> image id -> perception without it. Both are empty where no condition
@@ -181,8 +194,11 @@ def perceive_views(
     if set(conditions) <= {"off", "oracle"}:
         return {}, {}
     count, reduced = len({image for sample in samples for image in sample.image_ids}), {}
-    with progress.bar("perceiving", count) as advance:
-        perceptions = perceive_samples(augmented.perceiver, samples, advance)
+    if shards is not None:
+        perceptions = read_perceptions(shards, samples, augmented.perceiver.experts)
+    else:
+        with progress.bar("perceiving", count) as advance:
+            perceptions = perceive_samples(augmented.perceiver, samples, advance)
     for expert in left_out(conditions):
         with progress.bar(f"perceiving without {expert}", count) as advance:
             reduced[expert] = perceive_without(augmented.perceiver, expert, samples, advance)
@@ -197,7 +213,7 @@ def fingerprint(run: Path, samples: Sequence[Sample], *perceptions: Any) -> str:
     return digest([weights, asked, *perceptions])
 
 
-def words_of(augmented: Augmented, perceptions: dict[str, Perception]) -> dict[str, str]:
+def words_of(augmented: Augmented, perceptions: Mapping[str, Perception]) -> dict[str, str]:
     """Return image id -> the perception in words, as the model is given it."""
     to_words = getattr(augmented, "words", verbalize)
     return {image: to_words(perception) for image, perception in perceptions.items()}

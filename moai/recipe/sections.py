@@ -93,6 +93,9 @@ class PerceptionSection(Section):
 
     experts: tuple[str, ...] = Field((), description="Names of the experts; `moai experts` lists them.")
     options: dict[str, dict[str, Any]] = Field({}, description="Options of experts, by the expert's name.")
+    shards: str | None = Field(
+        None, description="Folder of `moai perceive-dataset`, read in place of running the experts; left out, they run."
+    )
     language: str = Field("en", description="Language of the words.")
     style: str = Field("paper", description="Wording: `paper`, `compact`, or a style of a plugin.")
     inject: Literal["mixers", "prompt"] = Field(

@@ -5,12 +5,12 @@ Knows: sources of data and the experts; nothing of the model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from moai.data.check import Examiner
 from moai.data.context_fit import ContextFit
-from moai.data.perceive import perceive_samples
+from moai.data.perceive import perceive_samples, read_perceptions
 from moai.data.quarantine import LeftOut, leave_out
 from moai.data.samples import draw
 from moai.data.sources import open_sources
@@ -20,7 +20,7 @@ from moai.recipe.sections import Data, Training
 from moai.training.progress import Progress
 from moai.types import Perception, Sample
 
-Seen = dict[str, Perception | None]  # image id -> what the experts saw
+Seen = Mapping[str, Perception | None]  # image id -> what the experts saw
 
 
 def samples_of(data: Data, split: str, limit: int | None = None, *, seed: int = 0, epoch: int = 0) -> Sequence[Sample]:
@@ -83,14 +83,20 @@ def lengths_of(processor: MoaiProcessor, samples: Sequence[Sample]) -> list[int]
     return [length for sample in samples for length in processor.lengths([sample.conversation])]
 
 
-def perceive(processor, samples: Sequence[Sample], progress: Progress) -> Seen:
-    """Let the processor's experts look at all images, through the cache.
+def perceive(processor, samples: Sequence[Sample], progress: Progress, shards: str | None = None) -> Seen:
+    """Let the processor's experts look at all images, through the cache; or read what they found from shards.
 
     Args:
         processor: with ``experts`` and ``expert_options``.
         samples: whose images are looked at.
         progress: where it is shown.
+        shards: the folder of a perceived corpus; None runs the experts.
+
+    Raises:
+        CorpusError: the corpus lacks an image, or was made by other experts.
     """
+    if shards is not None:
+        return read_perceptions(shards, samples, processor.experts, processor.expert_options)
     from moai.perception.cache.store import default_store
     from moai.perception.running.perceiver import Perceiver
 

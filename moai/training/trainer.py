@@ -107,7 +107,8 @@ class _Run:
         used = {index for batch in self.batches for index in batch}
         wanted = [*(self.samples[index] for index in sorted(used)), *validation]
         if self.recipe.perception.experts:
-            self.perceptions = perceive(self.processor, wanted, self.progress)
+            shards = self.recipe.perception.shards
+            self.perceptions = perceive(self.processor, wanted, self.progress, shards)
         monitor = Monitor(validation, self.perceptions, self.processor, self.training.batch_size)
         self.model.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(

@@ -177,6 +177,7 @@ def recipe(monkeypatch, tmp_path):
         vision=SimpleNamespace(kind="encoder", reference="vision", revision=None),
         seed=0,
         data=Data(sources=[{"format": "dataset", "name": "toy"}]),
+        perception=SimpleNamespace(shards=None),
         evaluation=SimpleNamespace(
             limit=4, split="test", conditions=("on", "off", "shuffled"), batch_size=32, max_new_tokens=8
         ),

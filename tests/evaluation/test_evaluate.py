@@ -25,6 +25,7 @@ def recipe():
         name="toy",
         seed=0,
         data=Data(sources=[{"format": "dataset", "name": "toy"}]),
+        perception=SimpleNamespace(shards=None),
         evaluation=SimpleNamespace(**wanted, max_new_tokens=8),
     )
 

@@ -50,12 +50,16 @@ class Isolated:
     def perceive(self, images: list[Image], context: list[Perception]) -> list[Outcome]:
         """Run the expert on a batch and return one outcome per image; raises nothing."""
         with self._lease() as worker:
-            if not self.loaded and self.broken is None:
-                with self._free:
-                    self._load(worker)
+            self._load(worker)
             if self.broken is not None:
                 return [self.broken] * len(images)
             return self._batch(worker, images, context)
+
+    def load(self) -> str | None:
+        """Load the expert, where it is not loaded yet; return the reason where it is not called again."""
+        with self._lease() as worker:
+            self._load(worker)
+        return self.broken
 
     def weights_id(self) -> str | None:
         """Identify the expert's weights; None when that fails, and then its perceptions may not be cached."""
@@ -98,8 +102,12 @@ class Isolated:
                 self._free.notify_all()
 
     def _load(self, worker: Worker) -> None:
-        if self.loaded or self.broken is not None:  # another thread was faster
-            return
+        if not self.loaded and self.broken is None:
+            with self._free:
+                if not self.loaded and self.broken is None:  # else another thread was faster
+                    self._load_now(worker)
+
+    def _load_now(self, worker: Worker) -> None:
         missing = self._try(worker, self.expert.missing, limit=self.time_limit)
         if isinstance(missing, _Raised):
             self._give_up(f"not installed, or its installation is broken: {missing.reason}{self._install()}")

@@ -122,6 +122,21 @@ class Perceiver:
         chosen.experts = tuple(expert for expert in self.experts if expert.name in names)
         return chosen
 
+    def load(self) -> None:
+        """Load all experts now, instead of at the first image.
+
+        Raises:
+            ExpertError: an expert is not installed or does not load. ``perceive`` would report it with every image.
+        """
+        for expert in self.experts:
+            if (reason := self._isolated[expert.name].load()) is not None:
+                raise ExpertError(f"expert '{expert.name}': {reason}")
+
+    def given_up(self) -> dict[str, str]:
+        """Return the experts that are not called again, with the reason."""
+        broken = {expert.name: self._isolated[expert.name].broken for expert in self.experts}
+        return {name: reason for name, reason in broken.items() if reason is not None}
+
     def close(self) -> None:
         """Unload the experts; the next ``perceive`` loads them again."""
         for isolated in self._isolated.values():

@@ -1,0 +1,1 @@
+"""Perceive a corpus of images into Parquet shards, and read perceptions from them."""

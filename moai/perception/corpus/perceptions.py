@@ -1,0 +1,134 @@
+"""Read the perceptions of a corpus by image id, one at a time.
+
+Knows: the list, in which an id is found, and the shards, of which a group of rows is read. Nothing is in memory but
+the rows read last.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moai.errors import CorpusError
+from moai.expert import Expert
+from moai.perception.corpus.arrow import GROUP, import_pyarrow
+from moai.perception.corpus.expert_settings import check_settings, expert_settings
+from moai.perception.corpus.image_list import ImageList
+from moai.perception.corpus.manifest import MANIFEST, Manifest, read_manifest
+from moai.perception.corpus.shard import shard_path
+from moai.types import Perception
+
+log = logging.getLogger("moai")
+_FILES, _GROUPS = 32, 16  # files that stay open, and groups of rows that stay decoded
+
+
+class CorpusPerceptions(Mapping[str, Perception]):
+    """Read perceptions of a finished corpus: image id -> perception, which is read when it is asked for.
+
+    It may be used by several threads, and pickled to other processes.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        experts: Sequence[str | Expert],
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        ids: Iterable[str] | None = None,
+    ) -> None:
+        """Open a corpus, and check that it is what is asked for.
+
+        Args:
+            folder: of the corpus.
+            experts: of whom the perceptions have to be: names, or experts that are built.
+            options: per expert's name.
+            ids: of the images that are needed; all of the corpus where left out.
+
+        Raises:
+            CorpusError: the corpus is unfinished or damaged, lacks an image, or was made by other experts, or with
+                other versions, options or weights.
+        """
+        import_pyarrow()
+        wanted = expert_settings(experts, options or {})
+        self._open(Path(folder), None if ids is None else tuple(dict.fromkeys(ids)))
+        fix = "perceive the corpus again with these, or leave perception.shards out"
+        check_settings(self.manifest.experts, wanted, str(folder), fix)
+        for id in self._ids or ():
+            self._place(id)
+
+    def _open(self, folder: Path, ids: tuple[str, ...] | None) -> None:
+        self.folder, self._ids, self._lock = folder, ids, threading.Lock()
+        self.manifest: Manifest = read_manifest(folder)
+        self._list = ImageList(folder)
+        if self._list.digest != self.manifest.images_key:
+            raise CorpusError(f"{self._list.path} is not the list of {folder / MANIFEST}; perceive the corpus again")
+        self._file = functools.lru_cache(_FILES)(self._open_file)
+        self._group = functools.lru_cache(_GROUPS)(self._read_group)
+
+    def __reduce__(self) -> tuple:
+        return _reopened, (self.folder, self._ids)
+
+    def __repr__(self) -> str:
+        """Name what decides the perceptions; equal for equal ones, wherever the corpus is."""
+        known = self.manifest
+        return f"CorpusPerceptions(experts={known.experts_key}, images={known.images_key}, ids={self._ids})"
+
+    def __len__(self) -> int:
+        return len(self._list) if self._ids is None else len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._list.ids() if self._ids is None else iter(self._ids)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and self._list.find(id) is not None
+
+    def __getitem__(self, id: str) -> Perception:
+        """Read the perception of an image.
+
+        Raises:
+            CorpusError: the corpus lacks the image, the image could not be read, or a shard is damaged. It is never a
+                KeyError, so that ``get`` does not turn a missing image into one without findings.
+        """
+        shard, row = self._place(id)
+        with self._lock:
+            found = self._group(shard, row // GROUP)[row % GROUP]
+        if found["perception"] is None:
+            raise CorpusError(f"image '{id}' has no perception: {found['error']}")
+        return Perception.from_dict(json.loads(found["perception"]))
+
+    def warn_of_failures(self) -> None:
+        """Log how many images of the corpus each expert gave nothing for."""
+        for expert, count in self.manifest.failures.items():
+            images = self.manifest.images
+            log.warning("expert '%s' gave nothing for %d of %d images in %s", expert, count, images, self.folder)
+
+    def _place(self, id: str) -> tuple[int, int]:
+        place = self._list.find(id)
+        if place is None:
+            raise CorpusError(
+                f"{self.folder} has no row of image '{id}'; perceive the data set that it is from, or leave "
+                "perception.shards out"
+            )
+        return place
+
+    def _open_file(self, shard: int) -> Any:
+        return import_pyarrow()[1].ParquetFile(shard_path(self.folder, shard))
+
+    def _read_group(self, shard: int, group: int) -> list[dict[str, Any]]:
+        arrow, _ = import_pyarrow()
+        path = shard_path(self.folder, shard)
+        try:
+            return self._file(shard).read_row_group(group, columns=["perception", "error"]).to_pylist()
+        except (arrow.ArrowException, OSError, IndexError) as error:
+            raise CorpusError(f"{path} is damaged or missing ({error}); delete it and perceive again") from error
+
+
+def _reopened(folder: Path, ids: tuple[str, ...] | None) -> CorpusPerceptions:
+    made = CorpusPerceptions.__new__(CorpusPerceptions)
+    made._open(folder, ids)
+    return made

@@ -1,0 +1,131 @@
+"""A recipe's images are perceived into shards, and training and evaluation read the shards in place of the experts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+pytest.importorskip("pyarrow", reason="shards need pyarrow: pip install 'moai-vlm[corpus]'")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from moai.errors import CorpusError, RecipeError  # noqa: E402
+from moai.evaluation.evaluate import evaluate_run  # noqa: E402
+from moai.images import read_image  # noqa: E402
+from moai.perception.corpus.run import perceive_corpus  # noqa: E402
+from moai.perception.corpus.worker import ShardWorker  # noqa: E402
+from moai.plugins import registry  # noqa: E402
+from moai.training.corpus import open_input, recipe_images  # noqa: E402
+from moai.training.trainer import train  # noqa: E402
+from moai.types import Sample  # noqa: E402
+
+
+def in_files(split, limit=None):
+    """The tiny data set, with its images as files."""
+    samples = []
+    for sample in tiny.dataset(split, limit):
+        path = Path("files") / f"{sample.image_ids[0]}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.exists() or read_image(sample.images[0]).save(path)
+        about = (sample.question, sample.answer, sample.kind)
+        samples.append(Sample.from_question(sample.id, path, f"{split}/{sample.image_ids[0]}", *about))
+    return samples
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working folder; workers run in this process, since no other has the tiny expert."""
+
+    def run_here(job, shards, workers, advance):
+        worker = ShardWorker(job)
+        yield from (worker.write(number, advance) for number in shards)
+
+    tiny.register()
+    monkeypatch.setitem(registry().datasets, "files", in_files)
+    monkeypatch.setattr("moai.perception.corpus.run.run_local", run_here)
+    monkeypatch.setenv("MOAI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    tiny.draw_nothing(monkeypatch)
+
+
+def perceive(recipe, **settings):
+    return perceive_corpus(recipe_images(recipe), "shards", recipe.perception.experts, shard_size=5, **settings)
+
+
+def of_files(**perception):
+    data = {"name": "files", "validation_limit": 4}
+    return tiny.recipe(data=data, perception=perception, evaluation={"limit": None, "max_new_tokens": 2})
+
+
+def forbid_experts(monkeypatch):
+    def refused(*_):
+        raise AssertionError("an expert was run")
+
+    monkeypatch.setattr(tiny.TinyPanoptic, "perceive", refused)
+
+
+def test_the_images_of_all_splits_are_perceived_once():
+    made = perceive(of_files())
+    assert made.images == 3 * 8 and made.unreadable == 0  # 24 questions about 8 images in each split
+    assert {shard["source"] for shard in made.shards} == {"train", "validation", "test"}
+
+
+def test_training_and_evaluation_from_shards_equal_those_from_experts(monkeypatch):
+    live, stored = of_files(), of_files(shards="shards")
+    train(live, "live")
+    perceive(live)
+    figures = evaluate_run("live", batch_size=8).summary
+    forbid_experts(monkeypatch)
+    monkeypatch.setenv("MOAI_CACHE", "another")
+    train(stored, "stored")
+    before, after = (load_file(f"{name}/moai.safetensors") for name in ("live", "stored"))
+    assert all((before[name] == after[name]).all() for name in before) and len(before) == len(after) > 5
+    again = evaluate_run("stored", batch_size=8)
+    assert again.summary["groups"] == figures["groups"]
+    answers = [Path(name, "eval-full/predictions.jsonl").read_text() for name in ("live", "stored")]
+    assert answers[0] == answers[1] and len(answers[0].splitlines()) == 24
+
+
+def test_an_image_without_a_row_ends_training_before_it_begins():
+    perceive(of_files(), limit=9)
+    with pytest.raises(CorpusError, match="shards has no row of image 'validation/"):
+        train(of_files(shards="shards"), "run")
+    with pytest.raises(CorpusError, match="nowhere is no finished corpus"):
+        train(of_files(shards="nowhere"), "other")
+
+
+def test_another_data_set_is_perceived_as_ever(monkeypatch):
+    recipe = of_files(shards="shards")
+    perceive(recipe)
+    train(recipe, "run")
+    forbid_experts(monkeypatch)
+    made = evaluate_run("run", data="tiny", conditions=["on", "off"])  # the failing expert costs its words only
+    assert made.summary["groups"]["overall"]["n"] == 24
+
+
+def test_images_in_memory_are_refused():
+    with pytest.raises(CorpusError, match="image 'red-ellipse' is no file but bytes in memory"):
+        list(recipe_images(tiny.recipe()))
+
+
+def test_what_a_corpus_is_made_of(tmp_path):
+    Path("data").mkdir()
+    Path("data/list.jsonl").write_text(json.dumps({"image": "a.png"}))
+    Path("data/notes.txt").write_text("x")
+    assert [one[1] for one in open_input("data/list.jsonl").images] == ["data/a.png"]
+    assert open_input("data").sharded and not open_input("data/list.jsonl").sharded
+    with pytest.raises(CorpusError, match="notes.txt is no list of images; name one of .jsonl"):
+        open_input("data/notes.txt")
+    with pytest.raises(CorpusError, match="there is no file data/gone.csv"):
+        open_input("data/gone.csv")
+    with pytest.raises(RecipeError, match="'seed=1' changes a recipe, and data is none"):
+        open_input("data", ["seed=1"])
+    with pytest.raises(RecipeError, match="no recipe 'quickstrat'.*did you mean 'quickstart'"):
+        open_input("quickstrat")
+    opened = open_input("quickstart", ["perception.experts=[tiny-panoptic]"])
+    assert opened.experts == ("tiny-panoptic",)
+    with pytest.raises(RecipeError, match="connector-only names no experts; set perception.experts"):
+        open_input("connector-only", ["perception.experts=[]"])
