@@ -38,6 +38,10 @@ class CheckpointError(MoaiError):
     """A run folder with a missing, altered or incompatible file."""
 
 
+class TrainingError(MoaiError):
+    """A training that cannot go on: a loss that is not finite, or a process that is gone."""
+
+
 class HostError(MoaiError):
     """A language model that the mixers cannot be grafted on."""
 

@@ -13,7 +13,9 @@ import os
 # Set before torch or huggingface_hub is imported by any test.
 os.environ["HF_HUB_OFFLINE"] = "1"
 _threads = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
-os.environ["OMP_NUM_THREADS"] = os.environ.get("MOAI_TEST_THREADS", _threads)  # torch reads its number of threads from here
+os.environ["OMP_NUM_THREADS"] = os.environ.get(
+    "MOAI_TEST_THREADS", _threads
+)  # torch reads its number of threads from here
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 for _name in ("MOAI_PLUGINS", "MOAI_DEBUG"):
     os.environ.pop(_name, None)

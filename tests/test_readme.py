@@ -119,8 +119,8 @@ def test_the_data_set_and_the_recipe_train(folder, monkeypatch):
     overrides = [
         f"host.reference={assets / 'host'}", "host.dtype=float32", "vision.architecture=test_efficientnet",
         f"vision.reference={assets / 'vision.safetensors'}", "vision.image_size=64", "perception.experts=[shapes]",
-        "mixer.layers=[1]", "mixer.heads=2", "training.step1={steps: 2, routing: random_module}",
-        "training.step2={steps: 1, routing: gates}", "training.batch_size=2",
+        "mixer.layers=[1]", "mixer.heads=2", "stages.modules.steps=2",
+        "stages.gates.steps=1", "training.batch_size=2",
     ]  # fmt: skip
     run = train(load_recipe(RECIPE, overrides), folder / "runs" / "photos")
     assert (run / "moai.safetensors").is_file()

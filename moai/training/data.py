@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moai.data.perceive import perceive_samples
-from moai.errors import PromptError, RecipeError, nearest
+from moai.errors import PromptError, RecipeError
 from moai.model.processor.processor import MoaiProcessor
 from moai.plugins import registry
-from moai.recipe.sections import Data, Training
+from moai.recipe.sections import Data
 from moai.training.progress import Progress
 from moai.types import Perception, Sample
 
@@ -32,22 +32,6 @@ def samples_of(data: Data, split: str, limit: int | None = None) -> Sequence[Sam
     if not len(samples):
         raise RecipeError(f"the split '{split}' of {data.name} is empty; choose another in data")
     return samples
-
-
-def check_kinds(samples: Sequence[Sample], training: Training) -> None:
-    """Refuse shares of kinds of questions that the samples do not have, or that leave nothing to train on.
-
-    Raises:
-        RecipeError: as said.
-    """
-    known = {sample.kind for sample in samples}
-    for part in (training.step1, training.step2):
-        for kind in part.sampling_rate_by_type:
-            if kind not in known:
-                key = "training.step1/2.sampling_rate_by_type"
-                raise RecipeError(f"{key}: no sample is of kind '{kind}'{nearest(kind, known)}")
-        if part.steps and all(part.sampling_rate_by_type.get(kind, 1.0) <= 0 for kind in known):
-            raise RecipeError("training.step1/2.sampling_rate_by_type leaves no samples; give a kind a rate above 0")
 
 
 def lengths_of(processor: MoaiProcessor, samples: Sequence[Sample]) -> list[int]:
