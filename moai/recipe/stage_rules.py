@@ -37,6 +37,11 @@ def settled(recipe: Recipe) -> tuple[Stage, ...]:
         _check_continues(stage, before)
         made = _filled(recipe, stage, before)
         _check_parts(recipe, made)
+        if made.accumulation > made.batch_size:
+            raise ValueError(
+                f"stages.{made.name}: {made.accumulation} parts of a batch of {made.batch_size}; "
+                "lower accumulation, or raise batch_size"
+            )
         _check_attention(made, filled)
         filled.append(made)
     _check_host(recipe, filled)

@@ -5,9 +5,10 @@ Knows: pydantic and names only, as ``sections`` does. Which stages fit a recipe'
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from moai.recipe.sections import Section
 
@@ -37,7 +38,14 @@ def _as_part(value: Any) -> Any:
     return {"rate": value} if bare else value
 
 
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["mm1"]
+def _as_rate(value: Any) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value == "mm1" or (number and 0 < value < math.inf):
+        return float(value) if number else value
+    raise ValueError("a rate is a number above 0, or mm1")
+
+
+Rate = Annotated[float | Literal["mm1"], PlainValidator(_as_rate, json_schema_input_type=float | Literal["mm1"])]
 
 
 class PartSection(Section):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from moai.errors import RecipeError, nearest
 from moai.recipe.stages import Stage, Training
@@ -72,6 +73,8 @@ def training_arguments(
     try:
         made = TrainingArguments(**chosen, **ours)
         _ = made.device  # settles devices and processes
+        for tracker in get_reporting_integration_callbacks(made.report_to):
+            tracker()  # which says what is not installed
     except (TypeError, ValueError, ImportError, RuntimeError) as error:
         raise RecipeError(f"training.trainer: {str(error).strip()}; change the argument, or leave it out") from None
     made._n_gpu = min(made.n_gpu, 1)  # several devices take several processes; one process uses one
