@@ -1,7 +1,7 @@
 """Perceiving a corpus: the runner over the expert alone, and two workers over one, by processes and by Ray.
 
-Knows: the runner's parts. The expert takes about 20 ms of one core per image and needs no engine: what is measured is the
-runner.
+Knows: the runner's parts. The expert takes about 20 ms of one core per image and needs no engine: the runner is what is
+measured.
 """
 
 from __future__ import annotations

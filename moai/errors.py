@@ -53,6 +53,10 @@ class CorpusError(MoaiError):
     """A corpus that cannot be perceived or read: other images or experts than before, unfinished, or damaged."""
 
 
+class TrainingError(MoaiError):
+    """A training that cannot go on: a loss that is not finite, or a process that is gone."""
+
+
 class HostError(MoaiError):
     """A language model that the mixers cannot be grafted on."""
 

@@ -117,8 +117,8 @@ def test_a_folder_of_pictures_and_the_recipe_train_and_answer(folder, monkeypatc
     overrides = [
         f"host.reference={assets / 'host'}", "host.dtype=float32", "vision.architecture=test_efficientnet",
         f"vision.reference={assets / 'vision.safetensors'}", "vision.image_size=64", "perception.experts=[shapes]",
-        "mixer.layers=[1]", "mixer.heads=2", "training.step1={steps: 2, routing: random_module}",
-        "training.step2={steps: 2, routing: gates}", "training.batch_size=2", "evaluation.max_new_tokens=2",
+        "mixer.layers=[1]", "mixer.heads=2", "stages.modules.steps=2", "stages.gates.steps=1", "training.batch_size=2",
+        "evaluation.max_new_tokens=2",
     ]  # fmt: skip
     tiny.picture("red").save(photos / "garden.jpg")
     commands = [line for line in README.lines if "photos" in line]

@@ -155,11 +155,11 @@ def test_the_shell_knows_it(installed, run_cli, tmp_path):
 def test_a_model_is_trained_on_it_and_answers_with_it(installed, tmp_path):
     import moai_barcode
 
-    plan = {"step1": {"steps": 1, "routing": "random_module"}, "step2": {"steps": 1, "routing": "gates"}}
     recipe = tiny.recipe(
         perception={"experts": ["bars"]},
         data=tiny.data("barcodes", 2),
-        training={**plan, "monitor_every": 2},
+        training={"monitor_every": 2},
+        stages=[tiny.stage("modules", 1, routing="random_module"), tiny.stage("gates", 1, continues=True)],
     )
     run = train(recipe, tmp_path / "run")
     assert [line["step"] for line in read_log(run)] == [1, 2]

@@ -117,10 +117,12 @@ def recipe(folder: Path | None = None, **changes) -> Recipe:
         "mixer": {"layers": [0, 2], "rank": 8, "heads": 2},
         "data": data("tiny"),
         "training": {
-            "step1": {"steps": 3, "routing": "random_module"},
-            "step2": {"steps": 3, "routing": "gates"},
-            "batch_size": 4, "warmup": 1, "checkpoint_every": 2, "monitor_every": 3, "threads": 1,
+            "batch_size": 4, "schedule": {"warmup": 1}, "checkpoint_every": 2, "monitor_every": 3, "threads": 1,
         },
+        "stages": [
+            {"name": "modules", "steps": 3, "routing": "random_module"},
+            {"name": "gates", "steps": 3, "continues": True},
+        ],
     }  # fmt: skip
     for key, value in changes.items():
         old = sections.get(key)
@@ -289,8 +291,29 @@ def gates_of(model, forward) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return found
 
 
+def interrupt(patch, *steps: int, error: type[BaseException] = KeyboardInterrupt) -> list[int]:
+    """Let training end, once each, where one of these steps (from 0) begins; return the steps that began."""
+    from moai.training.callbacks import StepSeed
+
+    begin, begun = StepSeed.on_step_begin, []
+
+    def stopping(self, args, state, control, **kwargs):
+        begun.append(state.global_step)
+        if state.global_step in steps and begun.count(state.global_step) == 1:
+            raise error
+        return begin(self, args, state, control, **kwargs)
+
+    patch.setattr(StepSeed, "on_step_begin", stopping)
+    return begun
+
+
+def stage(name: str = "gates", steps: int = 3, **changes) -> dict:
+    """A stage of a recipe, as a mapping."""
+    return {"name": name, "steps": steps, **changes}
+
+
 def draw_nothing(patch) -> None:
     """No curves, charts or plots, which take longer than all else in a small run; ``patch`` is a ``MonkeyPatch``."""
-    patch.setattr("moai.training.trainer.draw_curves", lambda run_dir, first_steps: run_dir / "curves.png")
+    patch.setattr("moai.training.run.draw_curves", lambda run_dir, starts: run_dir / "curves.png")
     patch.setattr("moai.evaluation.report.chart.draw_chart", lambda summary, path: path)
     patch.setattr("moai.evaluation.report.page.draw_all", lambda summary: {"accuracy": "data:,"})

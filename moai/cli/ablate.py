@@ -78,11 +78,11 @@ def print_plan(planned: list[Ablation], root: Path) -> None:
 
     table = show.table("recipe", "changes", "steps", "state")
     for ablation in planned:
-        training = ablation.recipe.training
+        steps = str(sum(stage.steps or 0 for stage in ablation.recipe.stages))
         done = (root / ablation.name / "manifest.json").is_file()
         state = "trained" if done else "begun" if (root / ablation.name / "recipe.yaml").is_file() else "to train"
         listed = changes({"changed": ablation.changed})
-        table.add_row(ablation.name, show.cell(listed), str(training.step1.steps + training.step2.steps), state)
+        table.add_row(ablation.name, show.cell(listed), steps, state)
     show.console().print(table)
 
 

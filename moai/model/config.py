@@ -35,6 +35,8 @@ class MoaiConfig(PreTrainedConfig):
         fact_ends: tokens that stand between two facts; each auxiliary word then also carries the mean of its fact's
             words. None leaves words alone, as published.
         word_order: what facts and questions say as a whole also says in which order their words stand.
+        trained: frozen parts that a stage trains, by name: ``host`` with ``lora`` (a rank, or None for its own
+            weights) and ``targets``, ``vision`` with ``last`` (a number of blocks, or None for all).
         format: of the run folder; see ``moai.model.run_format``.
         image_token_id: the placeholder's id; ``image_tokens``: placeholders per image.
     """
@@ -52,6 +54,7 @@ class MoaiConfig(PreTrainedConfig):
     context_layer: int | None = None
     fact_ends: list[int] | None = None
     word_order: bool = False
+    trained: dict[str, dict[str, Any]] | None = None
     format: int = FORMAT
     image_token_id: int = 0
     image_tokens: int = 9

@@ -1,7 +1,8 @@
 """Run folders: only what was trained, plus the names and hashes of everything that was not.
 
-Knows: files. ``moai.safetensors`` holds the adapters; ``config.json`` says where host and vision encoder come from and
-what their files hash to; ``manifest.json`` holds the hashes of the folder's own files.
+Knows: files. ``moai.safetensors`` holds our own parts, and what trained of the host and the encoder; ``config.json``
+says where host and vision encoder come from and what their files hash to; ``manifest.json`` holds the hashes of the
+folder's own files.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ IGNORED = {"_from_auto", "adapter_kwargs", "trust_remote_code", "subfolder", "_c
 
 
 def save_run(model, folder: str | Path) -> None:
-    """Write configuration, adapters and manifest into ``folder``; each file is replaced in one step."""
+    """Write configuration, weights and manifest into ``folder``; each file is replaced in one step."""
     folder = Path(folder)
     if not (model.config.host or {}).get("reference"):
         raise CheckpointError("the host has no reference to be found by again; pass reference= where the model is made")
@@ -54,20 +55,20 @@ def save_run(model, folder: str | Path) -> None:
         model.generation_config.save_pretrained(folder)
     if model.config.vision["kind"] == "encoder" and model.config.vision.get("reference") is None:
         save_tensors(model.images.vision.body.state_dict(), folder / VISION)
-    save_adapters(model.config, {name: p.detach() for name, p in model.adapter_parameters().items()}, folder)
+    save_adapters(model.config, {name: p.detach() for name, p in model.saved_parameters().items()}, folder)
 
 
-def save_adapters(config: MoaiConfig, adapters: dict[str, torch.Tensor], folder: str | Path) -> None:
-    """Write the configuration, the adapters and the manifest of all that the folder then holds.
+def save_adapters(config: MoaiConfig, weights: dict[str, torch.Tensor], folder: str | Path) -> None:
+    """Write the configuration, the weights and the manifest of all that the folder then holds.
 
     Args:
-        config: of the model that the adapters are of.
-        adapters: name -> tensor, as ``adapter_parameters`` of that model names them.
+        config: of the model that the weights are of.
+        weights: name -> tensor, as ``saved_parameters`` of that model names them.
         folder: it has to exist.
     """
     folder = Path(folder)
     config.save_pretrained(folder)
-    save_tensors(adapters, folder / WEIGHTS)
+    save_tensors(weights, folder / WEIGHTS)
     write_manifest(folder)
 
 
@@ -131,7 +132,7 @@ def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_m
         **host_kwargs,
     )
     model = cls(config, host=host, vision=_saved_vision(config, folder), empty=True)
-    _load_adapters(model, folder / WEIGHTS)
+    _load_weights(model, folder / WEIGHTS)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     model.name_or_path = str(folder)
@@ -153,29 +154,33 @@ def _saved_vision(config, folder: Path):
     return build_vision(**{**vision_arguments(config), "reference": str(folder / VISION)})
 
 
-def _load_adapters(model, path: Path) -> None:
+def _load_weights(model, path: Path) -> None:
     try:
         state = load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy the run folder again") from None
-    own = {
-        f"{prefix}.{leaf}": (module, leaf, parameter)
-        for part, adapter in model.adapters().items()
-        for prefix, module in adapter.named_modules(prefix=part)
-        for leaf, parameter in module._parameters.items()
-        if parameter is not None
-    }
+    own = model.saved_parameters()
     if own.keys() != state.keys():
         missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         raise CheckpointError(f"{path} does not fit its config.json: missing {missing[:3]}, unknown {extra[:3]}")
-    for name, (module, leaf, parameter) in own.items():
+    places = {
+        f"{prefix}.{leaf}": module
+        for part, adapter in model.adapters().items()
+        for prefix, module in adapter.named_modules(prefix=part)
+        for leaf in module._parameters
+    }
+    for name, parameter in own.items():
         value = state[name]
         if parameter.shape != value.shape:
             raise CheckpointError(f"{path}: {name} is {tuple(value.shape)}, config.json says {tuple(parameter.shape)}")
         # Copied: the file is mapped and packed, so a tensor in it begins at any byte, where math libraries may
         # add up in another order than at the boundaries that torch gives its own. So a loaded model gives the bits that
         # the saved one gave. Not by setattr, which searches all that a module has, and takes longer than all else.
-        module._parameters[leaf] = nn.Parameter(value.to(parameter.dtype, copy=True), parameter.requires_grad)
+        copied = value.to(parameter.dtype, copy=True)
+        if name in places:
+            places[name]._parameters[name.rpartition(".")[2]] = nn.Parameter(copied, parameter.requires_grad)
+        else:  # of host or encoder, where two modules may share one parameter
+            parameter.data = copied
 
 
 def _one_device(device_map):

@@ -49,21 +49,52 @@ def resolve(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     data["name"] = own_name
     for override in overrides:
         _override(data, override)
-    return data
+    return without_dropped(data)
+
+
+def without_dropped(data: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the stages that ``drop: true`` marks."""
+    stages = data.get("stages")
+    if not isinstance(stages, list):
+        return data  # the schema says what it should be
+    kept = []
+    for stage in stages:
+        drop = stage.get("drop", False) if isinstance(stage, Mapping) else False
+        if not isinstance(drop, bool):
+            raise RecipeError(f"stages.{stage.get('name')}.drop is {kind_of(drop)}; write true or false")
+        if not drop:
+            kept.append({k: v for k, v in stage.items() if k != "drop"} if isinstance(stage, Mapping) else stage)
+    return {**data, "stages": kept}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Deep merge: mappings join, anything else (lists too) is replaced by ``over``'s value.
 
     A mapping with another ``kind`` than the base's replaces it: keys of one kind mean nothing to another.
+    ``stages`` are joined by name.
     """
     joined = dict(base)
     for key, value in over.items():
         old = joined.get(key)
+        if key == "stages" and isinstance(value, list) and isinstance(old, list):
+            joined[key] = _merge_stages(old, value)
+            continue
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
         same = both and value.get("kind", old.get("kind")) == old.get("kind")
         joined[key] = merge(old, value) if same else value
     return joined
+
+
+def _merge_stages(base: list[Any], over: list[Any]) -> list[Any]:
+    """Stages of the base in their order, each with what one of its name changes; new ones come last."""
+    changes = {stage.get("name"): stage for stage in over if isinstance(stage, Mapping)}
+    known = {stage.get("name") for stage in base if isinstance(stage, Mapping)}
+    if len(changes) < len(over):
+        return over  # nameless or doubled: the schema complains
+    joined = [
+        merge(stage, changes.get(stage.get("name"), {})) if isinstance(stage, Mapping) else stage for stage in base
+    ]
+    return [*joined, *(stage for name, stage in changes.items() if name not in known)]
 
 
 def validate(data: dict[str, Any], schema: type[BaseModel], label: str) -> Any:
@@ -71,9 +102,20 @@ def validate(data: dict[str, Any], schema: type[BaseModel], label: str) -> Any:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        lines = [_complaint(item, schema) for item in error.errors()]
+        lines = [_complaint(_with_names(item, data), schema) for item in error.errors()]
     head = f"recipe {label}: "
     raise RecipeError(head + (lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} problems:", *lines])))
+
+
+def _with_names(item: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Say the stage's name in an error's location, where it has one, instead of its number."""
+    location = item["loc"]
+    if len(location) > 1 and location[0] == "stages" and isinstance(location[1], int):
+        stage = data["stages"][location[1]]
+        name = stage.get("name") if isinstance(stage, Mapping) else None
+        if isinstance(name, str):
+            return {**item, "loc": (location[0], name, *location[2:])}
+    return item
 
 
 def split_override(override: str) -> tuple[str, str]:
@@ -99,6 +141,8 @@ def _read_base(path: Path, base_name: Any) -> dict[str, Any]:
 def _override(data: dict[str, Any], override: str) -> None:
     dotted, text = split_override(override)
     *parents, last = dotted.split(".")
+    if parents[:1] == ["stages"] and len(parents) > 1:
+        data, parents = _stage_of(data, parents[1], override), parents[2:]
     for depth, key in enumerate(parents, start=1):
         child = data.get(key)
         if child is None:
@@ -109,6 +153,17 @@ def _override(data: dict[str, Any], override: str) -> None:
             )
         data = child
     data[last] = parse_yaml(text, f"'{override}'")
+
+
+def _stage_of(data: dict[str, Any], name: str, override: str) -> dict[str, Any]:
+    """The stage that an override names."""
+    from moai.recipe.stages import TWO_STEPS
+
+    stages = data.setdefault("stages", [stage.model_dump(exclude_unset=True) for stage in TWO_STEPS])
+    named = {stage.get("name"): stage for stage in stages if isinstance(stage, dict)} if type(stages) is list else {}
+    if name not in named:
+        raise RecipeError(f"'{override}': there is no stage '{name}'{nearest(name, named)}")
+    return named[name]
 
 
 def _complaint(item: Mapping[str, Any], schema: type[BaseModel]) -> str:

@@ -26,6 +26,7 @@ NAMES = {str: "text", int: "integer", float: "number", bool: "true or false", An
 ITEM = "[]"  # after the name of a list of sections: the keys of each
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 Setters = dict[str, list[tuple[str, Any]]]  # dotted key -> name and value of each recipe that sets it
+DROP = "Whether the stage of this name, which another recipe lists, is left out."
 EXTENDS = "A recipe that this one changes: a file beside it, or a recipe's name."
 
 INTRODUCTION = """\
@@ -38,6 +39,9 @@ edit it by hand. Unknown keys and wrong values are refused, with the nearest nam
   `training.batch_size=8` changes a key. `data.sources[].format` is a key of each mapping of a list, which is set whole.
 - `extends: NAME`, at the top of a file, takes over all keys of another recipe, one level deep. Mappings join, and
   everything else replaces, lists too. A mapping of another `kind` replaces the base's.
+- `stages` is a list. A recipe that extends another changes its stages by their `name`; new ones come last, and
+  `{name: NAME, drop: true}` leaves one out. On the command line, `stages.NAME.steps=2` changes a key of one.
+- A part under `train` may be a number, its rate. `null` leaves a part out that the base trains.
 - A default of `-` is a key that must be given.
 - "Set by" names the recipes that set the key themselves. `ablations/*` are all those in that folder that do.
 
@@ -142,6 +146,7 @@ def json_schema() -> dict[str, Any]:
             if "discriminator" in value:  # the kind may be the base's
                 del value["discriminator"]
                 value["anyOf"] = value.pop("oneOf")
+    made["$defs"]["Stage"]["properties"]["drop"] = {"type": "boolean", "description": DROP}
     made["properties"] = {"extends": {"type": "string", "description": EXTENDS}, **made["properties"]}
     needed = [name for name, field in Recipe.model_fields.items() if field.is_required() and name != "name"]
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A recipe of moai"}
@@ -194,11 +199,16 @@ def _set_in(data: Mapping[str, Any], known: set[str], prefix: str = "") -> Itera
     for name, value in data.items():
         if prefix + name in known:
             yield prefix + name, value
-        if isinstance(value, list) and prefix + name + ITEM in {key.rpartition(".")[0] for key in known}:
+        if isinstance(value, list) and any(key.startswith(f"{prefix}{name}{ITEM}.") for key in known):
             for one in value:
                 yield from _set_in(one, known, f"{prefix}{name}{ITEM}.")
+        elif f"{prefix}{name}.rate" in known and isinstance(value, (int, float, str)):
+            yield f"{prefix}{name}.rate", value
         elif isinstance(value, Mapping):
             yield from _set_in(value, known, f"{prefix}{name}.")
+        elif name == "stages" and isinstance(value, list):
+            for stage in value:
+                yield from _set_in(stage, known, "stages.")
 
 
 def _fits(key: Key, value: Any) -> bool:

@@ -21,8 +21,9 @@ from moai.recipe.sections import (
     MixerSection,
     PerceptionSection,
     Section,
-    Training,
 )
+from moai.recipe.stage_rules import attention_stages, settled
+from moai.recipe.stages import TWO_STEPS, Stage, Training
 
 
 class Recipe(Section):
@@ -42,7 +43,8 @@ class Recipe(Section):
     compressor: CompressorSection = Field(CompressorSection(), description="The resampler of auxiliary tokens.")
     mixer: MixerSection = Field(MixerSection(), description="The mixers in the host's layers.")
     data: Data = Field(Data(), description="The training data.")
-    training: Training = Field(Training(), description="Optimisation.")
+    training: Training = Field(Training(), description="What all stages of training have in common.")
+    stages: tuple[Stage, ...] = Field(TWO_STEPS, min_length=1, description="The stages of training, in their order.")
     evaluation: Evaluation = Field(Evaluation(), description="The evaluation after training.")
 
     @model_validator(mode="before")
@@ -56,42 +58,17 @@ class Recipe(Section):
         return data
 
     @model_validator(mode="after")
-    def _images_of_steps(self) -> Recipe:
-        """Image dropout and the connector are there with an encoder of ours only."""
-        encoder = isinstance(self.vision, EncoderVision)
-        steps = {}
-        for name in ("step1", "step2"):
-            step = getattr(self.training, name)
-            given = {"image_dropout": step.image_dropout, "train_connector": step.train_connector}
-            if not encoder and (extra := [key for key, value in given.items() if value]):
-                raise ValueError(f"training.{name}.{extra[0]} needs vision.kind: encoder; leave it out")
-            defaults = {"image_dropout": 0.5 if encoder else 0.0, "train_connector": encoder}
-            filled = {key: defaults[key] if value is None else value for key, value in given.items()}
-            steps[name] = step.model_copy(update=filled)
-        object.__setattr__(self, "training", self.training.model_copy(update=steps))
-        return self
-
-    @model_validator(mode="after")
-    def _something_trains(self) -> Recipe:
-        """Without mixers the connector is all that learns, where there is one."""
-        parts = {"step1": self.training.step1, "step2": self.training.step2}
-        for name, part in parts.items():
-            if self.mixer.layers == () and part.steps and not part.train_connector:
-                raise ValueError(
-                    f"without mixers and without a connector that trains, training.{name} has nothing to train; "
-                    "name mixer.layers, or set train_connector: true with vision.kind: encoder"
-                )
+    def _stages_fit(self) -> Recipe:
+        """Fill in what stages leave out, and refuse stages that do not fit the model or each other."""
+        object.__setattr__(self, "stages", settled(self))
         return self
 
     @model_validator(mode="after")
     def _published_has_it(self) -> Recipe:
         """The published arithmetic has none of what we added to the mixers, and its compressed tokens are no words."""
         ours = {f"mixer.{key}": getattr(self.mixer, key) for key in OURS}
-        training = self.training
-        ours |= {
-            "training.attention_supervision": training.attention_supervision,
-            "training.align.steps": training.align.steps,
-        }
+        ours["training.attention_supervision"] = self.training.attention_supervision
+        ours |= {f"stages.{stage.name}.objective: attention": True for stage in attention_stages(self)}
         if self.arithmetic == "published" and (extra := [key for key, value in ours.items() if value]):
             raise ValueError(
                 f"arithmetic: published has no {', '.join(extra)}; use arithmetic: moai, or set it to false, 0 or null"
@@ -101,7 +78,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _attention_can_be_supervised(self) -> Recipe:
         """Attention can be supervised only where mixers attend to words."""
-        if not (self.training.attention_supervision or self.training.align.steps):
+        if not (self.training.attention_supervision or attention_stages(self)):
             return self
         wanted = {
             "perception.experts": bool(self.perception.experts),
@@ -110,7 +87,10 @@ class Recipe(Section):
         }
         if missing := [key for key, there in wanted.items() if not there]:
             needed = ", ".join(missing)
-            raise ValueError(f"training.attention_supervision and training.align need {needed}; or set both to 0")
+            raise ValueError(
+                f"training.attention_supervision and stages with objective: attention need {needed}; "
+                "set it to 0, and drop them"
+            )
         return self
 
     def to_yaml(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -190,73 +190,6 @@ class Data(Section):
     )
     too_long: Literal["refuse", "drop_turns"] = Field(
         "refuse", description="Rows longer than the host's context: an error, or without their last turns."
-    )
-
-
-def _usable_share(share: float) -> float:
-    if share and not 0.001 <= share <= 1:
-        raise ValueError("a share is 0, or between 0.001 and 1")
-    return share
-
-
-Share = Annotated[float, AfterValidator(_usable_share)]
-
-
-class Step(Section):
-    """One training step of the method: how long it is, and how modules are chosen."""
-
-    steps: int = Field(ge=0, description="Number of optimisation steps.")
-    routing: Literal["random_module", "gates"] = Field(
-        description="`random_module` draws one module per stream and mixer; `gates` blends all three."
-    )
-    image_dropout: float | None = Field(
-        None, ge=0, le=1, description="Share of samples without image features; left out, 0.5 with an encoder, else 0."
-    )
-    train_connector: bool | None = Field(
-        None, description="Whether the connector trains; left out, it does where there is one."
-    )
-    sampling_rate_by_type: dict[str, Share] = Field(
-        {}, description="Share of an answer type's samples that an epoch uses; 1 for types that are not named."
-    )
-    balance_yes_no: bool = Field(
-        False, description='Whether every question text has as many samples with "yes" as with "no".'
-    )
-
-
-class Align(Section):
-    """The stage before step 1: queries and keys learn to attend to the words that are asked for."""
-
-    steps: int = Field(0, ge=0, description="Number of steps; 0 for none.")
-    batch_size: int = Field(64, ge=1, description="Questions of a step.")
-    learning_rate: float = Field(2e-3, gt=0, description="Learning rate, which falls to a tenth.")
-
-
-class Training(Section):
-    """Optimisation: the steps, the batches and the learning rates."""
-
-    align: Align = Field(Align(), description="Alignment of the attention before training.")
-    step1: Step = Field(Step(steps=100, routing="random_module"), description="The first training step.")
-    step2: Step = Field(Step(steps=160, routing="gates"), description="The second training step.")
-    batch_size: int = Field(16, ge=1, description="Samples of an optimisation step, over all processes.")
-    mixed_lengths: bool = Field(
-        False, description="Whether a batch mixes lengths up to a factor of two, instead of sorting by length."
-    )
-    learning_rate: float = Field(1e-3, gt=0, description="Learning rate of mixers and connector.")
-    compressor_rate: float = Field(0.1, gt=0, description="The compressor's learning rate over `learning_rate`.")
-    warmup: int = Field(20, ge=0, description="Steps over which the learning rate rises.")
-    final_rate: float = Field(0.05, ge=0, description="The last step's learning rate over `learning_rate`.")
-    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
-    clip: float = Field(1.0, gt=0, description="Limit of the gradient's norm.")
-    attention_supervision: float = Field(
-        0.0, ge=0, description="Weight of the loss on attention to the words that hold the answer."
-    )
-    perception_dropout: float = Field(
-        0.1, ge=0, le=1, description="Share of samples without any perception, which keeps the condition `off` fair."
-    )
-    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints.")
-    monitor_every: int = Field(40, ge=1, description="Steps between validation losses.")
-    threads: int | None = Field(
-        None, ge=1, description="Number of CPU threads, on which a run's exact numbers depend; left out, torch's."
     )
 
 

@@ -236,7 +236,18 @@ def trained_parts(recipe: Recipe) -> dict[str, Any]:
         "mixer": mixer,
         "arithmetic": recipe.arithmetic,
         "context_layer": recipe.perception.context_layer,
+        "trained": frozen_parts_that_train(recipe),
     }
+
+
+def frozen_parts_that_train(recipe: Recipe) -> dict[str, dict[str, Any]] | None:
+    """The field of ``MoaiConfig`` that says which of host and encoder a stage trains, and how; None for neither."""
+    found: dict[str, dict[str, Any]] = {}
+    for stage in recipe.stages:
+        for name, part in stage.train.parts().items():
+            if name in ("host", "vision"):
+                found[name] = part.model_dump(mode="json", exclude={"rate"})
+    return found or None
 
 
 def _facts(recipe: Recipe, processor: MoaiProcessor) -> dict[str, Any]:

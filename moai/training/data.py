@@ -14,9 +14,8 @@ from moai.data.perceive import perceive_samples, read_perceptions
 from moai.data.quarantine import LeftOut, leave_out
 from moai.data.samples import draw
 from moai.data.sources import open_sources
-from moai.errors import RecipeError, nearest
 from moai.model.processor.processor import MoaiProcessor
-from moai.recipe.sections import Data, Training
+from moai.recipe.sections import Data
 from moai.training.progress import Progress
 from moai.types import Perception, Sample
 
@@ -60,22 +59,6 @@ def prepare_samples(
     samples = samples_of(data, split, seed=seed, epoch=epoch)
     good, bad = leave_out(samples, data.tolerate, Examiner(processor, data.too_long))
     return Prepared(ContextFit(draw(good, limit), processor, data.too_long), bad)
-
-
-def check_kinds(samples: Sequence[Sample], training: Training) -> None:
-    """Refuse shares of kinds of questions that the samples do not have, or that leave nothing to train on.
-
-    Raises:
-        RecipeError: as said.
-    """
-    known = {sample.kind for sample in samples}
-    for part in (training.step1, training.step2):
-        for kind in part.sampling_rate_by_type:
-            if kind not in known:
-                key = "training.step1/2.sampling_rate_by_type"
-                raise RecipeError(f"{key}: no sample is of kind '{kind}'{nearest(kind, known)}")
-        if part.steps and all(part.sampling_rate_by_type.get(kind, 1.0) <= 0 for kind in known):
-            raise RecipeError("training.step1/2.sampling_rate_by_type leaves no samples; give a kind a rate above 0")
 
 
 def lengths_of(processor: MoaiProcessor, samples: Sequence[Sample]) -> list[int]:

@@ -6,10 +6,12 @@ Knows: files. On resume, lines behind the checkpoint are dropped, because those 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from moai.assets.replacing import replacing
+from moai.errors import CheckpointError
 
 NAME = "training.jsonl"
 
@@ -25,9 +27,18 @@ class TrainingLog:
             part.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, **values: Any) -> None:
-        """Append one line."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        """Append one line.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} cannot be written ({error}); make room, and go on with --resume"
+            ) from None
 
 
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
@@ -42,12 +53,12 @@ def read_log(run_dir: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def draw_curves(run_dir: Path, first_steps: int) -> Path:
-    """Draw the loss, the on-minus-shuffled loss and the compressor's spread to ``curves.png``.
+def draw_curves(run_dir: Path, starts: Sequence[int] = ()) -> Path:
+    """Draw the losses, the on-minus-shuffled loss and the compressor's spread to ``curves.png``.
 
     Args:
         run_dir: the run.
-        first_steps: where step 2 begins; marked in the picture.
+        starts: the steps after which a stage begins; marked in the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -58,6 +69,11 @@ def draw_curves(run_dir: Path, first_steps: int) -> Path:
     figure = Figure(figsize=(8, 9), layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    looked = [(line["step"], line["attention"]) for line in lines if "attention" in line]
+    if looked:
+        steps, values = zip(*looked, strict=True)
+        top.plot(steps, _smooth(values), color="C1", label="attention, moving average")
+        top.legend()
     if losses:
         steps, values = zip(*losses, strict=True)
         top.plot(steps, values, color="0.8", linewidth=0.8, label="each step")
@@ -74,7 +90,8 @@ def draw_curves(run_dir: Path, first_steps: int) -> Path:
         title="compressor: spread across samples / overall spread (0 = a constant)", xlabel="step", ylim=(0, None)
     )
     for axis in (top, middle, bottom):
-        axis.axvline(first_steps, color="0.5", linestyle="--", linewidth=0.8)
+        for start in starts:
+            axis.axvline(start, color="0.5", linestyle="--", linewidth=0.8)
         axis.grid(alpha=0.3)
     path = run_dir / "curves.png"
     with replacing(path) as part:

@@ -1,4 +1,4 @@
-"""What trains when, and every random draw of a training run as a function of (seed, step).
+"""Every random draw of a training run, as a function of the seed and the step.
 
 Knows: nothing of files. Because no draw depends on an earlier one, a resumed run repeats an uninterrupted one exactly.
 Source: MoAI (arXiv 2403.07508) section 3.4: step 1 trains one random module per modality, step 2 adds the gates.
@@ -6,25 +6,16 @@ Source: MoAI (arXiv 2403.07508) section 3.4: step 1 trains one random module per
 
 from __future__ import annotations
 
-import math
 import random
+from collections.abc import Sequence
 
 import torch
-from torch import nn
 
-from moai.recipe.sections import Step, Training
+from moai.errors import RecipeError, nearest
+from moai.recipe.stages import Stage
+from moai.types import Sample
 
 POOL = 8  # batches that are sorted by length together: little padding, and still a mixture
-
-
-def step_at(training: Training, step: int) -> Step:
-    """The training step that optimisation step ``step`` (from 0) belongs to."""
-    return training.step1 if step < training.step1.steps else training.step2
-
-
-def total_steps(training: Training) -> int:
-    """Optimisation steps of both training steps together."""
-    return training.step1.steps + training.step2.steps
 
 
 def draw_modules(seed: int, step: int, mixers: int) -> torch.Tensor:
@@ -40,38 +31,65 @@ def draw_rows(seed: int, step: int, rows: int, share: float, what: str) -> torch
 
 
 def draw_batches(
-    seed: int, lengths: list[int], kinds: list[str], training: Training, pairs: list[tuple[str, str]] | None = None
+    seed: int,
+    stage: Stage,
+    number: int,
+    lengths: Sequence[int],
+    kinds: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    mixed_lengths: bool = False,
 ) -> list[list[int]]:
-    """Indices of the samples of each optimisation step.
+    """Draw the samples of each optimisation step of a stage, as indices.
 
-    Both training steps walk through epochs of fresh shuffles, grouped by length within pools, or, with
-    ``mixed_lengths``, only kept apart by a factor of two. ``Step.sampling_rate_by_type`` says which share of a kind's
-    samples an epoch uses. A different share each epoch, so that all are seen in time.
+    A stage walks through epochs of fresh shuffles, grouped by length within pools, or, with ``mixed_lengths``, only
+    kept apart by a factor of two. ``Stage.sampling_rate_by_type`` says which share of a kind's samples an epoch uses: a
+    different share each epoch, so that all are seen in time.
 
     Args:
         seed: of every draw.
+        stage: its length, its batches and what an epoch uses.
+        number: of the stage among those that teach to answer, from 1; keeps their draws apart.
         lengths: number of tokens of each sample.
         kinds: answer type of each sample.
-        training: the plan.
-        pairs: ``(question, answer)`` of each sample; needed where a step asks for ``balance_yes_no``.
+        pairs: ``(question, answer)`` of each sample.
+        mixed_lengths: as said.
     """
-    batches: list[list[int]] = []
-    for number, part in enumerate((training.step1, training.step2), 1):
-        drawn: list[list[int]] = []
-        epoch = 0
-        while len(drawn) < part.steps:
-            rng = random.Random(_mix(seed, epoch, f"order {number}"))
-            used = [i for i, kind in enumerate(kinds) if rng.random() < part.sampling_rate_by_type.get(kind, 1.0)]
-            if part.balance_yes_no:
-                used = balanced(rng, used, pairs)
-            cut = _mixed_epoch if training.mixed_lengths else _epoch
-            drawn += cut(rng, used, lengths, training.batch_size)
-            epoch += 1
-        batches += drawn[: part.steps]
-    return batches
+    drawn: list[list[int]] = []
+    epoch = 0
+    while epoch < stage.epochs if stage.steps is None else len(drawn) < stage.steps:
+        rng = random.Random(_mix(seed, epoch, f"order {number}"))
+        used = [i for i, kind in enumerate(kinds) if rng.random() < stage.sampling_rate_by_type.get(kind, 1.0)]
+        if stage.balance_yes_no:
+            used = balanced(rng, used, pairs)
+        cut = _mixed_epoch if mixed_lengths else _epoch
+        drawn += cut(rng, used, lengths, stage.batch_size)
+        epoch += 1
+    return drawn[: stage.steps]
 
 
-def balanced(rng: random.Random, indices: list[int], pairs: list[tuple[str, str]]) -> list[int]:
+def check_kinds(samples: Sequence[Sample], stages: Sequence[Stage]) -> None:
+    """Refuse shares of kinds of questions that the samples do not have, or that leave nothing to train on.
+
+    Raises:
+        RecipeError: as said.
+    """
+    known = {sample.kind for sample in samples}
+    for stage in stages:
+        key = f"stages.{stage.name}.sampling_rate_by_type"
+        for kind in stage.sampling_rate_by_type:
+            if kind not in known:
+                raise RecipeError(f"{key}: no sample is of kind '{kind}'{nearest(kind, known)}")
+        if all(stage.sampling_rate_by_type.get(kind, 1.0) <= 0 for kind in known):
+            raise RecipeError(f"{key} leaves no samples; give a kind a rate above 0")
+
+
+def draw_questions(seed: int, usable: Sequence[int], stage: Stage) -> list[list[int]]:
+    """Draw the samples of each step of a stage that teaches where to look, as indices."""
+    rng = random.Random(f"{seed}/align")
+    return [rng.sample(usable, min(stage.batch_size, len(usable))) for _ in range(stage.steps)]
+
+
+def balanced(rng: random.Random, indices: list[int], pairs: Sequence[tuple[str, str]]) -> list[int]:
     """As many "yes" as "no" for every question text that has both; all other samples stay.
 
     A data set whose questions mostly say their answer ("is there a red shape?": no, seven times of eight) teaches that
@@ -93,7 +111,7 @@ def balanced(rng: random.Random, indices: list[int], pairs: list[tuple[str, str]
     return sorted(kept)
 
 
-def _epoch(rng: random.Random, order: list[int], lengths: list[int], batch_size: int) -> list[list[int]]:
+def _epoch(rng: random.Random, order: list[int], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     rng.shuffle(order)
     batches: list[list[int]] = []
     for start in range(0, len(order), batch_size * POOL):
@@ -104,7 +122,7 @@ def _epoch(rng: random.Random, order: list[int], lengths: list[int], batch_size:
     return batches
 
 
-def _mixed_epoch(rng: random.Random, order: list[int], lengths: list[int], batch_size: int) -> list[list[int]]:
+def _mixed_epoch(rng: random.Random, order: list[int], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Batches of whatever comes, but no row more than twice as long as another: most padding is gone, no mixture is.
 
     Questions of one kind tend to be of one length. Sorted by length they come in batches of one kind, and
@@ -120,25 +138,9 @@ def _mixed_epoch(rng: random.Random, order: list[int], lengths: list[int], batch
     return batches
 
 
-def rate_at(training: Training, step: int) -> float:
-    """Factor on the learning rates: linear warm-up, then a cosine to ``final_rate``."""
-    warm = min(1.0, (step + 1) / max(1, training.warmup))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total_steps(training)))))
-    return warm * (training.final_rate + (1 - training.final_rate) * cosine)
-
-
-def parameter_groups(model: nn.Module, training: Training) -> list[dict]:
-    """The adapters in two groups: the compressor learns more slowly, or it turns into a constant soft prompt."""
-    parts = model.adapters()
-    fast = [p for name, part in parts.items() if name != "compressor" for p in part.parameters()]
-    return [
-        {"params": fast, "lr": training.learning_rate, "base": training.learning_rate},
-        {
-            "params": list(parts["compressor"].parameters()),
-            "lr": training.learning_rate * training.compressor_rate,
-            "base": training.learning_rate * training.compressor_rate,
-        },
-    ]
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed torch's own draws, such as dropout, in a step and a process."""
+    return _mix(seed, step, f"torch {rank}")
 
 
 def _mix(seed: int, index: int, what: str) -> int:

@@ -33,6 +33,8 @@ def problems(value: Any, schema: dict, whole: dict, key: str = "") -> list[str]:
         for name, item in value.items():
             part = own.get(name, others)
             found += problems(item, part, whole, name) if isinstance(part, dict) else [] if part else [name]
+    elif schema.get("type") == "array" and isinstance(value, list) and "items" in schema:
+        found += [wrong for item in value for wrong in problems(item, schema["items"], whole, key)]
     elif "type" in schema:
         fits = isinstance(value, TYPES[schema["type"]]) and isinstance(value, bool) == (schema["type"] == "boolean")
         return found if fits and not _outside(value, schema) else [*found, key]
@@ -61,12 +63,14 @@ def test_every_key_has_one_sentence():
     keys = list(keys_of(Recipe))
     assert len(keys) > 60
     wrong = [k.name for k in keys if not (k.field.description or "").endswith(".") or ". " in k.field.description]
-    assert wrong == [], "end the description in moai/recipe/sections.py with a full stop, and write one sentence"
+    assert wrong == [], (
+        "end the description in moai/recipe/sections.py or stages.py with a full stop, and write one sentence"
+    )
 
 
 def test_keys_are_those_that_overrides_take():
     names = {key.name for key in keys_of(Recipe)}
-    assert {"version", "training.step2.routing", "vision.connector.kind", "perception.options"} <= names
+    assert {"version", "stages.routing", "vision.connector.kind", "perception.options"} <= names
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_the_json_schema_takes_a_shipped_recipe(name):
         ({"extends": "quickstart", "mixer": {"rank": 0}}, "rank"),
         ({"extends": "quickstart", "vision": {"kind": "host", "image_size": 64}}, "vision"),
         ({"version": 1, "host": {"reference": "a/b"}}, ""),
-        ({"extends": "quickstart", "training": {"step1": {"routing": "gate"}}}, "routing"),
+        ({"extends": "quickstart", "stages": [{"name": "modules", "routing": "gate"}]}, "routing"),
     ],
 )
 def test_the_json_schema_refuses(data, key):

@@ -35,6 +35,9 @@ def test_the_published_arithmetic_builds_trains_and_answers(tmp_path):
     assert augmented.ask(tiny.picture("red"), "What color?").verbalized
 
 
+ALIGN = tiny.stage("align", objective="attention", train={"mixers": 2e-3})
+
+
 @pytest.mark.parametrize(
     "key, changes",
     [
@@ -44,7 +47,7 @@ def test_the_published_arithmetic_builds_trains_and_answers(tmp_path):
         ("mixer.question_context", {"mixer": {"layers": [1], "question_context": 1.0}}),
         ("mixer.copy_words", {"mixer": {"layers": [1], "copy_words": True}}),
         ("training.attention_supervision", {"training": {"attention_supervision": 0.3}}),
-        ("training.align.steps", {"training": {"align": {"steps": 5}}}),
+        ("stages.align.objective: attention", {"stages": [ALIGN]}),
     ],
 )
 def test_the_published_arithmetic_refuses_what_it_cannot_have(key, changes):

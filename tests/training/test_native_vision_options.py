@@ -15,8 +15,7 @@ from moai.training.memory_plan.plan import plan
 from moai.training.trainer import train
 from moai.types import IMAGE, Conversation, Turn
 
-PLAN = {"step1": {"steps": 1, "routing": "random_module"}, "step2": {"steps": 1, "routing": "gates"},
-        "batch_size": 4, "warmup": 1, "monitor_every": 2, "threads": 1}  # fmt: skip
+PLAN = {"batch_size": 4, "schedule": {"warmup": 1}, "monitor_every": 2, "threads": 1}
 QUESTION = "What color is the shape?"
 
 
@@ -42,34 +41,36 @@ def asked(images):
 
 
 # All samples, and answers behind a space: the tiny vocabulary has the word " red", and "red" in pieces only.
-WHOLE = {"step1": {"steps": 3, "routing": "random_module"}, "step2": {"steps": 3, "routing": "gates"}}
+WHOLE = [tiny.stage("modules", routing="random_module"), tiny.stage("gates", continues=True)]
 SUPERVISED = {"host": {"chat_template": "question_answer"}, "compressor": {"latents": 48}}  # a slot for every word
 
 
 def test_attention_supervision_and_align_work(family, tmp_path):
     given = {**SUPERVISED, "mixer": {"null_token": True}}
-    plan = {**WHOLE, "attention_supervision": 0.5}
-    recipe = small(family, training={**plan, "align": {"steps": 3, "batch_size": 4}}, **given)
+    plan = {"attention_supervision": 0.5}
+    align = tiny.stage("align", objective="attention", train={"mixers": 2e-3})
+    recipe = small(family, training=plan, stages=[align, *WHOLE], **given)
     first, second = (train(recipe, tmp_path / name) for name in ("first", "second"))
     lines = read_log(first)
     losses = [line["attention"] for line in lines]
-    assert losses[1] > 0 and losses == [line["attention"] for line in read_log(second)]
-    unaligned = train(small(family, training=plan, **given), tmp_path / "unaligned")
-    assert read_log(unaligned)[0]["attention"] != losses[0], "aligning changed nothing"
+    assert losses[4] > 0 and losses == [line["attention"] for line in read_log(second)]
+    unaligned = train(small(family, training=plan, stages=WHOLE, **given), tmp_path / "unaligned")
+    assert read_log(unaligned)[0]["attention"] != losses[3], "aligning changed nothing"
 
 
 def test_aligning_asks_about_each_image(monkeypatch, tmp_path):
     """The host always gets the image, so the state of a prompt is that of one question about one image."""
-    import moai.training.objectives.alignment as stage
+    from moai.training.objectives import attention
 
-    kept, loss = [], stage._loss
+    kept, cache = [], attention._cache
 
-    def watched(model, found, rows):
-        kept.append(found)
-        return loss(model, found, rows)
+    def watched(*args):
+        kept.append(cache(*args))
+        return kept[-1]
 
-    monkeypatch.setattr(stage, "_loss", watched)
-    train(small(**SUPERVISED, training={**WHOLE, "align": {"steps": 1, "batch_size": 4}}), tmp_path / "run")
+    monkeypatch.setattr(attention, "_cache", watched)
+    align = tiny.stage("align", 1, objective="attention", train={"mixers": 2e-3})
+    train(small(**SUPERVISED, stages=[align, *WHOLE]), tmp_path / "run")
     keys = list(kept[0].questions)
     assert len(keys) > len({turns for _, turns in keys})
     assert set(keys) <= {(sample.image_ids, sample.conversation.prompt.turns) for sample in tiny.dataset("train")}

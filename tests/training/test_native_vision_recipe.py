@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 import moai
-import moai.training.trainer
+import moai.training.run
 from moai.errors import RecipeError
 from moai.model.processor.processor import MoaiProcessor
 from moai.training.build import build
@@ -18,9 +18,14 @@ from moai.training.trainer import train
 from moai.types import Conversation
 
 QUESTIONS = ["What color is the shape?", "Is it red, or is it green?"]
-TWO = {"step1": {"steps": 1, "routing": "random_module"}, "step2": {"steps": 1, "routing": "gates"},
-       "learning_rate": 0.05, "batch_size": 2}  # fmt: skip
-SHORT = {"warmup": 1, "checkpoint_every": 1, "monitor_every": 2, "threads": 1}
+RATES = {"compressor": 0.005, "mixers": 0.05}
+SHORT = {"batch_size": 2, "schedule": {"warmup": 1}, "checkpoint_every": 1, "monitor_every": 2, "threads": 1}
+
+
+def two(steps=1):
+    """MoAI's two steps."""
+    first = tiny.stage("modules", steps, routing="random_module", train=RATES)
+    return [first, tiny.stage("gates", steps, continues=True, train={**RATES, "gates": 0.05})]
 
 
 @pytest.fixture(params=native_vision_families.HOSTS)
@@ -28,8 +33,8 @@ def family(request):
     return request.param
 
 
-def small(family, template=True, training=None, **changes):
-    return native_vision_families.recipe(family, template, training={**TWO, **SHORT, **(training or {})}, **changes)
+def small(family, template=True, **changes):
+    return native_vision_families.recipe(family, template, training=SHORT, **{"stages": two(), **changes})
 
 
 def pictures():
@@ -61,7 +66,7 @@ def watched(monkeypatch):
         kept["adapters"] = {name: p.detach().clone() for name, p in kept["model"].adapter_parameters().items()}
         return kept["model"], kept["processor"]
 
-    monkeypatch.setattr(moai.training.trainer, "build", keep)
+    monkeypatch.setattr(moai.training.run, "build", keep)
     return kept
 
 
@@ -216,20 +221,11 @@ def test_a_batch_equals_single_rows(family):
 
 
 def test_a_resumed_run_repeats_an_uninterrupted_one(tmp_path, monkeypatch):
-    plan = {"step1": {"steps": 2, "routing": "random_module"}, "step2": {"steps": 2, "routing": "gates"}}
-    whole = train(small("qwen", training=plan), tmp_path / "whole")
-    real, left = moai.training.trainer._Run._step, [3]
-
-    def stopping(self, *args):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return real(self, *args)
-
+    whole = train(small("qwen", stages=two(2)), tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(moai.training.trainer._Run, "_step", stopping)
+        tiny.interrupt(patch, 3)
         with pytest.raises(KeyboardInterrupt):
-            train(small("qwen", training=plan), tmp_path / "parts")
-    resumed = train(small("qwen", training=plan), tmp_path / "parts", resume=True)
+            train(small("qwen", stages=two(2)), tmp_path / "parts")
+    resumed = train(small("qwen", stages=two(2)), tmp_path / "parts", resume=True)
     assert (resumed / "moai.safetensors").read_bytes() == (whole / "moai.safetensors").read_bytes()
     assert [line["loss"] for line in read_log(resumed)] == [line["loss"] for line in read_log(whole)]

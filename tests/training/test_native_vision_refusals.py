@@ -19,8 +19,6 @@ from moai.recipe.sections import HostVision
 from moai.training.build import build
 from moai.training.memory_plan.plan import plan
 
-STEP = {"steps": 1, "routing": "gates"}
-
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
@@ -30,15 +28,15 @@ STEP = {"steps": 1, "routing": "gates"}
         ({"vision": {"image_token": "<image>"}}, "vision.image_token: unknown key"),
         ({"vision": {"panoptic_map": True}}, "vision.panoptic_map: unknown key"),
         (
-            {"training": {"step1": {**STEP, "image_dropout": 0.5}}},
-            "training.step1.image_dropout needs vision.kind: encoder; leave it out",
+            {"stages": [tiny.stage(image_dropout=0.5)]},
+            "stages.gates.image_dropout needs vision.kind: encoder; leave it out",
         ),
         (
-            {"training": {"step2": {**STEP, "train_connector": True}}},
-            "training.step2.train_connector needs vision.kind: encoder; leave it out",
+            {"stages": [tiny.stage(train={"connector": 1e-3})]},
+            "stages.gates.train.connector needs vision.kind: encoder; set it to null, or leave it out",
         ),
-        ({"mixer": {"layers": []}}, "training.step1 has nothing to train; name mixer.layers"),
-        ({"training": {"step1": {"step": 1}}}, "training.step1.step: unknown key; did you mean 'steps'?"),
+        ({"mixer": {"layers": []}}, "stages.modules.train.compressor needs mixer.layers; set it to null"),
+        ({"stages": [{"name": "one"}]}, "stages.one needs a length: give either steps or epochs"),
         ({"perception": 3}, "perception: "),
     ],
 )
@@ -73,10 +71,10 @@ def test_a_recipe_may_drop_the_encoder_of_its_base(tmp_path):
     where = native_vision_families.folder("llava")
     lines = ["extends: base.yaml", f"host: {{reference: '{where}'}}", "vision: {kind: host}"]
     (tmp_path / "own-vision.yaml").write_text("\n".join(lines))
-    with pytest.raises(RecipeError, match="training.step1.image_dropout needs vision.kind: encoder"):
+    with pytest.raises(RecipeError, match="stages.modules.image_dropout needs vision.kind: encoder"):
         load_recipe(tmp_path / "own-vision.yaml")
-    none = json.dumps({"image_dropout": 0, "train_connector": False})
-    lines.append(f"training: {{step1: {none}, step2: {none}}}")
+    none = {"image_dropout": 0, "train": {"connector": None}}
+    lines.append(f"stages: {json.dumps([{'name': name, **none} for name in ('modules', 'gates')])}")
     (tmp_path / "own-vision.yaml").write_text("\n".join(lines))
     recipe = load_recipe(tmp_path / "own-vision.yaml")
     assert recipe.vision == HostVision(kind="host")
@@ -95,9 +93,9 @@ def test_the_defaults_fit_a_host_with_its_own_vision():
     both = {"version": 1, "name": "x", "host": {"reference": "a/b"}}
     recipe = Recipe(**both, vision={"kind": "host"})
     plain = Recipe(**both, vision={"kind": "encoder", "reference": "a/b"})
-    for name in ("step1", "step2"):
-        one, other = getattr(recipe.training, name), getattr(plain.training, name)
-        assert (one.image_dropout, one.train_connector) == (0, False)
+    for one, other in zip(recipe.stages, plain.stages, strict=True):
+        assert one.image_dropout == 0 and one.train.connector is None
+        assert set(other.train.parts()) - set(one.train.parts()) == {"connector"}
         assert (one.steps, one.routing) == (other.steps, other.routing)
 
 

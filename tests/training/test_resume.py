@@ -20,7 +20,7 @@ from moai.training.log import read_log
 from moai.training.trainer import train
 
 TESTS = Path(__file__).parents[1]
-# Where the process dies: name -> what is broken off there. Checkpoints are written after steps 2, 4 and 6.
+# Where the process dies: name -> what is broken off there. Checkpoints are written after steps 2, 3, 4 and 6.
 MOMENTS = ("early", "between", "logging", "saving", "renaming", "finishing", "publishing")
 
 # A process of its own imports everything once and forks one child per moment; each child trains until it is killed.
@@ -28,7 +28,7 @@ CHILD = '''
 import json, os, signal, sys
 from pathlib import Path
 import tiny
-import moai.training.resume, moai.training.log, moai.training.trainer
+import moai.training.checkpoints, moai.training.log, moai.training.run, moai.training.trainer
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.training.progress import Progress
 
@@ -63,7 +63,7 @@ def half_a_file(tensors, path):
 
 
 def prepare(moment):
-    checkpoint, log, run = moai.training.resume, moai.training.log, moai.training.trainer
+    checkpoint, log, run = moai.training.checkpoints, moai.training.log, moai.training.run
     run.draw_curves = lambda *args: None
     if moment in ("early", "between"):
         step = {"early": 1, "between": 5}[moment]
@@ -80,7 +80,7 @@ def prepare(moment):
         MoaiForConditionalGeneration.save_pretrained = die
 
 
-save_file = moai.training.resume.save_file
+save_file = moai.training.checkpoints.save_file
 tiny.register()
 for moment in moments:
     child = os.fork()
@@ -140,26 +140,12 @@ def test_a_killed_run_ends_as_if_it_had_not_been(killed, uninterrupted, moment):
 
 
 def test_a_run_can_be_cut_more_than_once(tmp_path, uninterrupted, monkeypatch):
-    import moai.training.trainer
-
-    class Stop(Exception):
-        pass
-
-    steps = []
-    step = moai.training.trainer._Run._step
-
-    def stopping(self, at, *rest):
-        steps.append(at)
-        if at in (3, 5) and steps.count(at) == 1:
-            raise Stop
-        return step(self, at, *rest)
-
-    monkeypatch.setattr(moai.training.trainer._Run, "_step", stopping)
+    steps = tiny.interrupt(monkeypatch, 2, 5)
     for resume in (False, True):
-        with pytest.raises(Stop):
+        with pytest.raises(KeyboardInterrupt):
             train(tiny.recipe(), tmp_path / "run", resume=resume)
     train(tiny.recipe(), tmp_path / "run", resume=True)
-    assert steps == [0, 1, 2, 3, 2, 3, 4, 5, 4, 5]
+    assert steps == [0, 1, 2, 2, 3, 4, 5, 4, 5]
     assert losses(tmp_path / "run") == losses(uninterrupted)
     name = "moai.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (uninterrupted / name).read_bytes()

@@ -7,18 +7,20 @@ import tiny
 import torch
 
 from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES
-from moai.recipe.sections import Step, Training
+from moai.recipe.stages import Schedule, Stage, Training
 from moai.training import sampling as steps
+from moai.training.schedule import mm1_rate, rate_factor
+from moai.training.stage_plan import plan_stages
 
 DRAWS = 3000
 
 
-def training(first=0, second=0, **options):
-    return Training(
-        step1=Step(steps=first, routing="random_module"),
-        step2=Step(steps=second, routing="gates", **options.pop("step2", {})),
-        **options,
-    )
+def batches_of(count, steps_, size=8, seed=0, kinds=None, lengths=None, pairs=None, number=1, mixed=False, **options):
+    """The batches of one stage over ``count`` samples."""
+    stage = Stage(name="gates", steps=steps_, batch_size=size, **options)
+    lengths = lengths or [index * 7 % 13 for index in range(count)]
+    pairs = pairs or [("?", "x")] * count
+    return steps.draw_batches(seed, stage, number, lengths, kinds or ["a"] * count, pairs, mixed)
 
 
 # Step 1's draw ----------------------------------------------------------------------------------------------------
@@ -137,14 +139,8 @@ def test_step_two_gates_sum_to_one_at_every_token():
 # The order of samples ---------------------------------------------------------------------------------------------
 
 
-def draw(count=50, first=0, second=26, size=8, seed=0, kinds=None, step2=None):
-    lengths = [index * 7 % 13 for index in range(count)]
-    plan = training(first, second, batch_size=size, step2=step2 or {})
-    return steps.draw_batches(seed, lengths, kinds or ["a"] * count, plan), lengths
-
-
 def test_every_sample_once_per_epoch():
-    batches, _ = draw(count=50, second=21, size=8)  # seven batches make an epoch
+    batches = batches_of(50, 21)  # seven batches make an epoch
     assert len(batches) == 21
     for epoch in range(3):
         seen = [index for batch in batches[7 * epoch : 7 * epoch + 7] for index in batch]
@@ -154,51 +150,57 @@ def test_every_sample_once_per_epoch():
 
 @pytest.mark.parametrize("count, size", [(1, 4), (3, 4), (64, 8), (65, 8)])
 def test_odd_counts(count, size):
-    batches, _ = draw(count=count, second=30, size=size)
+    batches = batches_of(count, 30, size)
     assert len(batches) == 30 and all(1 <= len(batch) <= size for batch in batches)
     per_epoch = -(-count // size)
     assert sorted(index for batch in batches[:per_epoch] for index in batch) == list(range(count))
 
 
 def test_batches_are_a_function_of_the_seed():
-    assert draw(seed=3)[0] == draw(seed=3)[0]
-    assert draw(seed=3)[0] != draw(seed=4)[0]
+    assert batches_of(50, 26, seed=3) == batches_of(50, 26, seed=3)
+    assert batches_of(50, 26, seed=3) != batches_of(50, 26, seed=4)
 
 
 def test_a_longer_run_starts_like_a_shorter_one():
-    assert draw(second=40)[0][:10] == draw(second=10)[0]
+    assert batches_of(50, 40)[:10] == batches_of(50, 10)
 
 
 def test_samples_of_one_length_stand_together():
-    batches, lengths = draw(count=640, second=80, size=8)
+    lengths = [index * 7 % 13 for index in range(640)]
+    batches = batches_of(640, 80, lengths=lengths)
     spans = [max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in batches]
     assert sum(spans) / len(spans) < 3  # unsorted batches of eight span about ten of the twelve
     firsts = [lengths[batch[0]] for batch in batches[:8]]
     assert firsts != sorted(firsts), "the batches of a pool must not come in order of length"
 
 
-def test_both_training_steps_walk_through_their_own_epochs():
-    batches, _ = draw(count=32, first=4, second=4, size=8)
-    for half in (batches[:4], batches[4:]):
+def test_each_stage_walks_through_its_own_epochs():
+    halves = [batches_of(32, 4, number=number) for number in (1, 2)]
+    for half in halves:
         assert sorted(index for batch in half for index in batch) == list(range(32))
-    assert batches[:4] != batches[4:]
+    assert halves[0] != halves[1]
+
+
+def test_a_stage_of_epochs_ends_with_the_last_sample():
+    batches = batches_of(30, None, epochs=2)
+    assert len(batches) == 8
+    assert Counter(index for batch in batches for index in batch) == dict.fromkeys(range(30), 2)
 
 
 def test_shares_of_kinds():
     kinds = ["open", "yes/no"] * 200
-    batches, _ = draw(count=400, second=800, size=16, kinds=kinds, step2={"sampling_rate_by_type": {"yes/no": 0.25}})
+    batches = batches_of(400, 800, 16, kinds=kinds, sampling_rate_by_type={"yes/no": 0.25})
     counts = Counter(index for batch in batches for index in batch)
     used = {kind: sum(counts[i] for i in range(400) if kinds[i] == kind) for kind in ("open", "yes/no")}
     assert abs(used["yes/no"] / used["open"] - 0.25) < 0.04
     assert all(counts[i] for i in range(400)), "a different share each epoch, so that all are seen in time"
-    none, _ = draw(count=400, second=50, size=16, kinds=kinds, step2={"sampling_rate_by_type": {"yes/no": 0.0}})
+    none = batches_of(400, 50, 16, kinds=kinds, sampling_rate_by_type={"yes/no": 0.0})
     assert {kinds[index] for batch in none for index in batch} == {"open"}
 
 
 def test_balanced_questions_have_as_many_of_each_answer():
     pairs = [("red?", "no")] * 70 + [("red?", "yes")] * 10 + [("what?", "red")] * 20 + [("never?", "no")] * 5
-    plan = training(0, 120, batch_size=8, step2={"balance_yes_no": True})
-    batches = steps.draw_batches(0, [1] * len(pairs), ["a"] * len(pairs), plan, pairs)
+    batches = batches_of(len(pairs), 120, lengths=[1] * len(pairs), pairs=pairs, balance_yes_no=True)
     drawn = Counter(pairs[index] for batch in batches[:5] for index in batch)
     assert drawn == {("red?", "no"): 10, ("red?", "yes"): 10, ("what?", "red"): 20}
     seen = {index for batch in batches for index in batch if pairs[index] == ("red?", "no")}
@@ -208,38 +210,49 @@ def test_balanced_questions_have_as_many_of_each_answer():
 # Rates and groups -------------------------------------------------------------------------------------------------
 
 
-def test_which_training_step_a_step_belongs_to():
-    plan = training(3, 2)
-    assert [steps.step_at(plan, step).routing for step in range(5)] == ["random_module"] * 3 + ["gates"] * 2
-    assert steps.total_steps(plan) == 5
+def plans_of(*stages):
+    """The plan of stages over 16 samples."""
+    made = [Stage(**{"batch_size": 8, "schedule": Schedule(), **stage}) for stage in stages]
+    return plan_stages(made, Training(), 0, [1] * 16, ["a"] * 16, [("?", "x")] * 16)
+
+
+def test_a_stage_that_continues_goes_on_with_the_schedule_of_the_one_before():
+    plans = plans_of(
+        {"name": "align", "steps": 5, "objective": "attention"},
+        {"name": "one", "steps": 3},
+        {"name": "two", "epochs": 2, "continues": True},
+        {"name": "three", "steps": 4},
+    )
+    assert [plan.steps for plan in plans] == [5, 3, 4, 4]
+    assert [plan.first for plan in plans] == [0, 5, 8, 12]
+    assert [plan.first_draw for plan in plans] == [0, 0, 3, 7], "draws are of steps that answer"
+    assert [(plan.schedule_step, plan.schedule_steps) for plan in plans] == [(0, 5), (0, 7), (3, 7), (0, 4)]
 
 
 def test_rates_warm_up_and_fall():
-    plan = training(50, 50, warmup=10, final_rate=0.05)
-    rates = [steps.rate_at(plan, step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1, rel=0.01) and max(rates) == rates[9] > 0.95
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-    assert rates[-1] == pytest.approx(0.05, abs=0.01) and min(rates) > 0
-    assert steps.rate_at(training(1, 0, warmup=0), 0) == pytest.approx(1.0)
+    for kind in ("cosine", "linear"):
+        schedule = Schedule(kind=kind, warmup=10, final_rate=0.05)
+        rates = [rate_factor(schedule, step, 100) for step in range(100)]
+        assert rates[0] == pytest.approx(0.1, rel=0.01) and max(rates) == rates[9] > 0.9
+        assert rates[9:] == sorted(rates[9:], reverse=True)
+        assert rates[-1] == pytest.approx(0.05, abs=0.01) and min(rates) > 0
+    assert rate_factor(Schedule(warmup=0), 0, 1) == pytest.approx(1.0)
+    constant = Schedule(kind="constant", warmup=2)
+    assert [rate_factor(constant, step, 4) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
 
 
-def test_the_groups_hold_every_adapter_once():
-    model, _ = tiny.made()
-    groups = steps.parameter_groups(model, training(learning_rate=2e-3, compressor_rate=0.1))
-    listed = [id(p) for group in groups for p in group["params"]]
-    assert len(listed) == len(set(listed)) and set(listed) == {id(p) for p in model.adapter_parameters().values()}
-    assert [group["lr"] for group in groups] == [2e-3, pytest.approx(2e-4)]
-    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in model.auxiliary.compressor.parameters()}
+@pytest.mark.parametrize("parameters, rate", [(9e6, 6.7e-4), (1.2e9, 8.6e-5), (3e9, 5.8e-5), (30e9, 2.2e-5)])
+def test_the_law_of_mm1_gives_its_papers_rates(parameters, rate):
+    assert mm1_rate(int(parameters)) == pytest.approx(rate, rel=0.02)
 
 
 def test_mixed_lengths_keep_kinds_together_and_padding_small():
     lengths = [14] * 40 + [20] * 40 + [27] * 40 + [40] * 40 + [90] * 40
-    plan = training(second=13, batch_size=16, mixed_lengths=True)
-    batches = steps.draw_batches(0, lengths, ["x"] * len(lengths), plan)
+    batches = batches_of(200, 13, 16, lengths=lengths, mixed=True)
     assert len(batches) == 13
     widths = [{lengths[index] for index in batch} for batch in batches]
     assert all(max(width) < 2.3 * min(width) for width in widths)
     assert any(width == {14, 20, 27} for width in widths)
-    pooled = steps.draw_batches(0, lengths, ["x"] * 200, training(second=13, batch_size=16))
+    pooled = batches_of(200, 13, 16, lengths=lengths)
     assert not any(len({lengths[index] for index in batch}) > 2 for batch in pooled)
-    assert batches == steps.draw_batches(0, lengths, ["x"] * len(lengths), plan)
+    assert batches == batches_of(200, 13, 16, lengths=lengths, mixed=True)

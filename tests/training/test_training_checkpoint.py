@@ -4,12 +4,15 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from moai.assets.hashes import sha256_file
 from moai.errors import CheckpointError
-from moai.training.resume import load_checkpoint, save_checkpoint
+from moai.training.checkpoints import Checkpoint, moments_of, restore, restore_moments
+from moai.training.checkpoints import load_checkpoint as read
+from moai.training.checkpoints import save_checkpoint as write
 
 
 def fresh(seed=0):
@@ -17,6 +20,21 @@ def fresh(seed=0):
     parameters = {name: nn.Parameter(torch.randn(shape)) for name, shape in {"a": (3, 4), "b": 5, "c": 2}.items()}
     groups = [{"params": [parameters["a"], parameters["c"]], "lr": 0.1}, {"params": [parameters["b"]], "lr": 0.01}]
     return parameters, torch.optim.AdamW(groups, fused=True)
+
+
+def save_checkpoint(run_dir, step, parameters, optimizer):
+    moments = moments_of(optimizer, {id(p): name for name, p in parameters.items()})
+    write(run_dir, Checkpoint(step, "gates", step, dict(parameters), moments))
+
+
+def load_checkpoint(run_dir, parameters, optimizer):
+    found = read(run_dir)
+    if found is None:
+        return 0
+    restore(found, parameters, run_dir)
+    restore_moments(optimizer, {id(p): name for name, p in parameters.items()}, found.moments)
+    assert (found.stage, found.stage_step) == ("gates", found.step)
+    return found.step
 
 
 def work(parameters, optimizer, steps, start=0):
@@ -86,6 +104,29 @@ def test_the_same_step_can_be_saved_again(tmp_path):
     assert torch.equal(twin["a"], parameters["a"])
 
 
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    parameters, optimizer = fresh()
+    work(parameters, optimizer, 1)
+    save_checkpoint(tmp_path, 3, parameters, optimizer)
+
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("moai.training.checkpoints.save_file", full)
+    with pytest.raises(CheckpointError, match="of step 4 cannot be written.*No space left.*go on with --resume"):
+        save_checkpoint(tmp_path, 4, parameters, optimizer)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000003"]
+    assert load_checkpoint(tmp_path, *fresh()) == 3
+
+
+def test_an_optimizer_with_other_state_is_refused():
+    parameters, optimizer = fresh()
+    optimizer.state[parameters["a"]]["history"] = ["x"]
+    with pytest.raises(CheckpointError, match="AdamW keeps 'history', which no checkpoint can hold"):
+        moments_of(optimizer, {id(p): name for name, p in parameters.items()})
+
+
 @pytest.fixture
 def folder(tmp_path):
     parameters, optimizer = fresh()
@@ -119,7 +160,7 @@ def rewrite(folder, state):
 
 def replace(folder, data):
     (folder / "state.safetensors").write_bytes(data)
-    rewrite(folder, {"step": 3, "sha256": sha256_file(folder / "state.safetensors")})
+    rewrite(folder, {"step": 3, "stage": "gates", "stage_step": 3, "sha256": sha256_file(folder / "state.safetensors")})
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

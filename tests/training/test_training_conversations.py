@@ -13,6 +13,9 @@ from moai.plugins import registry
 from moai.training.trainer import train
 from moai.types import IMAGE, Conversation, Sample, Turn
 
+ALIGN = tiny.stage("align", 2, objective="attention", batch_size=64, train={"mixers": 2e-3})
+TWO = (tiny.stage("modules", routing="random_module"), tiny.stage("gates", continues=True))
+
 
 def dataset(split, limit=None):
     """Rows of every make-up, as a plugin's data set returns them."""
@@ -41,12 +44,10 @@ def mixed(monkeypatch):
         "data": tiny.data("mixed", 8),
         "perception": {"experts": ["tiny-panoptic"], "style": "compact"},
         "training": {
-            "align": {"steps": 2},
-            "step1": {"steps": 3, "routing": "random_module"},
-            "step2": {"steps": 3, "routing": "gates"},
-            "attention_supervision": 0.3, "batch_size": 6, "warmup": 1, "checkpoint_every": 2, "monitor_every": 3,
-            "threads": 1, "mixed_lengths": True,
+            "attention_supervision": 0.3, "batch_size": 6, "schedule": {"warmup": 1}, "checkpoint_every": 2,
+            "monitor_every": 3, "threads": 1, "mixed_lengths": True,
         },
+        "stages": [ALIGN, *TWO],
         "mixer": {"layers": [0, 2], "rank": 8, "heads": 2, "null_token": True, "qk_norm_scale": None},
         "compressor": {"latents": 16, "depth": 1, "heads": 2, "head_width": 16},
         "evaluation": {"limit": 8},
@@ -55,7 +56,8 @@ def mixed(monkeypatch):
 
 def test_they_train_evaluate_and_answer(mixed, tmp_path):
     run = train(tiny.recipe(**mixed), tmp_path / "run")
-    losses = [json.loads(line)["loss"] for line in (run / "training.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["stage"] != "align"]
     assert len(losses) == 6 and all(0 < loss < 20 for loss in losses)
     found = evaluate_run(run)
     assert {record.kind for record in found.records} >= {"text", "one"}
@@ -69,24 +71,14 @@ def test_they_train_evaluate_and_answer(mixed, tmp_path):
 def test_an_interrupted_run_goes_on_exactly(mixed, tmp_path, monkeypatch):
     recipe = tiny.recipe(**mixed)
     whole = train(recipe, tmp_path / "whole")
-    import moai.training.trainer as trainer
-
-    save, saved = trainer.save_checkpoint, []
-
-    def kill(*args):
-        save(*args)
-        saved.append(args[1])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer, "save_checkpoint", kill)
+    tiny.interrupt(monkeypatch, 4)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "killed")
-    monkeypatch.setattr(trainer, "save_checkpoint", save)
     resumed = train(recipe, tmp_path / "killed", resume=True)
     from safetensors.torch import load_file
 
     one, two = (load_file(run / "moai.safetensors") for run in (whole, resumed))
-    assert saved == [2] and all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_a_conversation_that_does_not_fit_is_named(mixed, tmp_path, monkeypatch):
@@ -102,6 +94,6 @@ def test_text_alone_trains(mixed, tmp_path, monkeypatch):
         registry().datasets, "mixed", lambda split, limit=None: [s for s in dataset(split) if s.kind == "text"][:limit]
     )
     changes = {**mixed, "perception": {"experts": []}}
-    changes["training"] = {**mixed["training"], "align": {"steps": 0}, "attention_supervision": 0.0}
+    changes["training"], changes["stages"] = {**mixed["training"], "attention_supervision": 0.0}, TWO
     run = train(tiny.recipe(**changes), tmp_path / "run")
     assert moai.load(run).ask(None, "Say yes.").text is not None

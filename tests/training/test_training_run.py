@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 import moai
-import moai.training.trainer
+import moai.training.run
 from moai.errors import AssetError, CheckpointError, ExpertError, HostError, MoaiError, RecipeError
 from moai.plugins import registry
 from moai.training.build import build
@@ -31,7 +31,7 @@ def watched(monkeypatch):
         kept["adapters"] = {name: p.detach().clone() for name, p in model.adapter_parameters().items()}
         return model, processor
 
-    monkeypatch.setattr(moai.training.trainer, "build", keep)
+    monkeypatch.setattr(moai.training.run, "build", keep)
     return kept
 
 
@@ -48,7 +48,8 @@ def digests():
 
 def test_training_leaves_the_frozen_parts_bit_for_bit(tmp_path, watched):
     files = digests()
-    train(tiny.recipe(training={"learning_rate": 0.05}), tmp_path / "run")
+    fast = {"connector": 0.05, "compressor": 0.005, "mixers": 0.05}
+    train(tiny.recipe(stages=[tiny.stage(train=fast), tiny.stage("two", train={"gates": 0.05})]), tmp_path / "run")
     after = snapshot(watched["model"])
     assert set(after) == set(watched["before"])
     assert all(torch.equal(after[name], tensor) for name, tensor in watched["before"].items())
@@ -71,8 +72,7 @@ def test_one_step_of_step_one_moves_only_what_was_drawn(tmp_path, watched):
     from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES
     from moai.training.sampling import draw_modules
 
-    one = {"step1": {"steps": 1, "routing": "random_module"}, "step2": {"steps": 0, "routing": "gates"}}
-    train(tiny.recipe(training=one), tmp_path / "run")
+    train(tiny.recipe(stages=[tiny.stage("modules", 1, routing="random_module")]), tmp_path / "run")
     model, before = watched["model"], watched["adapters"]
     moved = {name for name, p in model.adapter_parameters().items() if not torch.equal(p, before[name])}
     drawn = {
@@ -84,7 +84,7 @@ def test_one_step_of_step_one_moves_only_what_was_drawn(tmp_path, watched):
 
 
 def test_the_run_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(moai.training.trainer, "draw_curves", draw_curves)
+    monkeypatch.setattr(moai.training.run, "draw_curves", draw_curves)
     run = train(tiny.recipe(), tmp_path / "run")
     assert run == tmp_path / "run"
     lines = read_log(run)
@@ -136,13 +136,14 @@ def test_perception_is_learnt_when_the_images_are_dropped(tmp_path, monkeypatch)
     """The sign that the whole path works: another image's perception serves worse than the own one."""
     samples = [sample for sample in tiny.dataset("train") if sample.question.startswith("What")]
     monkeypatch.setitem(registry().datasets, "tiny-colors", lambda split, limit=None: samples[:limit])
-    plan = {
-        "step1": {"steps": 12, "routing": "random_module", "image_dropout": 1.0},
-        "step2": {"steps": 50, "routing": "gates", "image_dropout": 1.0},
-        "batch_size": 16, "learning_rate": 1e-2, "compressor_rate": 1.0, "checkpoint_every": 100, "monitor_every": 100,
-    }  # fmt: skip
+    plan = {"batch_size": 16, "checkpoint_every": 100, "monitor_every": 100}
+    rates = dict.fromkeys(("connector", "compressor", "mixers"), 1e-2)
+    stages = [
+        tiny.stage("modules", 12, routing="random_module", image_dropout=1.0, train=rates),
+        tiny.stage("gates", 50, continues=True, image_dropout=1.0, train={**rates, "gates": 1e-2}),
+    ]
     data = tiny.data("tiny-colors", 8)
-    run = train(tiny.recipe(training=plan, data=data, mixer={"qk_norm_scale": 4.0}), tmp_path / "run")
+    run = train(tiny.recipe(training=plan, stages=stages, data=data, mixer={"qk_norm_scale": 4.0}), tmp_path / "run")
     last = read_log(run)[-1]
     assert last["loss_on"] < 0.7 * read_log(run)[0]["loss"]
     assert last["loss_shuffled"] > last["loss_on"] + 0.2
@@ -207,7 +208,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
         ({"mixer": {"heads": 7}}, HostError, "width 64 cannot be split into 7 heads; change mixer.heads"),
         ({"vision": {"image_token": "<picture>"}}, RecipeError, "vision.image_token '<picture>' is no special token"),
         (
-            {"training": {"step1": {"steps": 1, "routing": "gates", "sampling_rate_by_type": {"colour": 0.5}}}},
+            {"stages": [tiny.stage(sampling_rate_by_type={"colour": 0.5})]},
             RecipeError,
             "an 'color'?",
         ),
@@ -233,7 +234,7 @@ def test_a_question_longer_than_the_context_in_the_data(tmp_path, monkeypatch):
 
 
 def test_a_frozen_connector_stays_and_nothing_runs_backwards_below_the_first_mixer(tmp_path, watched, monkeypatch):
-    frozen = {"steps": 2, "routing": "gates", "image_dropout": 1.0, "train_connector": False}
+    frozen = tiny.stage(steps=2, image_dropout=1.0, train={"compressor": 1e-4, "mixers": 1e-3, "gates": 1e-3})
     needed = []
 
     def look(module, args, kwargs):
@@ -244,10 +245,10 @@ def test_a_frozen_connector_stays_and_nothing_runs_backwards_below_the_first_mix
         model.host.model.layers[1].register_forward_pre_hook(look, with_kwargs=True)
         return model, processor
 
-    build_watched = moai.training.trainer.build
-    monkeypatch.setattr(moai.training.trainer, "build", hooked)
-    plan = {"step1": frozen, "step2": {"steps": 0, "routing": "gates"}, "monitor_every": 100}
-    train(tiny.recipe(training=plan, mixer={"layers": [2]}, vision={"panoptic_map": False}), tmp_path / "run")
+    build_watched = moai.training.run.build
+    monkeypatch.setattr(moai.training.run, "build", hooked)
+    changes = {"training": {"monitor_every": 100}, "stages": [frozen]}
+    train(tiny.recipe(mixer={"layers": [2]}, vision={"panoptic_map": False}, **changes), tmp_path / "run")
     model, before = watched["model"], watched["adapters"]
     moved = {name for name, p in model.adapter_parameters().items() if not torch.equal(p, before[name])}
     assert moved and not any(name.startswith("connector") for name in moved) and not any(needed)

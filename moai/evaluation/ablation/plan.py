@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moai.errors import RecipeError, nearest
-from moai.recipe.loading import merge, resolve, validate
+from moai.recipe.loading import merge, resolve, validate, without_dropped
 from moai.recipe.places import find_base, find_recipe_folder
 from moai.recipe.schema import Recipe
 from moai.recipe.yaml_file import read_yaml
@@ -58,7 +58,7 @@ def plan_ablations(
     found = [Ablation(_recipe(base, base_path.name, steps), {})]
     for name in only or files:
         own = {key: value for key, value in read_yaml(files[name]).items() if key != "extends"}
-        data = {**merge(base, own), "name": own.get("name", name)}
+        data = {**without_dropped(merge(base, own)), "name": own.get("name", name)}
         made = Ablation(
             _recipe(data, files[name].name, steps), dict(_flat({k: v for k, v in own.items() if k != "name"}))
         )
@@ -92,22 +92,32 @@ def _recipe(data: dict[str, Any], label: str, steps: int | None) -> Recipe:
 
 
 def _shortened(recipe: Recipe, steps: int) -> Recipe:
-    """The same plan in ``steps`` steps: both training steps and the warm-up keep their shares."""
-    training = recipe.training
-    total = training.step1.steps + training.step2.steps
-    if not total:
-        raise RecipeError(f"recipe {recipe.name} has no training steps to shorten; give it some")
-    first = round(steps * training.step1.steps / total)
-    changes = {
-        "step1": training.step1.model_copy(update={"steps": first}),
-        "step2": training.step2.model_copy(update={"steps": steps - first}),
-        "warmup": round(training.warmup * min(1.0, steps / total)),
-    }
-    return recipe.model_copy(update={"training": training.model_copy(update=changes)})
+    """The same plan in ``steps`` steps: the stages that teach to answer, and their warm-up, keep their shares."""
+    answers = [stage for stage in recipe.stages if stage.objective == "answers"]
+    if not answers:
+        raise RecipeError(f"recipe {recipe.name} has no stage with objective: answers to shorten; give it one")
+    if counted := [stage.name for stage in answers if stage.steps is None]:
+        raise RecipeError(f"recipe {recipe.name}: stage '{counted[0]}' counts epochs; give it steps to shorten it")
+    if steps < len(answers):
+        raise RecipeError(f"recipe {recipe.name} has {len(answers)} stages with objective: answers; give as many steps")
+    total, lengths = sum(stage.steps for stage in answers), {}
+    for stage in answers[:-1]:
+        lengths[stage.name] = max(1, round(steps * stage.steps / total))
+    lengths[answers[-1].name] = steps - sum(lengths.values())
+    made = []
+    for stage in recipe.stages:
+        if stage.name in lengths:
+            warmup = round(stage.schedule.warmup * min(1.0, steps / total))
+            schedule = stage.schedule.model_copy(update={"warmup": warmup})
+            stage = stage.model_copy(update={"steps": lengths[stage.name], "schedule": schedule})
+        made.append(stage)
+    return recipe.model_copy(update={"stages": tuple(made)})
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in data.items():
+        if key == "stages" and isinstance(value, list):
+            value = {stage["name"]: {k: v for k, v in stage.items() if k != "name"} for stage in value}
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:

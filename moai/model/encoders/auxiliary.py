@@ -102,7 +102,7 @@ class AuxiliaryEncoder(nn.Module):
         return states, mask.any(dim=1)[:, None].expand(states.shape[:2])
 
     def words(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embed auxiliary words ``(B, A)`` as ``(B, A, D)`` in fp32; only frozen weights take part."""
+        """Embed auxiliary words ``(B, A)`` as ``(B, A, D)`` in fp32; in context without gradients."""
         words = self.host.get_input_embeddings()(input_ids).float()
         words = rms_normalize(words - self.mean_embedding()) if self.centered else words * self.scale
         if self.context_layer is not None and input_ids.shape[1]:
@@ -121,12 +121,19 @@ class AuxiliaryEncoder(nn.Module):
         Not while loading, since it reads the whole table, which may be the largest tensor of the host; and in pieces,
         since in fp32 the table may be larger than the host.
         """
-        if self.embedding_mean is None:
-            table = self.host.get_input_embeddings().weight.detach()
-            with torch.inference_mode(False):  # what is cached shall serve training too
-                none = torch.zeros(table.shape[1], device=table.device)
-                self.embedding_mean = mean_row(table) if self.centered else none
-        return self.embedding_mean
+        if self.embedding_mean is not None:
+            return self.embedding_mean
+        table = self.host.get_input_embeddings().weight
+        with torch.inference_mode(False):  # what is cached shall serve training too
+            none = torch.zeros(table.shape[1], device=table.device)
+            mean = mean_row(table.detach()) if self.centered else none
+        if not table.requires_grad:
+            self.embedding_mean = mean
+        return mean
+
+    def forget_means(self) -> None:
+        """Drop the cached means of word embeddings; needed where the embeddings change."""
+        self.embedding_mean = self.unembedding_mean = None
 
     @torch.no_grad()
     def sources(self, input_ids: Tensor, attention_mask: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
@@ -144,14 +151,16 @@ class AuxiliaryEncoder(nn.Module):
         """
         self._check_starts("mixer.copy_words")
         table = self.host.get_output_embeddings().weight
-        if self.unembedding_mean is None:
+        mean = self.unembedding_mean
+        if mean is None:
             with torch.inference_mode(False):
-                self.unembedding_mean = mean_row(table.detach())
+                mean = mean_row(table.detach())
+            self.unembedding_mean = None if table.requires_grad else mean
         mask, ends = self._masks(input_ids, attention_mask, pixel_mask)
         more = mask.shape[1] - input_ids.shape[1]
         words, ids = F.pad(attention_mask.bool(), (0, more)), F.pad(input_ids, (0, more))
         starts = self._starts(mask, ends)
-        return rows_of(table, ids.gather(1, starts), self.unembedding_mean) * words.gather(1, starts)[..., None]
+        return rows_of(table, ids.gather(1, starts), mean) * words.gather(1, starts)[..., None]
 
     def question_embedding(self, input_ids: Tensor, words: Tensor) -> Tensor:
         """Pool the words of a question: ``(B, D)`` at unit scale, in fp32; zero without any.

@@ -20,7 +20,7 @@ from moai.model.encoders.connectors import VisionOutput
 
 
 class VisionEncoder(nn.Module):
-    """A frozen encoder; always in evaluation mode, so that batch statistics never move."""
+    """An encoder, frozen unless a stage trains it; always in evaluation mode, so that batch statistics never move."""
 
     def __init__(self, body: nn.Module, width: int, layer: int | None = None, drop_first: int = 0) -> None:
         super().__init__()
@@ -32,9 +32,13 @@ class VisionEncoder(nn.Module):
         """Stay in evaluation mode whatever the parent does."""
         return super().train(False)
 
-    @torch.no_grad()
     def forward(self, pixels: Tensor) -> VisionOutput:
-        """Encode ``(N, 3, h, w)``; patches are ``(N, n, V)``."""
+        """Encode ``(N, 3, h, w)``; patches are ``(N, n, V)``. Without gradients, unless it trains."""
+        trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.body.parameters())
+        with torch.set_grad_enabled(trains):
+            return self._encode(pixels)
+
+    def _encode(self, pixels: Tensor) -> VisionOutput:
         pixels = pixels.to(next(self.body.parameters()).dtype)
         if hasattr(self.body, "forward_features"):
             features = self.body.forward_features(pixels)

@@ -93,12 +93,16 @@ class Mixer(WeightCache):
         self.copying = Copying(width, self.attention["language_aux"].heads) if copy_words else None
         self.gate_image = nn.Linear(width, 3)
         self.gate_language = nn.Linear(width, 3)
-        for gate in (self.gate_image, self.gate_language):  # equal weights until step 2 learns better ones
+        for gate in self.gates():  # equal weights until step 2 learns better ones
             nn.init.zeros_(gate.weight)
             nn.init.zeros_(gate.bias)
         if tie_qk_at_init:
             for module in (self.attention["image_aux"], self.attention["language_aux"]):
                 module.key.load_state_dict(module.query.state_dict())
+
+    def gates(self) -> tuple[nn.Linear, nn.Linear]:
+        """The gates of the image and of the language stream."""
+        return self.gate_image, self.gate_language
 
     def forward(self, s: Streams, choice: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Return the updates ``(B, I, D)`` and ``(B, P, D)`` to add to the image and language tokens.

@@ -36,7 +36,7 @@ RESERVE = 1.5 * 2**30  # bytes of a card that the driver, the kernels and fragme
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the model; all but ``parameters`` in bytes. A frozen part has neither gradients nor moments."""
+    """One part of the model; all but ``parameters`` in bytes. What is frozen has neither gradients nor moments."""
 
     name: str
     parameters: int
@@ -139,6 +139,9 @@ def plan(
             given |= {"vision": {"kind": encoder.kind}, "connector": encoder.connector.model_dump()}
         config = MoaiConfig(text_config=host_config, **given)
         model = MoaiForConditionalGeneration(config, host=host, vision=vision)
+        for part in config.trained or {}:
+            for parameter in model.parts()[part].values():
+                parameter.requires_grad_(True)
         outside, kept = kept_by_autograd(model, tokens, True), kept_by_autograd(model, tokens, False)
     layers = len(decoder_layers(host))
     states = (tokens["image"] + prompt) * host_config.get_text_config().hidden_size * dtype.itemsize
@@ -153,6 +156,9 @@ def _parts(model: MoaiForConditionalGeneration, quantization: str | None) -> tup
     parts = [_host(model.host, quantization)]
     if isinstance(model.images, EncoderImages):  # a host's own vision is among its own parameters
         parts.append(_part("vision", model.images.vision))
+    trained = {name: model.parts()[name].values() for name in model.config.trained or {}}
+    sizes = {name: sum(p.numel() * p.dtype.itemsize for p in trained.get(name, ())) for name in ("host", "vision")}
+    parts = [replace(part, gradients=sizes[part.name], optimizer=2 * sizes[part.name]) for part in parts]
     for name, module in model.adapters().items():
         part = _part(name, module)  # adapters are kept in FP32, and AdamW keeps two moments of each parameter
         parts.append(Part(name, part.parameters, part.weights, part.weights, 2 * part.weights))

@@ -26,7 +26,7 @@ def test_each_trains_on_the_data_set(name):
 
 def test_each_ablation_of_scenes_is_without_one_expert():
     planned = {a.name: a.recipe for a in plan_ablations("ablations-scenes")}
-    lengths = {r.training.step1.steps + r.training.step2.steps for r in planned.values()}
+    lengths = {sum(stage.steps for stage in r.stages) for r in planned.values()}
     sizes = {(r.training.batch_size, r.seed, str(r.data), r.host) for r in planned.values()}
     assert len(lengths) == len(sizes) == 1
     base = planned.pop("scenes").perception

@@ -117,7 +117,7 @@ def batched(raw):
 
 RECIPES = {
     "few": "compressor: {latents: 4}",
-    "one": "training: {step2: {routing: random_module}}",
+    "one": "stages: [{name: gates, routing: random_module, train: {gates: null}}]",
     "off": "mixer: {layers: [9]}",
 }
 

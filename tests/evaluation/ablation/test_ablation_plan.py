@@ -17,7 +17,7 @@ version: 1
 host: {reference: host}
 vision: {kind: encoder, reference: eye}
 compressor: {latents: 64, depth: 2}
-training: {step1: {steps: 40, routing: random_module}, step2: {steps: 160, routing: gates}, warmup: 20}
+stages: [{name: modules, steps: 40, routing: random_module}, {name: gates, steps: 160, continues: true}]
 """
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path):
     for name, text in {
         "few": "compressor: {latents: 16}",
         "deep": "compressor: {depth: 4}",
-        "one-step": "training: {step1: {steps: 0}, step2: {steps: 200}}",
+        "one-step": "stages: [{name: modules, drop: true}, {name: gates, steps: 200, continues: false}]",
     }.items():
         (made / f"{name}.yaml").write_text(f"extends: ../base.yaml\n{text}\n")
     return made
@@ -39,7 +39,11 @@ def test_the_base_comes_first_and_each_says_what_it_changes(folder):
     planned = plan_ablations(folder)
     assert [a.name for a in planned] == ["base", "deep", "few", "one-step"]
     assert planned[0].changed == {} and planned[2].changed == {"compressor.latents": 16}
-    assert planned[3].changed == {"training.step1.steps": 0, "training.step2.steps": 200}
+    assert planned[3].changed == {
+        "stages.modules.drop": True,
+        "stages.gates.steps": 200,
+        "stages.gates.continues": False,
+    }
     assert (planned[2].recipe.compressor.latents, planned[2].recipe.compressor.depth) == (16, 2)
 
 
@@ -67,15 +71,17 @@ def test_an_ablation_that_changes_nothing_is_left_out_and_said(folder, caplog):
 
 
 def test_all_are_shortened_alike(folder):
-    planned = {a.name: a.recipe.training for a in plan_ablations(folder, steps=10)}
-    assert {name: (t.step1.steps, t.step2.steps) for name, t in planned.items()} == {
-        "base": (2, 8),
-        "deep": (2, 8),
-        "few": (2, 8),
-        "one-step": (0, 10),
+    planned = {a.name: a.recipe.stages for a in plan_ablations(folder, steps=10)}
+    assert {name: [stage.steps for stage in stages] for name, stages in planned.items()} == {
+        "base": [2, 8],
+        "deep": [2, 8],
+        "few": [2, 8],
+        "one-step": [10],
     }
-    assert {t.warmup for t in planned.values()} == {1}
-    assert plan_ablations(folder, steps=400)[0].recipe.training.warmup == 20
+    assert {stage.schedule.warmup for stages in planned.values() for stage in stages} == {1}
+    assert plan_ablations(folder, steps=400)[0].recipe.stages[0].schedule.warmup == 20
+    with pytest.raises(RecipeError, match="has 2 stages with objective: answers; give as many steps"):
+        plan_ablations(folder, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +115,8 @@ def test_the_shipped_ablations_are_those_that_were_asked_for():
     assert set(planned) == {"two-step", *(path.stem for path in SHIPPED.glob("*.yaml"))}, "each changes something"
     recipes = {name: a.recipe for name, a in planned.items()}
     base = recipes["two-step"]
-    assert (base.training.step1.routing, base.training.step2.routing) == ("random_module", "gates")
+    routings = {name: [stage.routing for stage in recipe.stages] for name, recipe in recipes.items()}
+    assert routings["two-step"] == ["random_module", "gates"]
     assert {base.compressor.latents, *(recipes[f"latents-{n}"].compressor.latents for n in (16, 32, 128))} == {
         16,
         32,
@@ -121,9 +128,7 @@ def test_the_shipped_ablations_are_those_that_were_asked_for():
     for expert in base.perception.experts:
         left = recipes[f"without-{expert}"].perception.experts
         assert left == tuple(other for other in base.perception.experts if other != expert)
-    only = {recipes["step1-only"].training.step2.routing, recipes["step1-only"].training.step1.routing}
-    assert only == {"random_module"}
-    assert {recipes["step2-only"].training.step1.routing, recipes["step2-only"].training.step2.routing} == {"gates"}
+    assert routings["step1-only"] == ["random_module"] * 2 and routings["step2-only"] == ["gates"] * 2
 
 
 def test_each_ablation_of_guided_reading_changes_what_its_name_says():
@@ -139,13 +144,15 @@ def test_each_ablation_of_guided_reading_changes_what_its_name_says():
     assert changed["no-tied-qk"] == {"mixer.tie_qk_at_init"}
     assert changed["no-supervision"] == {"training.attention_supervision"}
     assert changed["no-align-no-supervision"] == changed["no-align"] | changed["no-supervision"]
-    assert changed["both-steps"] == {"training.step1.routing"} < changed["step1-only"]
+    assert changed["no-align"] == {"stages.align.drop"}
+    routing = {"stages.modules.routing", "stages.modules.train.gates"}
+    assert changed["both-steps"] == routing < changed["step1-only"]
 
 
 @pytest.mark.parametrize("name", ["ablations", "ablations-guided"])
 def test_the_shipped_ablations_train_as_long_as_their_base(name):
     planned = plan_ablations(SHIPPED.with_name(name))
-    lengths = {a.recipe.training.step1.steps + a.recipe.training.step2.steps for a in planned}
+    lengths = {sum(s.steps for s in a.recipe.stages if s.objective == "answers") for a in planned}
     sizes = {(a.recipe.training.batch_size, a.recipe.seed, str(a.recipe.data), a.recipe.host) for a in planned}
     assert len(lengths) == len(sizes) == 1
 

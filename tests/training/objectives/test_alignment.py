@@ -13,7 +13,7 @@ from agreement import assert_greedy_agree, assert_near, greedy
 from safetensors.torch import load_file, save_file
 
 import moai.model.run_folder
-import moai.training.resume
+import moai.training.checkpoints
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.training.build import build
 from moai.training.log import read_log
@@ -58,7 +58,7 @@ def odd_files(monkeypatch):
             tensors[name] = room[1:].view(tensor.shape).copy_(tensor)
         return tensors
 
-    for module in (moai.model.run_folder, moai.training.resume):
+    for module in (moai.model.run_folder, moai.training.checkpoints):
         monkeypatch.setattr(module, "load_file", odd)
 
 
@@ -95,15 +95,8 @@ def test_a_loaded_run_gives_the_bits_of_the_saved_one(parts, odd_files, tmp_path
 def test_a_resumed_run_repeats_an_uninterrupted_one(parts, odd_files, tmp_path, monkeypatch):
     """Bits: frozen weights are views of the same files, and all else is copied to where torch puts its own."""
     whole = train(parts(8), tmp_path / "whole")
-    step = moai.training.trainer._Run._step
-
-    def stopping(self, at, *rest):
-        if at == 4:
-            raise KeyboardInterrupt
-        return step(self, at, *rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(moai.training.trainer._Run, "_step", stopping)
+        tiny.interrupt(patch, 4)
         with pytest.raises(KeyboardInterrupt):
             train(parts(8), tmp_path / "cut")
     resumed = train(parts(8), tmp_path / "cut", resume=True)

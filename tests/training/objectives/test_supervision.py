@@ -7,13 +7,42 @@ import tiny
 import torch
 
 from moai.errors import RecipeError
-from moai.training.objectives.alignment import align
+from moai.recipe.stages import Stage
+from moai.training.batches import COUNT, Share
+from moai.training.objectives.attention import AttentionBatches, AttentionObjective
 from moai.training.objectives.supervision import TargetFinder, target_masks
+from moai.training.sampling import draw_questions
 from moai.training.word_cache import WordCache
 from moai.types import Conversation
 
 WORDS = "top red circle , left blue star , red circle right of blue star . text bread".split()
 OTHER = "center green square , text lemon".split()
+
+
+ALIGN = tiny.stage("align", 4, objective="attention", train={"mixers": 2e-3})
+
+
+def aligned(model, processor, finder, samples, perceptions, steps=4):
+    """The batches of a stage that teaches where to look."""
+    stage = Stage(**{**ALIGN, "steps": steps, "batch_size": 8})
+    given = {"chosen": range(len(samples)), "stage": stage, "word_cache": WordCache(model)}
+    return AttentionBatches(model, processor, finder, samples, perceptions, **given)
+
+
+def align(model, processor, finder, samples, perceptions, steps, rate):
+    """Train with them, and return the losses."""
+    made = aligned(model, processor, finder, samples, perceptions, steps)
+    objective, losses = AttentionObjective(model), []
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=rate)
+    for step, indices in enumerate(draw_questions(0, made.usable, Stage(**{**ALIGN, "steps": steps, "batch_size": 8}))):
+        batch = made([Share(step, indices, range(len(indices)))])
+        assert batch.pop(COUNT) == len(indices)
+        loss = objective(**batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
 
 
 class Table:
@@ -182,8 +211,7 @@ def test_an_answer_of_two_words_asks_for_both(rows):
         whole = model(**batch).attention_loss
         either = targets.any(dim=1, keepdim=True)
         assert model(**{**batch, "attention_targets": either}).attention_loss < whole
-    plan = {"steps": 40, "batch_size": 8, "learning_rate": 1e-2, "seed": 0}
-    losses = align(model, processor, finder, mixed, perceptions, **plan)
+    losses = align(model, processor, finder, mixed, perceptions, steps=40, rate=1e-2)
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
@@ -195,12 +223,8 @@ def test_aligning_teaches_where_to_look_and_nothing_else(rows):
     with torch.no_grad():
         before, logits = model(**batch).attention_loss, model(**batch).logits
     old = {name: p.detach().clone() for name, p in model.adapter_parameters().items()}
-    told = []
-    losses = align(
-        model, processor, finder, samples, perceptions,
-        steps=60, batch_size=8, learning_rate=1e-2, seed=0, advance=lambda count, text: told.append(text),
-    )  # fmt: skip
-    assert len(losses) == len(told) == 60 and sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    losses = align(model, processor, finder, samples, perceptions, steps=60, rate=1e-2)
+    assert len(losses) == 60 and sum(losses[-10:]) < 0.9 * sum(losses[:10])
     moved = {name for name, p in model.adapter_parameters().items() if not torch.equal(p, old[name])}
     assert moved and all(name.endswith(".null") or ".language_aux." in name for name in moved)
     assert not any(".value." in name or ".output." in name for name in moved)
@@ -209,14 +233,28 @@ def test_aligning_teaches_where_to_look_and_nothing_else(rows):
     assert output.attention_loss < before and torch.equal(output.logits, logits)
 
 
-def test_aligning_is_the_same_again(rows):
+def test_the_objective_holds_what_its_loss_reaches_and_nothing_else(rows):
     samples, perceptions = rows
-    found = []
-    for _ in range(2):
-        model, processor = built()
-        plan = {"steps": 5, "batch_size": 4, "learning_rate": 1e-3, "seed": 3}
-        found.append(align(model, processor, finder_of(processor, perceptions), samples, perceptions, **plan))
-    assert found[0] == found[1]
+    model, processor = built()
+    batches = aligned(model, processor, finder_of(processor, perceptions), samples, perceptions)
+    objective = AttentionObjective(model)
+    batch = batches([Share(0, batches.usable[:4], range(4))])
+    batch.pop(COUNT)
+    objective(**batch)["loss"].backward()
+    reached = {id(p) for p in model.parameters() if p.grad is not None}
+    assert reached and reached == {id(p) for p in objective.parameters()}
+
+
+def test_word_states_do_not_depend_on_which_batch_asks_first(rows):
+    samples, perceptions = rows
+    model, processor = tiny.made(perception={"context_layer": 2, "style": "compact", "fact_context": True})
+    batch = batch_of(processor, samples, perceptions)
+    groups = [{key: batch[key] for key in ("aux_input_ids", "aux_attention_mask")}]
+    whole = WordCache(model, groups).fill(batch)["aux_words"]
+    other = WordCache(model, groups)
+    for row in reversed(range(len(whole))):
+        alone = {key: value[row : row + 1] for key, value in batch.items() if key.startswith("aux_")}
+        assert torch.equal(other.fill(alone)["aux_words"][0], whole[row])
 
 
 def test_attention_to_latents_that_start_from_no_words_cannot_be_supervised(rows):
@@ -251,19 +289,27 @@ def test_cached_words_are_those_of_the_forward(rows):
     [
         ({"perception": {"inject": "prompt"}}, "perception.inject: mixers"),
         ({"perception": {"experts": []}}, "perception.experts"),
-        ({"mixer": {"layers": []}}, "mixer.layers"),
     ],
 )
-@pytest.mark.parametrize("plan", [{"attention_supervision": 0.3}, {"align": {"steps": 5}}])
+@pytest.mark.parametrize("plan", [{"training": {"attention_supervision": 0.3}}, {"stages": [ALIGN, tiny.stage()]}])
 def test_a_recipe_whose_attention_cannot_be_supervised_is_refused(changes, named, plan):
-    with pytest.raises(ValueError, match=f"training.attention_supervision and training.align need .*{named}"):
-        tiny.recipe(training=plan, **changes)
+    with pytest.raises(ValueError, match=f"and stages with objective: attention need .*{named}"):
+        tiny.recipe(**plan, **changes)
     tiny.recipe(**changes)
 
 
+def test_without_mixers_no_attention_is_supervised():
+    without = {"mixer": {"layers": []}, "stages": [tiny.stage(train={"connector": 1e-3})]}
+    with pytest.raises(ValueError, match="objective: attention need .*mixer.layers"):
+        tiny.recipe(training={"attention_supervision": 0.3}, **without)
+    with pytest.raises(ValueError, match="stages.align.train.mixers needs mixer.layers"):
+        tiny.recipe(**{**without, "stages": [ALIGN, *without["stages"]]})
+    tiny.recipe(**without)
+
+
 def test_a_supervised_run_logs_its_attention_loss_and_goes_on_where_it_was_killed(tmp_path, monkeypatch):
-    from moai.training import trainer as running
     from moai.training.log import read_log
+    from moai.training.trainer import train
 
     tiny.register()
     monkeypatch.setenv("MOAI_CACHE", str(tmp_path / "cache"))
@@ -271,24 +317,21 @@ def test_a_supervised_run_logs_its_attention_loss_and_goes_on_where_it_was_kille
         "mixer": {"null_token": True, "qk_norm_scale": None},
         "perception": {"context_layer": 2, "fact_context": True},
     }
-    plan = {"attention_supervision": 0.3, "align": {"steps": 4}, "mixed_lengths": True}
-    recipe = tiny.recipe(training=plan, **changes)
-    whole = running.train(recipe, tmp_path / "whole")
+    plan = {"attention_supervision": 0.3, "mixed_lengths": True}
+    stages = [ALIGN, tiny.stage("modules", routing="random_module"), tiny.stage("gates", continues=True)]
+    recipe = tiny.recipe(training=plan, stages=stages, **changes)
+    whole = train(recipe, tmp_path / "whole")
     assert all(line["attention"] > 0 for line in read_log(whole))
+    assert [line["stage"] for line in read_log(whole)] == ["align"] * 4 + ["modules"] * 3 + ["gates"] * 3
 
-    stepped = running._Run._step
-
-    def killed(self, step, *rest):
-        if step == 4:
-            raise KeyboardInterrupt
-        return stepped(self, step, *rest)
-
-    monkeypatch.setattr(running._Run, "_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        running.train(recipe, tmp_path / "part")
-    monkeypatch.setattr(running._Run, "_step", stepped)
-    part = running.train(recipe, tmp_path / "part", resume=True)
-    assert [line["loss"] for line in read_log(part)] == [line["loss"] for line in read_log(whole)]
+    # After a checkpoint in each stage: the second begins anew where the words in context are not yet cached.
+    tiny.interrupt(monkeypatch, 3, 6, 9)
+    for resume in (False, True, True):
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "part", resume=resume)
+    part = train(recipe, tmp_path / "part", resume=True)
+    timeless = [[{k: v for k, v in line.items() if k != "seconds"} for line in read_log(run)] for run in (part, whole)]
+    assert timeless[0] == timeless[1]
     assert (part / "moai.safetensors").read_bytes() == (whole / "moai.safetensors").read_bytes()
 
 
@@ -297,12 +340,10 @@ def test_perceptions_that_never_say_an_answer_cannot_align(rows):
     silent = {image: tiny.seen("cat", "dog") for image in perceptions}
     model, processor = built()
     opened = [sample for sample in samples if sample.answer not in ("yes", "no")]
-    plan = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "seed": 0}
-    with pytest.raises(RecipeError, match=r"training\.align can teach nothing"):
-        align(model, processor, finder_of(processor, silent), opened, silent, **plan)
+    with pytest.raises(RecipeError, match=r"stages\.align can teach nothing; drop it"):
+        aligned(model, processor, finder_of(processor, silent), opened, silent)
 
 
 def test_something_has_to_train():
-    frozen = {"steps": 1, "routing": "gates", "train_connector": False}
-    with pytest.raises(ValueError, match="training.step1 has nothing to train; name mixer.layers"):
-        tiny.recipe(mixer={"layers": []}, training={"step1": frozen})
+    with pytest.raises(ValueError, match="stages.gates has nothing to train; name a part under train"):
+        tiny.recipe(stages=[tiny.stage(train={})])

@@ -1,4 +1,4 @@
-"""Alignment: teach the mixers where to look before training, on states of the bare host that are computed once.
+"""The attention objective: teach the mixers where to look, on states of the bare host that are computed once.
 
 Knows: the model, and which words a question should attend to. Fresh mixers change nothing, so that the state of each
 prompt's last token at each mixer's layer, and each image's compressed auxiliary tokens, are known before they train.
@@ -8,8 +8,7 @@ queries and keys of the modules by which language attends to auxiliary tokens, a
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,8 +21,10 @@ from moai.model.mixer.inputs import prompt_of
 from moai.model.mixer.mixer import Streams
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.processor import MoaiProcessor
+from moai.recipe.stages import Stage
+from moai.training.batches import COUNT, Share
 from moai.training.objectives.supervision import TargetFinder, target_masks
-from moai.training.word_cache import WordCache
+from moai.training.word_cache import GROUP, WordCache
 from moai.types import Perception, Sample
 
 
@@ -35,74 +36,91 @@ class Cached(NamedTuple):
     targets: dict[int, Tensor]  # sample -> (G, C + 1) bool
 
 
-def align(
-    model: MoaiForConditionalGeneration,
-    processor: MoaiProcessor,
-    finder: TargetFinder,
-    samples: Sequence[Sample],
-    perceptions: Mapping[str, Perception | None],
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    advance: Callable[[int, str], None] = lambda count, text: None,
-    word_cache: WordCache | None = None,
-) -> list[float]:
-    """Train queries and keys to attend to the targets of ``finder``, and return the loss of each step.
+class AttentionObjective(nn.Module):
+    """The queries and keys by which language attends to auxiliary tokens, and the loss on where they look.
+
+    Only these are its parameters. Of a model's mixers nothing else has a part in the loss.
 
     Args:
         model: fresh mixers, on its device.
-        processor: of the model.
+    """
+
+    def __init__(self, model: MoaiForConditionalGeneration) -> None:
+        super().__init__()
+        self._mixers = list(model.mixers.values())
+        modules = [mixer.attention["language_aux"] for mixer in self._mixers]
+        self.reading = nn.ModuleList([part for module in modules for part in (module.query, module.key)])
+        self.null = nn.ParameterList([mixer.null for mixer in self._mixers if mixer.null is not None])
+
+    def forward(self, questions: Tensor, aux: Tensor, aux_mask: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Compute the mean over rows and mixers.
+
+        Args:
+            questions: ``(B, mixers + 1, D)``: the last prompt token's states, then the question embedding.
+            aux, aux_mask: compressed tokens ``(B, C, D)`` and their mask.
+            targets: ``(B, G, C + 1)`` bool.
+        """
+        alone = torch.ones(len(questions), 1, dtype=torch.bool, device=questions.device)
+        total = questions.new_zeros(())
+        for number, mixer in enumerate(self._mixers):
+            language = questions[:, number : number + 1]
+            streams = Streams(language[:, :0], alone[:, :0], language, alone, aux, aux_mask, questions[:, -1])
+            total = total + mixer.attention_loss(streams, targets)
+        return {"loss": total / len(self._mixers)}
+
+
+class AttentionBatches:
+    """Makes a share of a stage that teaches where to look into the arguments of :class:`AttentionObjective`.
+
+    Args:
+        model, processor: of the run.
         finder: finds which words a question should attend to.
         samples: training samples; those without a target, or without a perception, are left out.
         perceptions: image id -> perception.
-        steps, batch_size, learning_rate, seed: of this stage; the rate falls linearly to a tenth.
-        advance: called with 1 and a text after each step.
-        word_cache: caches auxiliary words in context; training goes on with it.
+        chosen: indices of the samples that may be used.
+        stage: whose name is told where no sample has a target.
+        word_cache: of auxiliary words.
 
     Raises:
         RecipeError: no sample has a target.
     """
-    cached = _cache(model, processor, finder, samples, perceptions, batch_size, word_cache or WordCache(model))
-    usable = sorted(cached.targets)
-    if not usable:
-        raise RecipeError(
-            "no perception holds the answer of its question, so training.align can teach nothing; set its steps to 0"
-        )
-    modules = [mixer.attention["language_aux"] for mixer in model.mixers.values()]
-    parameters = [p for module in modules for part in (module.query, module.key) for p in part.parameters()]
-    parameters += [mixer.null for mixer in model.mixers.values() if mixer.null is not None]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
-    rng, losses = random.Random(f"{seed}/align"), []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / 50) * (1 - 0.9 * step / steps)
-        drawn = rng.sample(usable, min(batch_size, len(usable)))
-        loss = _loss(model, cached, [(samples[index], cached.targets[index]) for index in drawn])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        advance(1, f"attention {losses[-1]:.3f}")
-    return losses
 
+    def __init__(
+        self,
+        model: MoaiForConditionalGeneration,
+        processor: MoaiProcessor,
+        finder: TargetFinder,
+        samples: Sequence[Sample],
+        perceptions: Mapping[str, Perception | None],
+        *,
+        chosen: Sequence[int],
+        stage: Stage,
+        word_cache: WordCache,
+    ) -> None:
+        self.model, self.samples = model, samples
+        used = {index: samples[index] for index in chosen}
+        self.cached = _cache(model, processor, finder, used, perceptions, word_cache)
+        self.usable = sorted(self.cached.targets)
+        if not self.usable:
+            raise RecipeError(
+                f"no perception holds the answer of its question, so stages.{stage.name} can teach nothing; drop it"
+            )
 
-def _loss(model: MoaiForConditionalGeneration, cached: Cached, rows: list[tuple[Sample, Tensor]]) -> Tensor:
-    device = next(model.mixers.parameters()).device
-    states = [cached.questions[_key(model, sample)] for sample, _ in rows]
-    asked = torch.stack(states).to(device).float()  # (B, mixers + 1, D)
-    aux = torch.stack([cached.aux[sample.image_ids][0] for sample, _ in rows]).to(device).float()
-    mask = torch.stack([cached.aux[sample.image_ids][1] for sample, _ in rows]).to(device)
-    targets = nn.utils.rnn.pad_sequence([one for _, one in rows], batch_first=True).to(device)
-    alone = torch.ones(len(rows), 1, dtype=torch.bool, device=device)
-    total = asked.new_zeros(())
-    for number, mixer in enumerate(model.mixers.values()):
-        language = asked[:, number : number + 1]
-        streams = Streams(language[:, :0], alone[:, :0], language, alone, aux, mask, asked[:, -1])
-        total = total + mixer.attention_loss(streams, targets)
-    return total / len(model.mixers)
+    def __call__(self, shares: Sequence[Share]) -> dict[str, Tensor]:
+        """Collate one share."""
+        [share] = shares
+        indices = [share.indices[row] for row in share.places] or [share.indices[0]]
+        samples = [self.samples[index] for index in indices]
+        targets = [self.cached.targets[index] for index in indices]
+        batch = {
+            "questions": torch.stack([self.cached.questions[_key(self.model, sample)] for sample in samples]).float(),
+            "aux": torch.stack([self.cached.aux[sample.image_ids][0] for sample in samples]).float(),
+            "aux_mask": torch.stack([self.cached.aux[sample.image_ids][1] for sample in samples]),
+            "targets": nn.utils.rnn.pad_sequence(targets, batch_first=True),
+        }
+        if not share.places:
+            batch["targets"] = torch.zeros_like(batch["targets"])
+        return {**batch, COUNT: torch.tensor(len(share.places))}
 
 
 @torch.no_grad()
@@ -110,25 +128,24 @@ def _cache(
     model: MoaiForConditionalGeneration,
     processor: MoaiProcessor,
     finder: TargetFinder,
-    samples: Sequence[Sample],
+    samples: Mapping[int, Sample],
     perceptions: Mapping[str, Perception | None],
-    batch: int,
     word_cache: WordCache,
 ) -> Cached:
     device = next(model.mixers.parameters()).device
     cached = Cached({}, {}, {})
-    found = {s.image_ids: [perceptions.get(image) for image in s.image_ids] for s in samples}
-    usable = [index for index, s in enumerate(samples) if any(p is not None for p in found[s.image_ids])]
+    found = perceived_images(samples.values(), perceptions)
+    usable = [index for index, sample in samples.items() if sample.image_ids in found]
     was = model.training
     model.eval()
     asked = {_key(model, samples[index]): samples[index] for index in usable}
-    for part in _parts(sorted(asked.values(), key=lambda sample: len(sample.question)), batch):
+    for part in _parts(sorted(asked.values(), key=lambda sample: len(sample.question)), GROUP):
         states = _question_states(model, processor, part)
         cached.questions.update(zip((_key(model, s) for s in part), states, strict=True))
     about: dict[tuple[str, ...], list[int]] = {}
     for index in usable:
         about.setdefault(samples[index].image_ids, []).append(index)
-    for part in _parts(list(about), batch):
+    for part in _parts(list(found), GROUP):
         inputs = processor.perceptions.auxiliary([found[images] for images in part])
         rows = [(row, index) for row, images in enumerate(part) for index in about[images]]
         repeated = {key: value[[row for row, _ in rows]] for key, value in inputs.items() if value.ndim == 2}
@@ -175,6 +192,14 @@ def _mixer_states(
     with context.running():
         model.host(**known, attention_mask=attention_mask, **images)
     return context.states
+
+
+def perceived_images(
+    samples: Iterable[Sample], perceptions: Mapping[str, Perception | None]
+) -> dict[tuple[str, ...], list[Perception | None]]:
+    """List the samples' images that have a perception, each sample's together: image ids -> perceptions, in order."""
+    found = {s.image_ids: [perceptions.get(image) for image in s.image_ids] for s in samples}
+    return {images: seen for images, seen in found.items() if any(p is not None for p in seen)}
 
 
 def _key(model: MoaiForConditionalGeneration, sample: Sample) -> Hashable:

@@ -1,0 +1,291 @@
+"""A training run, stage by stage.
+
+Knows: the model, the data, and the trainer of one stage. Each stage is one run of transformers' ``Trainer``.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from safetensors.torch import save_file
+from torch import nn
+
+from moai.data.context_fit import ContextFit
+from moai.data.quarantine import LeftOut, write_quarantine
+from moai.dependencies import warn_of_newer_versions
+from moai.errors import TrainingError
+from moai.model.run_folder import MANIFEST
+from moai.recipe.schema import Recipe
+from moai.recipe.stages import PartSection
+from moai.training import sampling
+from moai.training.arguments import training_arguments
+from moai.training.batches import AnswerBatches, Shares
+from moai.training.build import build
+from moai.training.callbacks import StepSeed, StopOnSignal, terminable
+from moai.training.checkpoints import Checkpoint, Moments, load_checkpoint, restore, save_checkpoint
+from moai.training.data import lengths_of, perceive, prepare_samples
+from moai.training.log import TrainingLog, draw_curves
+from moai.training.monitor import Monitor
+from moai.training.objectives.attention import AttentionBatches, AttentionObjective, perceived_images
+from moai.training.objectives.supervision import TargetFinder
+from moai.training.progress import Progress
+from moai.training.schedule import mm1_rate
+from moai.training.stage_plan import StagePlan, plan_stages
+from moai.training.stage_trainer import StageTrainer, Values
+from moai.training.word_cache import GROUP, WordCache
+
+MM1_DECAY = 0.1  # MM1's weight decay over its learning rate
+FAILED = "failed"  # the folder of a step whose loss was not finite
+
+
+class Run:
+    """A run that is ready to train: everything of its recipe is found."""
+
+    def __init__(self, recipe: Recipe, run_dir: Path, progress: Progress) -> None:
+        self.recipe, self.run_dir, self.progress = recipe, run_dir, progress
+        self.training = recipe.training
+        # The first arguments settle devices and processes, and refuse what cannot be; nothing is written yet.
+        args = training_arguments(self.training, recipe.stages[0], run_dir=run_dir, seed=recipe.seed, steps=1)
+        self.rank, self.world = args.process_index, args.world_size
+        self.main = progress.shown = self.rank == 0
+        if self.main:
+            warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
+        self.model, self.processor = build(recipe)
+        data = recipe.data
+        self.samples, self.left_out = prepare_samples(data, data.train_split, self.processor, seed=recipe.seed)
+        sampling.check_kinds(self.samples, recipe.stages)
+        self.plans = plan_stages(
+            recipe.stages,
+            self.training,
+            recipe.seed,
+            lengths_of(self.processor, self.samples),
+            [sample.kind for sample in self.samples],
+            [(sample.question, sample.answer) for sample in self.samples],
+        )
+        self._note_shortened(self.samples)
+        self.steps = sum(plan.steps for plan in self.plans)
+        used = {index for plan in self.plans for batch in plan.batches for index in batch}
+        self.used = sorted(used) or list(range(len(self.samples)))
+        self.perceptions: Mapping[str, Any] = {}
+        self.finder: TargetFinder | None = None
+        self.log: TrainingLog | None = None
+        self.started = 0.0
+
+    def train(self) -> Path:
+        """Train all stages that are not done, and write the run folder."""
+        data = self.recipe.data
+        prepared = prepare_samples(data, data.validation_split, self.processor, data.validation_limit)
+        validation = list(prepared.samples)
+        self._note_shortened(prepared.samples)
+        self._quarantine([*self.left_out, *prepared.left_out])
+        wanted = [*(self.samples[index] for index in self.used), *validation]
+        if self.recipe.perception.experts:
+            shards = self.recipe.perception.shards
+            self.perceptions = perceive(self.processor, wanted, self.progress, shards)
+        self.monitor = Monitor(validation, self.perceptions, self.processor, self.training.batch_size)
+        self.finder = self._finder()
+        self.words = self._word_cache()
+        found = load_checkpoint(self.run_dir)
+        if found is not None:
+            restore(found, self.model.saved_parameters(), self.run_dir)
+        if self.main:
+            self.log = TrainingLog(self.run_dir, found.step if found else 0)
+        moments = found.moments if found else {}
+        for plan in self.plans:
+            done = plan.steps if found and found.step >= plan.first + plan.steps else 0
+            if found and plan.stage.name == found.stage:
+                done = found.stage_step
+            if done < plan.steps:
+                kept = moments if done or plan.stage.continues else {}
+                moments = self._stage(plan, done, kept)
+        return self._finish()
+
+    # One stage -----------------------------------------------------------------------------------------------------
+
+    def _stage(self, plan: StagePlan, done: int, moments: Moments) -> Moments:
+        """Train one stage from its step ``done``, and return what its optimizer then keeps."""
+        stage = plan.stage
+        parameters = self.model.train_only(stage.train.parts())
+        self._prepare_words(plan)
+        attention = stage.objective == "attention"
+        given = {"optim": "adamw_torch"} if attention else {}  # its few small tensors gain nothing by a fused kernel
+        args = training_arguments(
+            self.training, stage, run_dir=self.run_dir, seed=self.recipe.seed, steps=plan.steps - done, **given
+        )
+        self.model.to(args.device)
+        module, collate, batches = self._objective(plan)
+        shares = Shares(batches[done:], plan.first_draw + done, stage.accumulation, self.rank, self.world)
+        stop = StopOnSignal(self.world)
+        with self._progress(plan, done, parameters) as advance:
+            trainer = StageTrainer(
+                module,
+                args,
+                plan=plan,
+                done=done,
+                shares=shares,
+                collate=collate,
+                groups=self._groups(stage.train.parts(), stage.weight_decay),
+                names={id(p): name for name, p in parameters.items()},
+                moments=moments,
+                supervision=self.training.attention_supervision,
+                record=lambda step, values: self._record(plan, step, values, advance),
+                save=lambda step, kept: self._save(plan, step, kept),
+                callbacks=[StepSeed(self.recipe.seed, self.rank), stop],
+            )
+            self.started = time.monotonic()
+            with terminable(stop):
+                self._run(trainer, plan)
+        kept = trainer.current_moments()
+        # Each stage wraps the model anew: hooks of this one's wrapping must be gone before.
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+        trainer.accelerator.free_memory()
+        del trainer
+        gc.collect()
+        if stop.stopped:
+            self.progress.note(f"asked to end, and saved; go on with --resume --run {self.run_dir}")
+            raise SystemExit(143)
+        if stage.train.host is not None:
+            self.words.clear()
+        return kept
+
+    def _run(self, trainer: StageTrainer, plan: StagePlan) -> None:
+        try:
+            trainer.train()
+        except TrainingError as error:
+            step = trainer.state.global_step - plan.first
+            where = self._keep_batch(trainer, plan, step)
+            raise TrainingError(
+                f"stage '{plan.stage.name}', step {step}: {error}; its samples are kept in {where}: look at them, or "
+                "lower the rates under train in another run; the checkpoint before it is whole"
+            ) from None
+
+    def _objective(self, plan: StagePlan) -> tuple[nn.Module, Any, list[list[int]]]:
+        """What the loop runs, what makes its batches, and the samples of each step."""
+        stage = plan.stage
+        if stage.objective == "answers":
+            collate = AnswerBatches(
+                self.model, self.processor, self.samples, self.perceptions, seed=self.recipe.seed,
+                training=self.training, stage=stage, word_cache=self.words,
+                finder=self.finder if self.training.attention_supervision else None,
+            )  # fmt: skip
+            return self.model, collate, plan.batches
+        made = AttentionBatches(
+            self.model, self.processor, self.finder, self.samples, self.perceptions,
+            chosen=self.used, stage=stage, word_cache=self.words,
+        )  # fmt: skip
+        return AttentionObjective(self.model), made, sampling.draw_questions(self.recipe.seed, made.usable, stage)
+
+    def _groups(self, parts: Mapping[str, PartSection], decay: float | None) -> list[dict[str, Any]]:
+        """The optimizer's groups: one for each part, with its rate and weight decay."""
+        named, groups = self.model.parts(), []
+        for name, part in parts.items():
+            rate = mm1_rate(sum(p.numel() for p in self.model.host.parameters())) if part.rate == "mm1" else part.rate
+            shared = rate * MM1_DECAY if part.rate == "mm1" else self.training.weight_decay
+            parameters = [p for p in named[name].values()]
+            groups.append({"params": parameters, "lr": rate, "weight_decay": shared if decay is None else decay})
+        return groups
+
+    def _record(self, plan: StagePlan, step: int, values: Values, advance: Any) -> None:
+        """Write a step's line, now and then with the monitor's losses."""
+        number = plan.first + step
+        if self.log is not None:
+            if plan.stage.objective == "answers" and (
+                number == self.steps or number % self.training.monitor_every == 0
+            ):
+                values = {**values, **self.monitor.measure(self.model)}
+            seconds = round(time.monotonic() - self.started, 3)
+            self.log.write(step=number, stage=plan.stage.name, **values, seconds=seconds)
+        self.started = time.monotonic()
+        advance(1, _headline(values))
+
+    def _save(self, plan: StagePlan, step: int, moments: Moments) -> None:
+        if self.main:
+            tensors = {name: p.detach() for name, p in self.model.saved_parameters().items()}
+            save_checkpoint(self.run_dir, Checkpoint(plan.first + step, plan.stage.name, step, tensors, moments))
+        self.started = time.monotonic()
+
+    def _keep_batch(self, trainer: StageTrainer, plan: StagePlan, step: int) -> Path:
+        """Keep the samples and tensors of a step, for a look at what was wrong."""
+        folder = self.run_dir / FAILED
+        if self.main:
+            folder.mkdir(exist_ok=True)
+            shares = trainer.train_dataset
+            share = shares[(step - trainer.done - 1) * shares.parts]
+            ids = [self.samples[index].id for index in share.indices]
+            facts = {"stage": plan.stage.name, "step": step, "samples": ids}
+            (folder / "step.json").write_text(json.dumps(facts, indent=2) + "\n")
+            for number, batch in enumerate(trainer.batches):
+                save_file({k: v.contiguous() for k, v in batch.items()}, folder / f"batch-{number}.safetensors")
+        return folder
+
+    # Preparation and end -------------------------------------------------------------------------------------------
+
+    def _note_shortened(self, samples: ContextFit) -> None:
+        if lost := samples.shortened:
+            turns = sum(lost.values())
+            self.progress.note(f"{turns:,} turns of {len(lost):,} samples are left out: the context cannot hold them")
+
+    def _quarantine(self, rows: list[LeftOut]) -> None:
+        if rows and self.main:
+            path = write_quarantine(self.run_dir, rows)
+            self.progress.note(f"{len(rows):,} bad rows are left out; {path} names them")
+
+    def _finder(self) -> TargetFinder | None:
+        """What finds the words that questions should attend to, where a stage needs it."""
+        asked = self.training.attention_supervision or any(p.stage.objective == "attention" for p in self.plans)
+        if not asked or not self.perceptions:
+            return None
+        null_token = self.recipe.mixer.null_token
+        return TargetFinder.from_perceptions(self.processor, self.perceptions.values(), null_token)
+
+    def _word_cache(self) -> WordCache:
+        """The cache of words in context, which knows from the start what is computed together."""
+        if self.recipe.perception.context_layer is None or not self.perceptions:
+            return WordCache(self.model)
+        seen = list(perceived_images((self.samples[index] for index in self.used), self.perceptions).values())
+        parts = (seen[start : start + GROUP] for start in range(0, len(seen), GROUP))
+        encoded = (self.processor.perceptions.auxiliary(part) for part in parts)
+        return WordCache(self.model, [group for group in encoded if group])
+
+    def _prepare_words(self, plan: StagePlan) -> None:
+        """Use the cache of words in context where the host stays as it is."""
+        self.words.enabled = plan.stage.train.host is None
+        if not self.words.enabled and self.recipe.perception.context_layer is not None:
+            self.progress.note(
+                f"stage '{plan.stage.name}' trains the host, so that words in context are computed anew in every step"
+            )
+
+    @contextmanager
+    def _progress(self, plan: StagePlan, done: int, parameters: dict[str, nn.Parameter]) -> Iterator[Any]:
+        count = sum(p.numel() for p in parameters.values())
+        frozen = sum(p.numel() for p in self.model.parameters()) - count
+        parts = ", ".join(plan.stage.train.parts())
+        self.progress.note(
+            f"stage '{plan.stage.name}' trains {parts}: {count / 1e6:.1f} M parameters beside {frozen / 1e6:.1f} M "
+            "frozen ones"
+        )
+        with self.progress.bar(f"stage '{plan.stage.name}'", plan.steps, done) as advance:
+            yield advance
+
+    def _finish(self) -> Path:
+        PartialState().wait_for_everyone()
+        if self.main:
+            (self.run_dir / MANIFEST).unlink(missing_ok=True)  # it comes back last: a run with a manifest is whole
+            draw_curves(self.run_dir, [plan.first for plan in self.plans[1:]])
+            self.processor.save_pretrained(self.run_dir)
+            self.model.save_pretrained(self.run_dir)
+        return self.run_dir
+
+
+def _headline(values: Values) -> str:
+    text = f"loss {values['loss']:.3f}" if "loss" in values else f"attention {values['attention']:.3f}"
+    if "loss_on" in values:
+        text += f", on {values['loss_on']:.3f} / shuffled {values['loss_shuffled']:.3f}, spread {values['spread']:.2f}"
+    return text

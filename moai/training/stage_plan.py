@@ -1,0 +1,79 @@
+"""Where each stage of a run begins and ends, and which samples its steps take.
+
+Knows: the recipe's stages and the draws of ``sampling``; nothing of files or of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from moai.recipe.stages import Stage, Training
+from moai.training.sampling import draw_batches
+
+
+@dataclass
+class StagePlan:
+    """One stage in its run; all numbers count optimisation steps.
+
+    Attributes:
+        stage: of the recipe.
+        first: of the run, before the stage.
+        steps: of the stage.
+        first_draw: of the run's stages that teach to answer, before this one.
+        schedule_step, schedule_steps: where in its schedule the stage begins, and how long that is: with
+            ``continues``, a schedule spans several stages.
+        batches: samples of each step, as indices; empty for the attention objective, whose samples are known later.
+    """
+
+    stage: Stage
+    first: int
+    steps: int
+    first_draw: int = 0
+    schedule_step: int = 0
+    schedule_steps: int = 0
+    batches: list[list[int]] = field(default_factory=list)
+
+
+def plan_stages(
+    stages: Sequence[Stage],
+    training: Training,
+    seed: int,
+    lengths: Sequence[int],
+    kinds: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+) -> list[StagePlan]:
+    """Plan the stages of a run.
+
+    Args:
+        stages, training, seed: of the recipe.
+        lengths, kinds, pairs: of the samples, as ``draw_batches`` takes them.
+    """
+    plans: list[StagePlan] = []
+    first = draws = number = 0
+    for stage in stages:
+        plan = StagePlan(stage, first, stage.steps or 0, draws)
+        if stage.objective == "answers":
+            number += 1
+            plan.batches = draw_batches(seed, stage, number, lengths, kinds, pairs, training.mixed_lengths)
+            plan.steps = len(plan.batches)
+            draws += plan.steps
+        plans.append(plan)
+        first += plan.steps
+    for group in _continued(plans):
+        total, at = sum(plan.steps for plan in group), 0
+        for plan in group:
+            plan.schedule_step, plan.schedule_steps = at, total
+            at += plan.steps
+    return plans
+
+
+def _continued(plans: Sequence[StagePlan]) -> list[list[StagePlan]]:
+    """Group the plans that share a schedule."""
+    groups: list[list[StagePlan]] = []
+    for plan in plans:
+        if plan.stage.continues:
+            groups[-1].append(plan)
+        else:
+            groups.append([plan])
+    return groups
