@@ -133,11 +133,14 @@ def print_report(report: DataReport, tolerate: float) -> None:
 
 
 def print_conversation(shown: Shown) -> None:
-    """Print a conversation; what carries loss is green."""
+    """Print a conversation; what carries loss is green, or between ``>>`` and ``<<`` where there are no colours."""
     from rich.text import Text
 
+    console = show.console()
     text = Text(f"\n{show.plain(shown.place)}\n", style="bold")
     for segment in shown.segments:
         lines = "\n".join(show.encodable(show.plain(line)) for line in segment.text.split("\n"))
+        if segment.learnt and not console.is_terminal:
+            lines = f">>{lines}<<"
         text.append(lines, style="not bold green" if segment.learnt else "not bold")
-    show.console().print(text)
+    console.print(text)

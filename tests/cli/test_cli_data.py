@@ -32,6 +32,7 @@ def test_a_good_file(folder):
     assert outcome.exit_code == 0, outcome.output
     assert "a run would take every row" in outcome.stdout and "they need a recipe" in outcome.stdout
     assert "What  [31m[b]color[/b]?" in outcome.stdout and "\x1b" not in outcome.stdout
+    assert ">>red<<" in outcome.stdout
     assert "<mark>red</mark>" in (folder / "page.html").read_text()
 
 
