@@ -128,7 +128,8 @@ def recipe_page(recipes: Mapping[str, Path]) -> str:
             given = field.default if isinstance(field.default, section) else None
             kind = f", `kind: {_kind(section)}`" if len(inner) > 1 else ""
             parts += [f"## `{name}`{kind}\n", f"{section.__doc__}\n"]
-            parts += [_table(list(keys_of(section, f"{name}.", given)), setters)]
+            listed = ITEM if type_in_words(field.annotation).startswith("list") else ""
+            parts += [_table(list(keys_of(section, f"{name}{listed}.", given)), setters)]
     return "\n".join(parts)
 
 
@@ -206,9 +207,6 @@ def _set_in(data: Mapping[str, Any], known: set[str], prefix: str = "") -> Itera
             yield f"{prefix}{name}.rate", value
         elif isinstance(value, Mapping):
             yield from _set_in(value, known, f"{prefix}{name}.")
-        elif name == "stages" and isinstance(value, list):
-            for stage in value:
-                yield from _set_in(stage, known, "stages.")
 
 
 def _fits(key: Key, value: Any) -> bool:

@@ -70,7 +70,7 @@ def test_every_key_has_one_sentence():
 
 def test_keys_are_those_that_overrides_take():
     names = {key.name for key in keys_of(Recipe)}
-    assert {"version", "stages.routing", "vision.connector.kind", "perception.options"} <= names
+    assert {"version", "stages[].routing", "vision.connector.kind", "perception.options"} <= names
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def files(tmp_path):
     def recipe(*more, **data):
         (folder / "photos.jsonl").write_text("\n".join(map(json.dumps, [*rows, *more])))
         source = {"format": "jsonl", "path": str(folder / "photos.jsonl"), "hold_out": {"validation": 0.1}}
-        steps = {f"step{n}": {"steps": 2, "routing": name} for n, name in ((1, "random_module"), (2, "gates"))}
-        return tiny.recipe(data={"sources": [source], "validation_limit": 4, **data}, training=steps)
+        stages = [tiny.stage("modules", 2, routing="random_module"), tiny.stage("gates", 2, continues=True)]
+        return tiny.recipe(data={"sources": [source], "validation_limit": 4, **data}, stages=stages)
 
     return recipe
 
