@@ -1,7 +1,7 @@
 """Perceiving a corpus: the runner over the expert alone, and two workers over one, by processes and by Ray.
 
-Knows: the runner's parts. The expert takes about 20 ms of one core per image and needs no engine: the runner is what is
-measured.
+Knows: the runner's parts. The expert takes about 20 ms of one core per image and needs no engine, so that the runner
+is measured.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import itertools
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,17 +19,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from measure import Row, in_turns, ratio, spread
+from measure import Row, Work, in_turns, ratio, spread
 from PIL import Image
 
 import moai
 from moai import plugins
 from moai.images import read_image
-from moai.perception.corpus.arrow import GROUP
 from moai.perception.corpus.expert_settings import expert_settings
 from moai.perception.corpus.image_list import write_list
 from moai.perception.corpus.inputs import read_images
-from moai.perception.corpus.run import Workers, perceive_corpus
+from moai.perception.corpus.local_pool import run_local
+from moai.perception.corpus.ray_pool import run_ray
 from moai.perception.corpus.shard import shard_path
 from moai.perception.corpus.worker import Job, ShardWorker
 from moai.types import Detection, Perception
@@ -64,18 +66,17 @@ def register_experts(register):
     register(Steady)
 
 
-def run(quick: bool, repeats: int) -> list[Row]:
+def run(quick: bool, repeats: int) -> Iterator[Row]:
     """The overhead in one process, then the speed of two workers over one."""
     with tempfile.TemporaryDirectory() as folder, installed(Path(folder)), contextlib.chdir(folder):
         options = {"steady": {"rounds": _calibrated()}}
-        _draw(Path("pictures"), 64 if quick else 400)
-        rows = [_overhead(options, repeats)]
-        rows.append(_speedup("local", options, 16, repeats))
+        _draw(Path("pictures"), 800)
+        yield from _overhead(options, 128 if quick else 512, repeats)
+        yield _speedup("local", options, 400 if quick else 800, 1 if quick else min(repeats, 3))
         if importlib.util.find_spec("ray") is not None:
-            rows.append(_speedup("ray", options, 16, repeats))
+            yield _speedup("ray", options, 800, 1 if quick else min(repeats, 3))
         else:
             print("  corpus: Ray is not installed, so it is not measured", file=sys.stderr)
-        return rows
 
 
 @contextlib.contextmanager
@@ -109,7 +110,7 @@ def _calibrated() -> int:
 
 
 def _draw(folder: Path, count: int) -> None:
-    """Save photographs' like: JPEG files of noise over a gradient."""
+    """Save JPEG files of noise over a gradient, which take as long to read as photographs."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 200, SIZE[0], dtype=np.uint8)[None, :, None].repeat(SIZE[1], 0).repeat(3, 2)
@@ -118,16 +119,13 @@ def _draw(folder: Path, count: int) -> None:
         Image.fromarray(ramp + noise).save(folder / f"{number:05d}.jpg", quality=90)
 
 
-def _overhead(options: dict, repeats: int) -> Row:
+def _overhead(options: dict, count: int, repeats: int) -> Iterator[Row]:
     """One shard by a worker, over reading its images and calling the expert on them; both in this process."""
-    paths = [path for _, _, path in read_images(Path("pictures"))][: 2 * GROUP]
-    Path("one").mkdir()
-    write_list(Path("one"), (("pictures", path, path) for path in paths), len(paths))
-    settings = expert_settings(["steady"], options)
-    worker, expert = ShardWorker(Job(Path("one"), Path.cwd(), settings, options)), Steady(**options["steady"])
+    worker, expert = ShardWorker(_job(Path("shard"), count, count, options)), Steady(**options["steady"])
+    paths, used = [image.path for image in worker.list.images(0)], ([], [])
 
     def runner() -> None:
-        shard_path(Path("one"), 0).unlink(missing_ok=True)
+        shard_path(worker.job.folder, 0).unlink(missing_ok=True)
         worker.write(0, lambda images: None)
 
     def direct() -> None:
@@ -135,30 +133,61 @@ def _overhead(options: dict, repeats: int) -> Row:
             images = [read_image(path) for path in paths[start : start + BATCH]]
             expert.perceive(images, [Perception()] * len(images))
 
-    slow, fast = in_turns(runner, direct, max(repeats, 5))
-    detail = {"runner": spread(slow), "direct": spread(fast), "images": len(paths)}
-    return Row("perceiving a shard over calling the expert", ratio(slow, fast), OVERHEAD, at_most=True, detail=detail)
+    def counted(work: Work, into: list[float]) -> Work:
+        def run() -> None:
+            started = time.process_time()
+            work()
+            into.append(time.process_time() - started)
+
+        return run
+
+    slow, fast = in_turns(counted(runner, used[0]), counted(direct, used[1]), repeats)
+    for clock, over, under in (("", slow, fast), (", CPU time", used[0][1:], used[1][1:])):
+        detail = {"runner": spread(over), "direct": spread(under), "images": count}
+        yield Row(
+            f"perceiving a shard over calling the expert{clock}", ratio(over, under), OVERHEAD, True, detail=detail
+        )
 
 
-def _speedup(engine: str, options: dict, shard_size: int, repeats: int) -> Row:
-    """Images per second of two workers over one, in turns, from the first shard to the last."""
+def _speedup(engine: str, options: dict, count: int, repeats: int) -> Row:
+    """Images per second of two workers over one, in turns, from when all work until one has nothing left."""
     rates: tuple[list[float], list[float]] = ([], [])
-    for turn in range(min(repeats, 3)):
-        for count in (1, 2) if turn % 2 == 0 else (2, 1):
-            rates[count - 1].append(_rate(engine, options, shard_size, count, f"{engine}-{count}-{turn}"))
+    alone: tuple[list[float], list[float]] = ([], [])
+    for turn in range(repeats):
+        for workers in (1, 2) if turn % 2 == 0 else (2, 1):
+            job = _job(Path(f"{engine}-{workers}-{turn}"), count, 8, options)
+            rates[workers - 1].append(_rate(engine, job, count // 8, workers))
+            alone[workers - 1].append(_hashes(workers, options["steady"]["rounds"]))
     detail = {"one": spread(rates[0]), "two": spread(rates[1]), "load": os.getloadavg()[0]}
-    name = f"two workers over one, images per second, engine {engine}"
-    return Row(name, ratio(rates[1], rates[0]), SPEEDUP, at_most=False, detail=detail)
+    name, machine = f"two workers over one, images per second, engine {engine}", ratio(alone[1], alone[0])
+    return Row(name, ratio(rates[1], rates[0]), SPEEDUP, at_most=False, floor=machine, detail=detail)
 
 
-def _rate(engine: str, options: dict, shard_size: int, workers: int, out: str) -> float:
-    """Images per second without the start: what is done when the first shard is done is not counted."""
-    seen: list[tuple[float, int]] = []
+def _hashes(processes: int, rounds: int) -> float:
+    """The expert's work per second by bare processes: what the machine allows beside what else it does."""
+    loop = f"for _ in range(100): hashlib.pbkdf2_hmac('sha256', b'x', b'salt', {rounds})"
+    code = f"import hashlib, time\nstarted = time.perf_counter()\n{loop}\nprint(100 / (time.perf_counter() - started))"
+    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(processes)]
+    return sum(float(one.communicate()[0]) for one in running)
 
-    @contextlib.contextmanager
-    def report(images: int, done: int) -> Iterator:
-        yield lambda count: seen.append((time.perf_counter(), count))
 
-    images, given = read_images(Path("pictures")), Workers(engine, workers)  # type: ignore[arg-type]
-    perceive_corpus(images, out, ["steady"], options=options, shard_size=shard_size, workers=given, report=report)
-    return sum(count for _, count in seen[1:]) / (seen[-1][0] - seen[0][0])
+def _job(folder: Path, count: int, shard_size: int, options: dict) -> Job:
+    """List the first images in a folder."""
+    folder.mkdir()
+    write_list(folder, itertools.islice(read_images(Path("pictures")), count), shard_size)
+    return Job(folder.absolute(), Path.cwd(), expert_settings(["steady"], options), options)
+
+
+def _rate(engine: str, job: Job, shards: int, workers: int) -> float:
+    """Images per second without the start of workers, which may take longer than all the images of a benchmark."""
+    ends: list[float] = []
+    owners: set[int] = set()
+    for done in {"local": run_local, "ray": run_ray}[engine](job, range(shards), workers, lambda images: None):
+        owners.add(done.worker)
+        if len(owners) == workers:
+            ends.append(time.perf_counter())
+    if len(ends) < shards // 4:
+        raise SystemExit(
+            f"only {len(ends)} of {shards} shards were written while {workers} workers worked; run it again"
+        )
+    return 8 * (len(ends) - 1) / (ends[-1] - ends[0])

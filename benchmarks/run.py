@@ -48,6 +48,7 @@ def main(given: list[str] | None = None) -> int:
     """Measure, print, keep; exit code 1 where a target is missed."""
     options = arguments(given)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
+    os.environ.setdefault("PILLOW_BLOCKS_MAX", "32")  # before Pillow is: as in perceive-dataset
     import torch
     from transformers.utils import logging
 

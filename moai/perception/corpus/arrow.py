@@ -11,7 +11,7 @@ from typing import Any
 
 from moai.errors import CorpusError
 
-GROUP = 32  # rows that are perceived, written and read together
+GROUP = 32  # rows that are written and read together
 FORMAT = 1  # of shards, list and manifest: raise it when what they hold changes meaning
 
 

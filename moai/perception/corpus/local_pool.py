@@ -18,9 +18,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from moai.errors import CorpusError
+from moai.perception.corpus.shard import CHUNK
 from moai.perception.corpus.worker import Done, Job, ShardWorker
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read by libraries when they are imported
+# Of Pillow: blocks of memory that are used again, for a chunk of images and an expert's copies of them. To get fresh
+# memory for each image takes longer than to copy it.
+BLOCKS = "PILLOW_BLOCKS_MAX"
 _POLL = 0.2  # seconds between two reports of progress
 
 
@@ -40,7 +44,7 @@ def run_local(job: Job, shards: Sequence[int], workers: int, advance: Callable[[
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     ended, stop = context.Pipe(duplex=False)
     counter = context.Value("q", 0)
-    with thread_limit(job.threads):
+    with worker_environment(job.threads):
         executor = ProcessPoolExecutor(workers, context, _start, (job, ended, counter))
         try:
             yield from _run(executor, shards, workers, counter, advance)
@@ -72,13 +76,14 @@ def _run(
 
 
 @contextmanager
-def thread_limit(threads: int) -> Iterator[None]:
-    """Set the threads of libraries in processes that are started meanwhile.
+def worker_environment(threads: int) -> Iterator[None]:
+    """Set the environment of processes that are started meanwhile: the threads of libraries, and Pillow's memory.
 
-    Results of some engines depend on the number in their last bits, so that it is not left to the machine.
+    Results of some engines depend on the number of threads in their last bits, so that it is not left to the machine.
     """
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, str(threads)))
+    wanted = {**dict.fromkeys(THREADS, str(threads)), BLOCKS: os.environ.get(BLOCKS, str(2 * CHUNK))}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from moai.errors import CorpusError, MoaiError
-from moai.perception.corpus.local_pool import THREADS, thread_limit
+from moai.perception.corpus.local_pool import BLOCKS, THREADS, worker_environment
 from moai.perception.corpus.shard import Counts
 from moai.perception.corpus.worker import Done, Job, ShardWorker
 
@@ -40,7 +40,7 @@ def run_ray(job: Job, shards: Sequence[int], workers: int, advance: Callable[[in
         import ray.data
     except ImportError as error:
         raise CorpusError(f"--engine ray needs Ray ({error}); pip install 'moai-vlm[ray]'") from error
-    with thread_limit(job.threads), _started(ray, job, workers):
+    with worker_environment(job.threads), _started(ray, job, workers):
         items = ray.data.from_items([{"shard": number} for number in shards], override_num_blocks=len(shards))
         done = items.map_batches(
             _Actor,
@@ -69,7 +69,7 @@ def _started(ray: Any, job: Job, workers: int) -> Iterator[None]:
     if own:
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if os.environ.get("RAY_ADDRESS"):
-            settings["runtime_env"] = {"env_vars": dict.fromkeys(THREADS, str(job.threads))}
+            settings["runtime_env"] = {"env_vars": {name: os.environ[name] for name in (*THREADS, BLOCKS)}}
         else:  # nodes that are started here inherit the environment
             settings |= {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, workers * job.threads + 1)}
         try:

@@ -25,6 +25,7 @@ from moai.perception.corpus.image_list import ListedImage, Shard
 from moai.types import Perception
 
 log = logging.getLogger("moai")
+CHUNK = 16  # images in memory at a time; GROUP is a multiple of it
 Row = dict[str, Any]
 Perceive = Callable[[list[Image]], list[Perception]]
 
@@ -64,7 +65,7 @@ def write_shard(
         images: its images, in the order of its rows.
         base: the folder that relative paths begin at.
         settings: of the experts.
-        perceive: returns a perception for each of at most ``GROUP`` images.
+        perceive: returns a perception for each of at most ``CHUNK`` images.
         advance: called with a number of images that are done.
 
     Returns:
@@ -81,11 +82,13 @@ def write_shard(
     try:
         with replacing(path) as part, parquet.ParquetWriter(part, schema, compression="zstd") as writer:
             for start in range(0, len(images), GROUP):
-                rows = _rows(images[start : start + GROUP], base, perceive)
+                rows: list[Row] = []
+                for first in range(start, min(start + GROUP, len(images)), CHUNK):
+                    rows += _rows(images[first : min(first + CHUNK, start + GROUP)], base, perceive)
+                    advance(min(start + GROUP, len(images), first + CHUNK) - first)
                 table = arrow.Table.from_pylist([{**row, **made_by} for row in rows], schema=schema)
                 writer.write_table(table, row_group_size=GROUP)
                 counts += _count(rows)
-                advance(len(rows))
             writer.add_key_value_metadata({"moai.counts": json.dumps(vars(counts), sort_keys=True)})
     except OSError as error:
         raise CorpusError(f"{path} cannot be written: {error}; mend that, and run the same command to go on") from error

@@ -5,6 +5,7 @@ Knows: the perceiver. What travels to a worker are settings, paths and numbers o
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Done:
     counts: Counts
     seconds: float  # that the worker spent on it
     loading: float  # seconds that it spent on loading the experts before
+    worker: int  # number of its process
 
 
 class ShardWorker:
@@ -65,7 +67,7 @@ class ShardWorker:
         shard, images = self.list.shards[number], self.list.images(number)
         counts = write_shard(job.folder, shard, images, job.base, job.settings, self._perceive, advance)
         loading, self._loading = self._loading, 0.0
-        return Done(number, counts, time.monotonic() - started, loading)
+        return Done(number, counts, time.monotonic() - started, loading, os.getpid())
 
     def _load(self) -> Perceiver:
         job = self.job

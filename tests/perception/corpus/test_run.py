@@ -93,6 +93,7 @@ class Reported:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_stopped_anywhere_it_goes_on_without_a_double_or_a_gap(probe, folder, number):
     settings = ["pictures", "--out", "out", "--shard-size", "10", "--workers", "2", "--option", "dots.seconds=0.02"]

@@ -6,8 +6,9 @@ import threading
 import tracemalloc
 
 import pytest
-from fake_experts import MB, WAIT, Heavy, alone, heavy, meeting, reds
+from fake_experts import MB, WAIT, Heavy, alone, expert, heavy, meeting, reds
 
+from moai.errors import ExpertError
 from moai.perception.cache.store import Store
 from moai.perception.running.memory import allocated_bytes
 from moai.perception.running.perceiver import Perceiver
@@ -114,3 +115,16 @@ def test_a_hung_expert_is_abandoned_in_its_memory_group_and_the_next_one_goes_on
     release.set()
     assert [[failure.expert for failure in p.failures] for p in seen] == [["hung"], ["hung"]]
     assert [p.notes for p in seen] == [{"fine": ("1",)}, {"fine": ("2",)}]
+
+
+def test_experts_are_loaded_ahead_once_and_one_that_cannot_be_is_named():
+    first, broken = expert("first"), expert("second", load=lambda self, device: 1 / 0)
+    ready = Perceiver([first])
+    ready.load()
+    ready.load()
+    ready.perceive(reds(1))
+    assert first.loads == ["cpu"] and ready.given_up() == {}
+    stuck = Perceiver([expert("third"), broken])
+    with pytest.raises(ExpertError, match="expert 'second': did not load: ZeroDivisionError"):
+        stuck.load()
+    assert set(stuck.given_up()) == {"second"}
