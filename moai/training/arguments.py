@@ -29,6 +29,8 @@ KEYS = {
     "save_steps": "training.checkpoint_every", "logging_steps": "training.monitor_every",
     "eval_steps": "training.monitor_every", "train_sampling_strategy": "training.mixed_lengths",
 }  # fmt: skip
+# What shards the model or the optimizer; our checkpoints do not put such pieces together yet.
+SHARDING = ("fsdp", "fsdp_config", "deepspeed", "parallelism_config")
 # Arguments that would change what a run is, or where it lies.
 OURS = frozenset({
     "output_dir", "resume_from_checkpoint", "load_best_model_at_end", "ignore_data_skip", "save_strategy",
@@ -37,8 +39,8 @@ OURS = frozenset({
     "metric_for_best_model", "remove_unused_columns", "label_names", "label_smoothing_factor",
     "neftune_noise_alpha", "disable_tqdm", "push_to_hub", "use_cache", "average_tokens_across_devices",
     "accelerator_config", "enable_jit_checkpoint", "full_determinism", "ddp_find_unused_parameters",
-    "restore_callback_states_from_checkpoint", "dataloader_drop_last", "use_liger_kernel", "fsdp", "fsdp_config",
-    "deepspeed",
+    "restore_callback_states_from_checkpoint", "dataloader_drop_last", "use_liger_kernel",
+
 })  # fmt: skip
 
 
@@ -91,6 +93,11 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     for name in given:
         if name in KEYS:
             raise RecipeError(f"training.trainer.{name}: a recipe says this as {KEYS[name]}; set that")
+        if name in SHARDING:
+            raise RecipeError(
+                f"training.trainer.{name}: a run's checkpoints cannot hold a sharded model yet; leave it out, and "
+                "start several processes with torchrun, each of which holds the model"
+            )
         if name in OURS:
             raise RecipeError(f"training.trainer.{name} is decided by moai; leave it out")
         if name not in known:

@@ -77,6 +77,7 @@ class StageTrainer(Trainer):
         self.values: dict[str, Tensor] = {}
         self.counted = 0  # of the step's batches, for the attention loss
         self.batches: list[dict[str, Any]] = []  # of the step that runs
+        self.trained: list[nn.Parameter] = []
 
     # Data and rates ------------------------------------------------------------------------------------------------
 
@@ -173,6 +174,12 @@ class StageTrainer(Trainer):
         values["rate"] = rate_factor(self.plan.stage.schedule, at, self.plan.schedule_steps)
         super().log(dict(values), start_time)
         self.record(step, values)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clip over what trains alone: a walk through all that is frozen takes longer than the norm of the rest."""
+        if not self.trained:
+            self.trained = [p for p in model.parameters() if p.requires_grad]
+        return self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
 
     # Checkpoints ---------------------------------------------------------------------------------------------------
 
