@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import itertools
 import os
 import subprocess
 import sys
@@ -174,7 +173,7 @@ def _hashes(processes: int, rounds: int) -> float:
 def _job(folder: Path, count: int, shard_size: int, options: dict) -> Job:
     """List the first images in a folder."""
     folder.mkdir()
-    write_list(folder, itertools.islice(read_images(Path("pictures")), count), shard_size)
+    write_list(folder, read_images(Path("pictures")), shard_size, count)
     return Job(folder.absolute(), Path.cwd(), expert_settings(["steady"], options), options)
 
 

@@ -103,13 +103,16 @@ class ImageList:
                 ) from error
 
 
-def write_list(folder: Path, images: Iterable[tuple[str, str, str]], shard_size: int | None) -> ImageList:
+def write_list(
+    folder: Path, images: Iterable[tuple[str, str, str]], shard_size: int | None, limit: int | None = None
+) -> ImageList:
     """Write the list of a corpus and open it; one that is there has to be of the same images.
 
     Args:
         folder: of the corpus.
         images: source, id and path of each image, in order; of several equal ids only the first is listed.
         shard_size: images of a shard; None makes one shard of each source.
+        limit: of the images; None lists all.
 
     Raises:
         CorpusError: an id names two files, there are no images, the folder holds a list of other images, or it cannot
@@ -118,7 +121,7 @@ def write_list(folder: Path, images: Iterable[tuple[str, str, str]], shard_size:
     path = folder / NAME
     try:
         with replacing(path if not path.exists() else path.with_name(f"new-{NAME}")) as part:
-            _write(part, images, shard_size)
+            _write(part, images, shard_size, limit)
         if not (new := path.with_name(f"new-{NAME}")).exists():
             return ImageList(folder)
         before, now = _digests(path), _digests(new)
@@ -143,13 +146,15 @@ def _digests(path: Path) -> list[tuple]:
         raise CorpusError(f"{path} is damaged ({error}); delete it and run the same command again") from error
 
 
-def _write(path: Path, images: Iterable[tuple[str, str, str]], shard_size: int | None) -> None:
+def _write(path: Path, images: Iterable[tuple[str, str, str]], shard_size: int | None, limit: int | None) -> None:
     db = sqlite3.connect(path)
     try:
         db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
         writer = _Writer(db, shard_size)
         for source, id, file in images:
             writer.append(source, id, file)
+            if writer.count == limit:
+                break
         writer.finish()
         if not writer.count:
             raise CorpusError("there are no images in it; name a folder of pictures, a list of them, or a recipe")

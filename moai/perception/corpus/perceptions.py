@@ -25,7 +25,7 @@ from moai.perception.corpus.shard import shard_path
 from moai.types import Perception
 
 log = logging.getLogger("moai")
-_FILES, _GROUPS = 32, 16  # files that stay open, and groups of rows that stay decoded
+_FILES, _GROUPS = 32, 4  # files that stay open, and groups of rows that stay decoded
 
 
 class CorpusPerceptions(Mapping[str, Perception]):

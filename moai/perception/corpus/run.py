@@ -6,7 +6,6 @@ those that are not are perceived.
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,7 +88,7 @@ def perceive_corpus(
     with terminable(), _locked(folder):
         if (folder / MANIFEST).exists():
             check_settings(read_manifest(folder).experts, settings, str(folder), "name another --out")
-        listed = write_list(folder, itertools.islice(images, limit), shard_size)
+        listed = write_list(folder, images, shard_size, limit)
         try:
             there = {shard.number: read_counts(folder, shard, settings) for shard in listed.shards}
             counts = sum((found for found in there.values() if found is not None), Counts())

@@ -123,6 +123,12 @@ def test_an_image_in_many_rows_is_listed_once_and_an_id_means_one_file():
     assert not Path("images.sqlite").exists()
 
 
+def test_a_limit_counts_images_and_not_rows():
+    rows = [("s", str(number // 5), f"{number // 5}.png") for number in range(100)]
+    listed = write_list(Path("data"), rows, 3, limit=4)
+    assert list(listed.ids()) == list("0123") and [shard.size for shard in listed.shards] == [3, 1]
+
+
 def test_nothing_to_perceive_is_an_error():
     with pytest.raises(CorpusError, match="there are no images in it"):
         write_list(Path("data"), read_images(Path("data")), 3)
