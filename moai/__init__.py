@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from moai.types.conversation import IMAGE, Conversation, Sample, Turn
     from moai.types.perception import Detection, Mask, Perception, Relation, Segment, TextLine
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "Answer": "moai.answering",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from moai.errors import CheckpointError
 
-FORMAT = 2  # raise it when a run folder of before could no longer be opened, or would mean something else
+FORMAT = 3  # raise it when a run folder of before could no longer be opened, or would mean something else
+WRITERS = {None: "0.1", 2: "0.2"}  # format -> the version of moai that wrote it
 
 
 def check_format(folder: str | Path) -> None:
@@ -31,8 +32,9 @@ def check_format(folder: str | Path) -> None:
     if not isinstance(config, dict) or config.get("model_type") != "moai":
         return  # no run folder; whoever opens it says what is missing
     found = config.get("format")
-    if found is None:
-        raise CheckpointError(f"{folder} was written by moai 0.1; open it with that version, or train it again")
+    if found in WRITERS:
+        writer = WRITERS[found]
+        raise CheckpointError(f"{folder} was written by moai {writer}; open it with that version, or train it again")
     if found != FORMAT:
         raise CheckpointError(
             f"{folder} has run format {found}, and this version of moai opens {FORMAT}; "

@@ -207,11 +207,16 @@ def test_a_damaged_manifest(run_dir, text):
 
 
 @pytest.mark.parametrize(
-    "found, sentence", [(None, "was written by moai 0.1; open it with"), (3, "has run format 3, and")]
+    "found, sentence",
+    [
+        (None, "was written by moai 0.1; open it with"),
+        (2, "was written by moai 0.2; open it with"),
+        (4, "has run format 4, and"),
+    ],
 )
 def test_another_format_is_refused_with_the_version_that_opens_it(run_dir, run_cli, found, sentence):
     config = json.loads((run_dir / "config.json").read_text())
-    assert config.pop("format") == 2
+    assert config.pop("format") == 3
     (run_dir / "config.json").write_text(json.dumps(config if found is None else {**config, "format": found}))
     (run_dir / "recipe.yaml").write_text("preset: moai\n")  # a key of before, which is not what stands in the way
     write_manifest(run_dir)
