@@ -240,18 +240,19 @@ def test_loading_says_it_before_it_can_fail(drifted, caplog):
 
 @pytest.mark.parametrize("main_process", [True, False])
 def test_training_says_it_before_the_host_is_built(drifted, caplog, monkeypatch, tmp_path, main_process):
-    import moai.training.trainer as run
+    import moai.training.run as run
     from moai.training.progress import Progress
 
     def fail(recipe):
         raise ZeroDivisionError("the host cannot be built")
 
     monkeypatch.setattr(run, "build", fail)
-    monkeypatch.setattr(run, "Accelerator", lambda **_: SimpleNamespace(is_main_process=main_process))
+    place = SimpleNamespace(process_index=0 if main_process else 1, world_size=2)
+    monkeypatch.setattr(run, "training_arguments", lambda *_, **__: place)
     drifted(torch="2.16.0", transformers="5.25.0")
-    recipe = SimpleNamespace(training=SimpleNamespace(threads=None))
+    recipe = SimpleNamespace(training=None, stages=[None], seed=0)
     with pytest.raises(ZeroDivisionError):
-        run.train(recipe, tmp_path / "run", progress=Progress())
+        run.Run(recipe, tmp_path / "run", Progress())
     assert [record.getMessage() for record in caplog.records] == [BOTH] * main_process
 
 

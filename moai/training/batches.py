@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from moai.model.mixer.forward_context import segments
 from moai.model.modeling import MoaiForConditionalGeneration
+from moai.model.processor.batch import without_loss
 from moai.model.processor.processor import MoaiProcessor
-from moai.model.processor.prompts import IGNORED
 from moai.recipe.stages import Stage, Training
 from moai.training import sampling
 from moai.training.objectives.supervision import TargetFinder, target_masks
@@ -107,10 +107,8 @@ class AnswerBatches:
         if self.finder is not None and "aux_input_ids" in batch:
             words = (batch["aux_input_ids"], batch["aux_attention_mask"])
             batch["attention_targets"] = target_masks(self.finder, self.processor, samples, *words)
-        if not share.places:  # what stands in for a sample is learnt nothing from
-            batch["labels"] = torch.full_like(batch["labels"], IGNORED)
-            if "attention_targets" in batch:
-                batch["attention_targets"] = torch.zeros_like(batch["attention_targets"])
+        if not share.places:  # nothing is learnt from what stands in for a sample
+            batch = without_loss(batch)
         batch = self.word_cache.fill(batch)
         if self.finder is not None:
             batch[COUNT] = self._supervised(batch)

@@ -56,8 +56,7 @@ def perceive(recipe, **settings):
 
 
 def of_files(**perception):
-    data = {"name": "files", "validation_limit": 4}
-    return tiny.recipe(data=data, perception=perception, evaluation={"limit": None, "max_new_tokens": 2})
+    return tiny.recipe(data=tiny.data("files"), perception=perception, evaluation={"limit": None, "max_new_tokens": 2})
 
 
 def forbid_experts(monkeypatch):

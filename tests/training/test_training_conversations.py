@@ -7,7 +7,7 @@ import tiny
 import torch
 
 import moai
-from moai.errors import PromptError
+from moai.errors import DataError
 from moai.evaluation.evaluate import evaluate_run
 from moai.plugins import registry
 from moai.training.trainer import train
@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on_exactly(mixed, tmp_path, monkeypatch):
 def test_a_conversation_that_does_not_fit_is_named(mixed, tmp_path, monkeypatch):
     long = Sample("the-long-one", Conversation.ask("Say yes. " * 200, (), "yes"), (), "text")
     monkeypatch.setitem(registry().datasets, "mixed", lambda split, limit=None: [*dataset(split), long])
-    with pytest.raises(PromptError, match="sample 'the-long-one': the prompt has .* context holds"):
+    with pytest.raises(DataError, match="sample 'the-long-one': the prompt has .* context holds"):
         train(tiny.recipe(**mixed), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

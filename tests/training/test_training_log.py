@@ -43,7 +43,7 @@ def test_curves_are_drawn_from_whatever_there_is(tmp_path, lines):
     log = write(tmp_path, lines)
     if lines:
         log.write(step=lines + 1, loss=0.1, loss_on=0.2, loss_shuffled=0.9, loss_off=0.5, spread=0.3)
-    path = draw_curves(tmp_path, first_steps=2)
+    path = draw_curves(tmp_path, starts=[2])
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
 
 

@@ -59,7 +59,7 @@ CASES = {
     "supervised": {**SUPERVISED, "stages": [ALIGN, *SUPERVISED["stages"]], "mixer": {"null_token": True}},
     "lora": recipe({**PARTS, "host": {"rate": 0.05, "lora": 2}}),
     # Batches of two samples, half of them without any image: some processes get none in some steps.
-    "without images": {**recipe(batch_size=2), "data": {"name": "mixed", "validation_limit": 4}},
+    "without images": {**recipe(batch_size=2), "data": tiny.data("mixed")},
     # Batches of one sample: the other process has none.
     "without samples": recipe(batch_size=1),
 }

@@ -6,7 +6,7 @@ evaluation, answering, the harness adapter and ``MoaiProcessor.__call__`` all bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +75,14 @@ def build_batch(
     if labels:
         batch["labels"] = _pad([one.labels for one in encoded], IGNORED, left)
     return {**batch, **tensors, **perceptions.auxiliary([row.perceptions for row in rows])}
+
+
+def without_loss(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a batch from which nothing is learnt: no token carries loss, and no word is an attention target."""
+    masked = {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}
+    if "attention_targets" in batch:
+        masked["attention_targets"] = torch.zeros_like(batch["attention_targets"])
+    return masked
 
 
 def check_length(length: int, limit: int | None) -> None:
