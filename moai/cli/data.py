@@ -127,7 +127,7 @@ def print_report(report: DataReport, tolerate: float) -> None:
     if not bad:
         click.echo("a run would take every row")
     elif report.stops(tolerate):
-        click.echo(f"a run would stop: {bad:,} of {report.total:,} rows are bad; mend them, or set data.tolerate")
+        click.echo(f"a run would stop: {bad:,} of {report.total:,} rows are bad; fix them, or set data.tolerate")
     else:
         click.echo(f"a run would leave out {bad:,} of {report.total:,} rows (data.tolerate: {tolerate:g})")
 

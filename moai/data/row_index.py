@@ -148,7 +148,7 @@ def _array_rows(path: Path) -> Iterator[tuple[int, int, int]]:
             except json.JSONDecodeError as error:
                 more = file.read(CHUNK).decode("latin-1") if len(text) - at <= LARGEST else ""
                 if not more:
-                    raise DataError(f"{path}:{line}: {error.msg}; mend this row, or copy the file again") from None
+                    raise DataError(f"{path}:{line}: {error.msg}; fix this row, or copy the file again") from None
                 text, base, at = text[at:] + more, base + at, 0
                 continue
             except RecursionError:

@@ -68,7 +68,7 @@ class LazySamples(Samples):
             raise DataError(f"{place}: {error}") from error
         except Exception as error:  # a row may hold anything, and a format of a plugin may do anything with it
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise DataError(f"{place}: the row does not fit its format ({said}); mend it or leave it out") from error
+            raise DataError(f"{place}: the row does not fit its format ({said}); fix it or leave it out") from error
 
     def groups(self) -> Iterator[str]:
         """Yield for each row the name of what must stay in one split with it."""

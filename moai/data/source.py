@@ -58,7 +58,7 @@ class Source:
         else:
             found = [path] if path.exists() else []
         if not found:
-            raise RecipeError(f"there is nothing at {self.path}; mend the path in data.sources")
+            raise RecipeError(f"there is nothing at {self.path}; fix the path in data.sources")
         return found
 
     @property
@@ -73,7 +73,7 @@ class Source:
             return first if first.is_dir() else first.parent
         folder = Path(self.images).expanduser()
         if not folder.is_dir():
-            raise RecipeError(f"there is no folder {self.images}; mend images in data.sources")
+            raise RecipeError(f"there is no folder {self.images}; fix images in data.sources")
         return folder
 
     def records(self) -> Records:

@@ -51,7 +51,7 @@ def guess_format(path: Path) -> str:
     if "*" in path.name:
         path = next(iter(sorted(path.parent.glob(path.name))), path)
     if not path.exists():
-        raise RecipeError(f"there is no recipe and no file {path}; mend the path")
+        raise RecipeError(f"there is no recipe and no file {path}; fix the path")
     if path.suffix in SUFFIXES:
         return SUFFIXES[path.suffix]
     if path.is_dir():

@@ -42,7 +42,7 @@ from moai.model.mixer.forward_context import ForwardContext, checkpoint_contexts
 from moai.model.mixer.graft import graft, ungraft
 from moai.model.mixer.inputs import Auxiliary, attended_in, mixer_inputs, prompt_of
 from moai.model.mixer.mixer import Mixer
-from moai.model.parts import Parts
+from moai.model.parts import add_trained_parts
 from moai.model.run_folder import load_run, save_run
 from moai.model.weight_cache import apply_apart, cache_weights
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 
-class MoaiForConditionalGeneration(Parts, Generation, PreTrainedModel, GenerationMixin):
+class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin):
     """A frozen causal language model that takes images and perceptions.
 
     Build it with ``from_pretrained`` (a run folder), or pass a loaded ``host`` and ``vision`` to train a new one. The
@@ -109,7 +109,7 @@ class MoaiForConditionalGeneration(Parts, Generation, PreTrainedModel, Generatio
         self.auxiliary.graft, self.mixed = self.graft, True
         self.copies = any(mixer.copying is not None for mixer in self.mixers.values())
         self.pools = any(mixer.question_context for mixer in self.mixers.values())
-        self.add_trained_parts()
+        add_trained_parts(self)
         self.host.requires_grad_(False)
         self.generation_config = self.host.generation_config
         self.post_init()
@@ -132,6 +132,16 @@ class MoaiForConditionalGeneration(Parts, Generation, PreTrainedModel, Generatio
         Args and errors are those of :func:`moai.model.host.native_vision.host_vision_config`.
         """
         return cls(host_vision_config(host, mixer, compressor, reference, **settings), host=host)
+
+    def adapters(self) -> dict[str, nn.Module]:
+        """Name our own modules: none of the host's, nor of the vision encoder's."""
+        return {**self.images.adapters(), "compressor": self.auxiliary.compressor, "mixers": self.mixers}
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """Name the parameters of our own modules."""
+        return {
+            f"{part}.{name}": p for part, module in self.adapters().items() for name, p in module.named_parameters()
+        }
 
     def fix_adapters(self) -> MoaiForConditionalGeneration:
         """For answering: cache the half-precision copies and products of weights that every forward computes anew.

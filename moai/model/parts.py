@@ -7,7 +7,7 @@ Knows: modules and parameters. A part is what a recipe's stage names: ``connecto
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -15,84 +15,71 @@ from moai.errors import RecipeError
 from moai.model.encoders.image_input import EncoderImages
 from moai.model.host.lora import add_lora, lora_parameters
 
+if TYPE_CHECKING:
+    from moai.model.modeling import MoaiForConditionalGeneration
+
 Parameters = dict[str, nn.Parameter]  # name, as a run folder has it -> parameter
 
 
-class Parts:
-    """Names the parts of a model; to be inherited by it."""
+def parts_of(model: MoaiForConditionalGeneration) -> dict[str, Parameters]:
+    """Name the parts that a model has, each with the parameters that train where a stage names it.
 
-    config: Any
-    host: nn.Module
-    images: Any
-    auxiliary: Any
-    mixers: nn.ModuleDict
+    Of the host that is all, or its low-rank adapters where it has some; of the vision encoder all, or its last blocks
+    where ``config.trained`` says so.
+    """
+    gates = {id(p) for mixer in model.mixers.values() for gate in mixer.gates() for p in gate.parameters()}
+    found: dict[str, Parameters] = {}
+    for part, module in model.adapters().items():
+        named = {f"{part}.{name}": p for name, p in module.named_parameters()}
+        found[part] = {name: p for name, p in named.items() if id(p) not in gates}
+        if part == "mixers":
+            found["gates"] = {name: p for name, p in named.items() if id(p) in gates}
+    trained = model.config.trained or {}
+    own = lora_parameters(model.host) if trained.get("host", {}).get("lora") else dict(model.host.named_parameters())
+    found["host"] = {f"host.{name}": p for name, p in own.items()}
+    if isinstance(model.images, EncoderImages):
+        body = model.images.vision.body
+        last = trained.get("vision", {}).get("last")
+        own = dict(body.named_parameters()) if last is None else last_blocks(body, last)
+        found["vision"] = {f"vision.{name}": p for name, p in own.items()}
+    return {name: parameters for name, parameters in found.items() if parameters}
 
-    def adapters(self) -> dict[str, nn.Module]:
-        """Name our own modules: none of the host's, nor of the vision encoder's."""
-        return {**self.images.adapters(), "compressor": self.auxiliary.compressor, "mixers": self.mixers}
 
-    def adapter_parameters(self) -> Parameters:
-        """Name the parameters of our own modules."""
-        return {
-            f"{part}.{name}": p for part, module in self.adapters().items() for name, p in module.named_parameters()
-        }
+def saved_parameters(model: MoaiForConditionalGeneration) -> Parameters:
+    """Name what a run folder holds: our own parts, which no reference names, and frozen ones that trained."""
+    parts, trained = parts_of(model), model.config.trained or {}
+    return {**model.adapter_parameters(), **{n: p for part in trained for n, p in parts[part].items()}}
 
-    def parts(self) -> dict[str, Parameters]:
-        """Name the parts that the model has, each with the parameters that train where a stage names it.
 
-        Of the host that is all, or its low-rank adapters where it has some; of the vision encoder all, or its last
-        blocks where ``config.trained`` says so.
-        """
-        gates = {id(p) for mixer in self.mixers.values() for gate in mixer.gates() for p in gate.parameters()}
-        found: dict[str, Parameters] = {}
-        for part, module in self.adapters().items():
-            named = {f"{part}.{name}": p for name, p in module.named_parameters()}
-            found[part] = {name: p for name, p in named.items() if id(p) not in gates}
-            if part == "mixers":
-                found["gates"] = {name: p for name, p in named.items() if id(p) in gates}
-        trained = self.config.trained or {}
-        own = lora_parameters(self.host) if trained.get("host", {}).get("lora") else dict(self.host.named_parameters())
-        found["host"] = {f"host.{name}": p for name, p in own.items()}
-        if isinstance(self.images, EncoderImages):
-            body = self.images.vision.body
-            last = trained.get("vision", {}).get("last")
-            own = dict(body.named_parameters()) if last is None else last_blocks(body, last)
-            found["vision"] = {f"vision.{name}": p for name, p in own.items()}
-        return {name: parameters for name, parameters in found.items() if parameters}
+def train_only(model: MoaiForConditionalGeneration, names: Iterable[str]) -> Parameters:
+    """Let the parts of these names train, and nothing else; return their parameters by name.
 
-    def saved_parameters(self) -> Parameters:
-        """Name what a run folder holds: our own parts, which no reference names, and frozen ones that trained."""
-        parts, trained = self.parts(), self.config.trained or {}
-        return {**self.adapter_parameters(), **{n: p for part in trained for n, p in parts[part].items()}}
+    Raises:
+        RecipeError: the model has no such part.
+    """
+    parts = parts_of(model)
+    if missing := [name for name in names if name not in parts]:
+        raise RecipeError(f"this model has no part '{missing[0]}' to train; it has {', '.join(parts)}")
+    chosen = {name: p for part in names for name, p in parts[part].items()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    model.auxiliary.forget_means()  # of word embeddings, which may train, or may have
+    return chosen
 
-    def train_only(self, names: Iterable[str]) -> Parameters:
-        """Let the parts of these names train, and nothing else; return their parameters by name.
 
-        Raises:
-            RecipeError: the model has no such part.
-        """
-        parts = self.parts()
-        if missing := [name for name in names if name not in parts]:
-            raise RecipeError(f"this model has no part '{missing[0]}' to train; it has {', '.join(parts)}")
-        chosen = {name: p for part in names for name, p in parts[part].items()}
-        for parameter in self.parameters():  # type: ignore[attr-defined]
-            parameter.requires_grad_(False)
-        for parameter in chosen.values():
-            parameter.requires_grad_(True)
-        self.auxiliary.forget_means()  # of word embeddings, which may train, or may have
-        return chosen
-
-    def add_trained_parts(self) -> None:
-        """Give frozen parts that train, by ``config.trained``, what they need: adapters, or memory of their own."""
-        trained = self.config.trained or {}
-        lora = trained.get("host", {}).get("lora")
-        if lora:
-            add_lora(self.host, lora, trained["host"].get("targets") or ())
-        parts = self.parts()
-        for part in trained:
-            for parameter in parts[part].values():
-                # Loaded weights are views of a mapped file, where a tensor begins at any byte.
-                parameter.data = parameter.data.clone()
+def add_trained_parts(model: MoaiForConditionalGeneration) -> None:
+    """Give frozen parts that train, by ``config.trained``, what they need: adapters, or memory of their own."""
+    trained = model.config.trained or {}
+    lora = trained.get("host", {}).get("lora")
+    if lora:
+        add_lora(model.host, lora, trained["host"].get("targets") or ())
+    parts = parts_of(model)
+    for part in trained:
+        for parameter in parts[part].values():
+            # Loaded weights are views of a mapped file, where a tensor begins at any byte.
+            parameter.data = parameter.data.clone()
 
 
 def last_blocks(body: nn.Module, count: int) -> Parameters:

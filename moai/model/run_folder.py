@@ -26,6 +26,7 @@ from moai.errors import CheckpointError
 from moai.model.config import MoaiConfig
 from moai.model.encoders.vision import build_vision, vision_arguments
 from moai.model.host.loading import check_frozen, host_hashes, load_host
+from moai.model.parts import saved_parameters
 from moai.model.run_format import check_format
 
 __all__ = ["host_hashes", "load_host", "load_run", "save_adapters", "save_run", "save_tensors", "write_manifest"]
@@ -55,7 +56,7 @@ def save_run(model, folder: str | Path) -> None:
         model.generation_config.save_pretrained(folder)
     if model.config.vision["kind"] == "encoder" and model.config.vision.get("reference") is None:
         save_tensors(model.images.vision.body.state_dict(), folder / VISION)
-    save_adapters(model.config, {name: p.detach() for name, p in model.saved_parameters().items()}, folder)
+    save_adapters(model.config, {name: p.detach() for name, p in saved_parameters(model).items()}, folder)
 
 
 def save_adapters(config: MoaiConfig, weights: dict[str, torch.Tensor], folder: str | Path) -> None:
@@ -159,7 +160,7 @@ def _load_weights(model, path: Path) -> None:
         state = load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy the run folder again") from None
-    own = model.saved_parameters()
+    own = saved_parameters(model)
     if own.keys() != state.keys():
         missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         raise CheckpointError(f"{path} does not fit its config.json: missing {missing[:3]}, unknown {extra[:3]}")

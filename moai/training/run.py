@@ -21,6 +21,7 @@ from moai.data.context_fit import ContextFit
 from moai.data.quarantine import LeftOut, write_quarantine
 from moai.dependencies import warn_of_newer_versions
 from moai.errors import TrainingError
+from moai.model.parts import parts_of, saved_parameters, train_only
 from moai.model.run_folder import MANIFEST
 from moai.recipe.schema import Recipe
 from moai.recipe.stages import PartSection
@@ -94,7 +95,7 @@ class Run:
         self.words = self._word_cache()
         found = load_checkpoint(self.run_dir)
         if found is not None:
-            restore(found, self.model.saved_parameters(), self.run_dir)
+            restore(found, saved_parameters(self.model), self.run_dir)
         if self.main:
             self.log = TrainingLog(self.run_dir, found.step if found else 0)
         moments = found.moments if found else {}
@@ -112,7 +113,7 @@ class Run:
     def _stage(self, plan: StagePlan, done: int, moments: Moments) -> Moments:
         """Train one stage from its step ``done``, and return what its optimizer then keeps."""
         stage = plan.stage
-        parameters = self.model.train_only(stage.train.parts())
+        parameters = train_only(self.model, stage.train.parts())
         self._prepare_words(plan)
         attention = stage.objective == "attention"
         given = {"optim": "adamw_torch"} if attention else {}  # its few small tensors gain nothing by a fused kernel
@@ -184,7 +185,7 @@ class Run:
 
     def _groups(self, parts: Mapping[str, PartSection], decay: float | None) -> list[dict[str, Any]]:
         """The optimizer's groups: one for each part, with its rate and weight decay."""
-        named, groups = self.model.parts(), []
+        named, groups = parts_of(self.model), []
         for name, part in parts.items():
             rate = mm1_rate(sum(p.numel() for p in self.model.host.parameters())) if part.rate == "mm1" else part.rate
             shared = rate * MM1_DECAY if part.rate == "mm1" else self.training.weight_decay
@@ -207,7 +208,7 @@ class Run:
 
     def _save(self, plan: StagePlan, step: int, moments: Moments) -> None:
         if self.main:
-            tensors = {name: p.detach() for name, p in self.model.saved_parameters().items()}
+            tensors = {name: p.detach() for name, p in saved_parameters(self.model).items()}
             save_checkpoint(self.run_dir, Checkpoint(plan.first + step, plan.stage.name, step, tensors, moments))
         self.started = time.monotonic()
 

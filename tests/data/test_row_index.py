@@ -77,8 +77,8 @@ def test_a_cache_that_cannot_be_written_is_said_and_not_needed(tmp_path, monkeyp
     [
         (b"", "holds no rows; write one JSON object per line"),
         (b"[]", "holds no rows"),
-        (b'[{"a": 1}, {"a": 2}', r":1: the array is not closed; mend this row, or copy the file again"),
-        (b'[\n{"a": 1},\n{"a" 2}]', r":3: Expecting ':' delimiter; mend this row"),
+        (b'[{"a": 1}, {"a": 2}', r":1: the array is not closed; fix this row, or copy the file again"),
+        (b'[\n{"a": 1},\n{"a" 2}]', r":3: Expecting ':' delimiter; fix this row"),
         (b"[\n1, 2]", r":2: the array holds int; its rows are objects"),
     ],
 )

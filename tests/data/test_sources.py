@@ -148,7 +148,7 @@ def test_joined_samples_know_their_places():
     [
         ({"format": "jsonll", "path": "a"}, "unknown data format 'jsonll'; did you mean 'jsonl'?"),
         ({"format": "jsonl"}, "format jsonl reads files; give data.sources a path"),
-        ({"format": "jsonl", "path": "nowhere.jsonl"}, "there is nothing at nowhere.jsonl; mend the path"),
+        ({"format": "jsonl", "path": "nowhere.jsonl"}, "there is nothing at nowhere.jsonl; fix the path"),
         ({"format": "dataset", "path": "a"}, "give data.sources a name, and no path"),
         ({"format": "dataset", "name": "easy-vqua"}, "unknown data set 'easy-vqua'"),
         ({"format": "jsonl", "path": "a", "options": {"marks": 1}}, "does not fit format 'jsonl': .*'marks'"),

@@ -9,6 +9,7 @@ from transformers import AutoModelForImageTextToText
 import moai
 import moai.training.run
 from moai.errors import HostError, RecipeError
+from moai.model.parts import parts_of
 from moai.training.build import build
 from moai.training.log import read_log
 from moai.training.trainer import train
@@ -51,12 +52,12 @@ def test_a_stage_trains_what_it_names_and_nothing_else(tmp_path, watched, part, 
     stage = tiny.stage(steps=2, image_dropout=0.0, train={part: given})
     train(tiny.recipe(stages=[stage]), tmp_path / "run")
     model = watched["model"]
-    named = {id(p) for p in model.parts()[part].values()}
+    named = {id(p) for p in parts_of(model)[part].values()}
     changed = moved(watched)
     assert changed and changed <= named
     adapters = set(model.adapter_parameters())
     saved = set(load_file(tmp_path / "run" / "moai.safetensors"))
-    assert saved == adapters | (set() if part in ADAPTERS else set(model.parts()[part]))
+    assert saved == adapters | (set() if part in ADAPTERS else set(parts_of(model)[part]))
     if given is LORA:
         assert {name.split(".")[-4] for name in saved - adapters} == {"q_proj", "down_proj"}
 

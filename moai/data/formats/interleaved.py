@@ -106,7 +106,7 @@ def _of_mmc4(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
     for one in about:
         at = one.get("matched_text_index") if isinstance(one, Mapping) else None
         if not isinstance(at, int) or not 0 <= at < len(texts):
-            raise DataError(f"image_info needs a matched_text_index from 0 to {len(texts) - 1}; mend {one!r:.60}")
+            raise DataError(f"image_info needs a matched_text_index from 0 to {len(texts) - 1}; fix {one!r:.60}")
         before.setdefault(at, []).append(one.get("image_name"))
     pieces: list[tuple[str, Any]] = []
     for number, text in enumerate(texts):

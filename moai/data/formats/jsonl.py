@@ -73,7 +73,7 @@ def about_row(row: Mapping[str, Any]) -> dict[str, Any]:
     if row.get("answers") is not None:
         answers = row["answers"]
         if not isinstance(answers, list) or not all(isinstance(one, str) for one in answers):
-            raise DataError("answers is a list of texts; mend it, or leave it out")
+            raise DataError("answers is a list of texts; fix it, or leave it out")
         about["answers"] = tuple(answers)
     return about
 
@@ -96,7 +96,7 @@ def text_of(row: Mapping[str, Any], name: str) -> str:
 def _message_content(message: Any, marker: str | None, held: list[Any]) -> Iterator[Any]:
     """Yield texts and image marks of a message; names of images that it holds itself go to ``held``."""
     if not isinstance(message, Mapping) or "content" not in message or message.get("role") not in ROLES:
-        raise DataError(f"a message is {{role, content}} with a role of {', '.join(ROLES)}; mend {message!r:.80}")
+        raise DataError(f"a message is {{role, content}} with a role of {', '.join(ROLES)}; fix {message!r:.80}")
     content = message["content"]
     if not isinstance(content, Sequence) or isinstance(content, str):
         yield from split_at(content, marker)

@@ -44,6 +44,6 @@ def from_row(source: Source, row: Mapping[str, Any], place: Place, marker: str) 
     images, turns = image_names(row), []
     for turn in spoken:
         if not isinstance(turn, Mapping) or turn.get("from") not in ROLES or "value" not in turn:
-            raise DataError(f"a turn is {{from, value}} with from one of {', '.join(ROLES)}; mend {turn!r:.80}")
+            raise DataError(f"a turn is {{from, value}} with from one of {', '.join(ROLES)}; fix {turn!r:.80}")
         turns.append((ROLES[turn["from"]], split_at(turn["value"], marker)))
     return source.sample(place, row.get("id"), turns, images, **about_row(row))

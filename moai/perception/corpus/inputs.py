@@ -85,7 +85,7 @@ def _pictures(folder: Path) -> Iterator[str]:
 
 def _inside(path: Path, where: str, name: Any) -> str:
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise CorpusError(f"{path}, {where}: an image is the name of a file, not {name!r:.80}; mend the row")
+        raise CorpusError(f"{path}, {where}: an image is the name of a file, not {name!r:.80}; fix the row")
     inside = PurePosixPath(name)
     if inside.is_absolute() or ".." in inside.parts:
         raise CorpusError(
@@ -114,7 +114,7 @@ def _json_names(path: Path, column: str) -> Iterator[tuple[str, Any]]:
             except (ValueError, RecursionError) as error:
                 raise CorpusError(f"{path}, {where}: no JSON ({error}); write one object per line") from error
             if not isinstance(row, dict):
-                raise CorpusError(f"{path}, {where}: a row is an object, not {type(row).__name__}; mend the row")
+                raise CorpusError(f"{path}, {where}: a row is an object, not {type(row).__name__}; fix the row")
             given = row.get(column)
             if given is None and column == "image":
                 given = row.get("images")  # a row without either is text alone

@@ -120,4 +120,4 @@ def _write(path: Path, data: Any) -> None:
         with replacing(path) as part:
             part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise CorpusError(f"{path} cannot be written: {error}; mend that, and run the same command again") from error
+        raise CorpusError(f"{path} cannot be written: {error}; fix that, and run the same command again") from error

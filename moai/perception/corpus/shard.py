@@ -91,7 +91,7 @@ def write_shard(
                 counts += _count(rows)
             writer.add_key_value_metadata({"moai.counts": json.dumps(vars(counts), sort_keys=True)})
     except OSError as error:
-        raise CorpusError(f"{path} cannot be written: {error}; mend that, and run the same command to go on") from error
+        raise CorpusError(f"{path} cannot be written: {error}; fix that, and run the same command to go on") from error
     return counts
 
 

@@ -23,6 +23,7 @@ from moai.model.encoders.image_input import EncoderImages
 from moai.model.host.checks import check_vision
 from moai.model.host.layers import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
+from moai.model.parts import parts_of
 from moai.recipe.schema import Recipe
 from moai.recipe.sections import EncoderVision
 from moai.training.build import image_tokens, trained_parts
@@ -140,7 +141,7 @@ def plan(
         config = MoaiConfig(text_config=host_config, **given)
         model = MoaiForConditionalGeneration(config, host=host, vision=vision)
         for part in config.trained or {}:
-            for parameter in model.parts()[part].values():
+            for parameter in parts_of(model)[part].values():
                 parameter.requires_grad_(True)
         outside, kept = kept_by_autograd(model, tokens, True), kept_by_autograd(model, tokens, False)
     layers = len(decoder_layers(host))
@@ -156,7 +157,7 @@ def _parts(model: MoaiForConditionalGeneration, quantization: str | None) -> tup
     parts = [_host(model.host, quantization)]
     if isinstance(model.images, EncoderImages):  # a host's own vision is among its own parameters
         parts.append(_part("vision", model.images.vision))
-    trained = {name: model.parts()[name].values() for name in model.config.trained or {}}
+    trained = {name: parts_of(model)[name].values() for name in model.config.trained or {}}
     sizes = {name: sum(p.numel() * p.dtype.itemsize for p in trained.get(name, ())) for name in ("host", "vision")}
     parts = [replace(part, gradients=sizes[part.name], optimizer=2 * sizes[part.name]) for part in parts]
     for name, module in model.adapters().items():

@@ -59,17 +59,17 @@ def test_experts_stand_in_the_order_in_which_they_run():
 @pytest.mark.parametrize(
     ("expert", "difference"),
     [
-        (changed(version="2"), "version '1' of expert 'weighed', and this run has '2'; mend it"),
-        (changed(found="other"), "weights 'sha' of expert 'weighed', and this run has 'other'; mend it"),
-        (changed(options={"size": 4}), 'options {"size": 3} of expert \'weighed\', and this run has {"size": 4}; mend'),
-        (First(), "DIR was made by weighed, not by first; mend it"),
+        (changed(version="2"), "version '1' of expert 'weighed', and this run has '2'; fix it"),
+        (changed(found="other"), "weights 'sha' of expert 'weighed', and this run has 'other'; fix it"),
+        (changed(options={"size": 4}), 'options {"size": 3} of expert \'weighed\', and this run has {"size": 4}; fix'),
+        (First(), "DIR was made by weighed, not by first; fix it"),
     ],
 )
 def test_a_difference_is_named(expert, difference):
     made, wanted = (expert_settings([one], {}) for one in (Weighed(), expert))
-    check_settings(made, made, "DIR", "mend it")
+    check_settings(made, made, "DIR", "fix it")
     with pytest.raises(CorpusError) as caught:
-        check_settings(made, wanted, "DIR", "mend it")
+        check_settings(made, wanted, "DIR", "fix it")
     assert difference in str(caught.value)
 
 
