@@ -36,6 +36,7 @@ class Checkpoint:
     stage_step: int
     parameters: dict[str, Tensor]
     moments: Moments = field(default_factory=dict)
+    data: str = ""  # hash of the samples that the run draws from
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
@@ -50,7 +51,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
     tensors = {f"parameter.{name}": tensor for name, tensor in checkpoint.parameters.items()}
     for name, moments in checkpoint.moments.items():
         tensors |= {f"optimizer.{key}.{name}": torch.as_tensor(value) for key, value in moments.items()}
-    state = {"step": checkpoint.step, "stage": checkpoint.stage, "stage_step": checkpoint.stage_step}
+    state = {name: getattr(checkpoint, name) for name in ("step", "stage", "stage_step", "data")}
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -85,7 +86,9 @@ def load_checkpoint(run_dir: Path) -> Checkpoint | None:
         if sha256_file(folder / "state.safetensors") != state["sha256"]:
             raise ValueError("its SHA-256 is not the recorded one")
         tensors = load_file(folder / "state.safetensors")
-        found = Checkpoint(int(state["step"]), str(state["stage"]), int(state["stage_step"]), {})
+        found = Checkpoint(
+            int(state["step"]), str(state["stage"]), int(state["stage_step"]), {}, {}, str(state["data"])
+        )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, CheckpointError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}); remove it to start from the beginning") from None
     for name, tensor in tensors.items():
@@ -97,6 +100,19 @@ def load_checkpoint(run_dir: Path) -> Checkpoint | None:
             key, _, parameter = rest.partition(".")
             found.moments.setdefault(parameter, {})[key] = tensor.clone()
     return found
+
+
+def check_data(checkpoint: Checkpoint, digest: str, run_dir: Path) -> None:
+    """Refuse to go on with other samples than those that the checkpoint's run drew from.
+
+    Raises:
+        CheckpointError: names the fix.
+    """
+    if checkpoint.data != digest:
+        raise CheckpointError(
+            f"the training data is not what it was when {run_dir} was started (other rows, texts or image names); "
+            "restore it, or train in another folder"
+        )
 
 
 def restore(checkpoint: Checkpoint, parameters: Mapping[str, torch.nn.Parameter], run_dir: Path) -> None:

@@ -5,6 +5,8 @@ Knows: sources of data and the experts; nothing of the model.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -61,9 +63,26 @@ def prepare_samples(
     return Prepared(ContextFit(draw(good, limit), processor, data.too_long), bad)
 
 
-def lengths_of(processor: MoaiProcessor, samples: Sequence[Sample]) -> list[int]:
-    """Count the tokens of each sample."""
-    return [length for sample in samples for length in processor.lengths([sample.conversation])]
+class SampleTable(NamedTuple):
+    """What a run's plan needs of each sample, and a hash of them all."""
+
+    kinds: list[str]
+    lengths: list[int]  # tokens
+    pairs: list[tuple[str, str]]  # question and answer
+    digest: str  # SHA-256 of ids, image ids and texts
+
+
+def read_table(processor: MoaiProcessor, samples: Sequence[Sample]) -> SampleTable:
+    """Read every sample once."""
+    kinds, lengths, pairs, digest = [], [], [], hashlib.sha256()
+    for sample in samples:
+        kinds.append(sample.kind)
+        lengths += processor.lengths([sample.conversation])
+        pairs.append((sample.question, sample.answer))
+        turns = [(turn.role, [str(part) for part in turn.content]) for turn in sample.conversation.turns]
+        about = [sample.id, sample.image_ids, sample.kind, sample.conversation.loss, turns]
+        digest.update(json.dumps(about).encode() + b"\n")
+    return SampleTable(kinds, lengths, pairs, digest.hexdigest())
 
 
 def perceive(processor, samples: Sequence[Sample], progress: Progress, shards: str | None = None) -> Seen:

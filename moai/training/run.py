@@ -30,8 +30,8 @@ from moai.training.arguments import training_arguments
 from moai.training.batches import AnswerBatches, Shares
 from moai.training.build import build
 from moai.training.callbacks import StepSeed, StopOnSignal, terminable
-from moai.training.checkpoints import Checkpoint, Moments, load_checkpoint, restore, save_checkpoint
-from moai.training.data import lengths_of, perceive, prepare_samples
+from moai.training.checkpoints import Checkpoint, Moments, check_data, load_checkpoint, restore, save_checkpoint
+from moai.training.data import perceive, prepare_samples, read_table
 from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
 from moai.training.objectives.attention import AttentionBatches, AttentionObjective, perceived_images
@@ -61,14 +61,16 @@ class Run:
         self.model, self.processor = build(recipe)
         data = recipe.data
         self.samples, self.left_out = prepare_samples(data, data.train_split, self.processor, seed=recipe.seed)
-        sampling.check_kinds(self.samples, recipe.stages)
+        table = read_table(self.processor, self.samples)
+        self.data_digest = table.digest
+        sampling.check_kinds(table.kinds, recipe.stages)
         self.plans = plan_stages(
             recipe.stages,
             self.training,
             recipe.seed,
-            lengths_of(self.processor, self.samples),
-            [sample.kind for sample in self.samples],
-            [(sample.question, sample.answer) for sample in self.samples],
+            table.lengths,
+            table.kinds,
+            table.pairs,
         )
         self._note_shortened(self.samples)
         self.steps = sum(plan.steps for plan in self.plans)
@@ -96,6 +98,7 @@ class Run:
         found = load_checkpoint(self.run_dir)
         if found is not None:
             restore(found, saved_parameters(self.model), self.run_dir)
+            check_data(found, self.data_digest, self.run_dir)
         if self.main:
             self.log = TrainingLog(self.run_dir, found.step if found else 0)
         moments = found.moments if found else {}
@@ -209,7 +212,8 @@ class Run:
     def _save(self, plan: StagePlan, step: int, moments: Moments) -> None:
         if self.main:
             tensors = {name: p.detach() for name, p in saved_parameters(self.model).items()}
-            save_checkpoint(self.run_dir, Checkpoint(plan.first + step, plan.stage.name, step, tensors, moments))
+            place = (plan.first + step, plan.stage.name, step)
+            save_checkpoint(self.run_dir, Checkpoint(*place, tensors, moments, data=self.data_digest))
         self.started = time.monotonic()
 
     def _keep_batch(self, trainer: StageTrainer, plan: StagePlan, step: int) -> Path:

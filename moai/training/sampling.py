@@ -7,13 +7,12 @@ Source: MoAI (arXiv 2403.07508) section 3.4: step 1 trains one random module per
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from moai.errors import RecipeError, nearest
 from moai.recipe.stages import Stage
-from moai.types import Sample
 
 POOL = 8  # batches that are sorted by length together: little padding, and still a mixture
 
@@ -67,13 +66,13 @@ def draw_batches(
     return drawn[: stage.steps]
 
 
-def check_kinds(samples: Sequence[Sample], stages: Sequence[Stage]) -> None:
+def check_kinds(kinds: Iterable[str], stages: Sequence[Stage]) -> None:
     """Refuse shares of kinds of questions that the samples do not have, or that leave nothing to train on.
 
     Raises:
         RecipeError: as said.
     """
-    known = {sample.kind for sample in samples}
+    known = set(kinds)
     for stage in stages:
         key = f"stages.{stage.name}.sampling_rate_by_type"
         for kind in stage.sampling_rate_by_type:

@@ -160,7 +160,10 @@ def rewrite(folder, state):
 
 def replace(folder, data):
     (folder / "state.safetensors").write_bytes(data)
-    rewrite(folder, {"step": 3, "stage": "gates", "stage_step": 3, "sha256": sha256_file(folder / "state.safetensors")})
+    rewrite(
+        folder,
+        {"step": 3, "stage": "gates", "stage_step": 3, "data": "", "sha256": sha256_file(folder / "state.safetensors")},
+    )
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 import moai
-from moai.errors import DataError
+from moai.errors import CheckpointError, DataError
 from moai.training.trainer import train
 
 
@@ -60,3 +60,11 @@ def test_turns_that_do_not_fit_are_dropped_and_counted(files, tmp_path, capsys):
     assert "turns of 1 samples are left out" in capsys.readouterr().err
     with pytest.raises(DataError, match="photos.jsonl:201: the prompt has"):
         train(files({"id": "long", "messages": turns}), tmp_path / "other")
+
+
+def test_a_run_goes_on_with_the_same_rows_only(files, tmp_path):
+    run = train(files(), tmp_path / "run")
+    train(files(), run, resume=True)
+    more = [{"image": f"{n}.png", "question": "Is it new?", "answer": "yes"} for n in range(5)]
+    with pytest.raises(CheckpointError, match="the training data is not what it was when .*restore it, or train in"):
+        train(files(*more), run, resume=True)
