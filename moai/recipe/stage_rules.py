@@ -17,7 +17,7 @@ DEFAULT_RATES = {"connector": 1e-3, "compressor": 1e-4, "mixers": 1e-3, "gates":
 
 
 def attention_stages(recipe: Recipe) -> list[Stage]:
-    """List the stages that teach mixers where to look."""
+    """List the stages with the attention objective."""
     return [stage for stage in recipe.stages if stage.objective == "attention"]
 
 

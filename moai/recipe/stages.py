@@ -105,7 +105,7 @@ class Stage(Section):
     epochs: int | None = Field(None, ge=1, description="Number of passes through the data; give this or `steps`.")
     objective: Literal["answers", "attention"] = Field(
         "answers",
-        description="`answers` teaches to answer; `attention` teaches mixers where to look, on states that are cached.",
+        description="`answers` teaches to answer; `attention` teaches mixers what to attend to, on cached states.",
     )
     routing: Literal["random_module", "gates"] = Field(
         "gates", description="`random_module` draws one module per stream and mixer; `gates` blends all three."

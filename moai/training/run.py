@@ -166,7 +166,7 @@ class Run:
             step = trainer.state.global_step - plan.first
             where = self._keep_batch(trainer, plan, step)
             raise TrainingError(
-                f"stage '{plan.stage.name}', step {step}: {error}; its samples are kept in {where}: look at them, or "
+                f"stage '{plan.stage.name}', step {step}: {error}; its samples are in {where}; check them, or "
                 "lower the rates under train in another run; the checkpoint before it is whole"
             ) from None
 
@@ -217,7 +217,7 @@ class Run:
         self.started = time.monotonic()
 
     def _keep_batch(self, trainer: StageTrainer, plan: StagePlan, step: int) -> Path:
-        """Keep the samples and tensors of a step, for a look at what was wrong."""
+        """Save the samples and tensors of a step that failed."""
         folder = self.run_dir / FAILED
         if self.main:
             folder.mkdir(exist_ok=True)

@@ -83,7 +83,7 @@ def check_kinds(kinds: Iterable[str], stages: Sequence[Stage]) -> None:
 
 
 def draw_questions(seed: int, usable: Sequence[int], stage: Stage) -> list[list[int]]:
-    """Draw the samples of each step of a stage that teaches where to look, as indices."""
+    """Draw the samples of each step of a stage of the attention objective, as indices."""
     rng = random.Random(f"{seed}/align")
     return [rng.sample(usable, min(stage.batch_size, len(usable))) for _ in range(stage.steps)]
 

@@ -1,4 +1,4 @@
-"""The attention objective: teach the mixers where to look, on states of the bare host that are computed once.
+"""The attention objective: teach mixers which words to attend to, on cached states of the bare host.
 
 Knows: the model, and which words a question should attend to. Fresh mixers change nothing, so that the state of each
 prompt's last token at each mixer's layer, and each image's compressed auxiliary tokens, are known before they train.
@@ -70,7 +70,7 @@ class AttentionObjective(nn.Module):
 
 
 class AttentionBatches:
-    """Makes a share of a stage that teaches where to look into the arguments of :class:`AttentionObjective`.
+    """Make the arguments of a share of a stage with this objective, those of :class:`AttentionObjective`.
 
     Args:
         model, processor: of the run.
