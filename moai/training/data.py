@@ -66,7 +66,7 @@ def prepare_samples(
 class SampleTable(NamedTuple):
     """What a run's plan needs of each sample, and a hash of them all."""
 
-    kinds: list[str]
+    answer_types: list[str]
     lengths: list[int]  # tokens
     pairs: list[tuple[str, str]]  # question and answer
     digest: str  # SHA-256 of ids, image ids and texts
@@ -74,15 +74,15 @@ class SampleTable(NamedTuple):
 
 def read_table(processor: MoaiProcessor, samples: Sequence[Sample]) -> SampleTable:
     """Read every sample once."""
-    kinds, lengths, pairs, digest = [], [], [], hashlib.sha256()
+    types, lengths, pairs, digest = [], [], [], hashlib.sha256()
     for sample in samples:
-        kinds.append(sample.kind)
+        types.append(sample.kind)
         lengths += processor.lengths([sample.conversation])
         pairs.append((sample.question, sample.answer))
         turns = [(turn.role, [str(part) for part in turn.content]) for turn in sample.conversation.turns]
         about = [sample.id, sample.image_ids, sample.kind, sample.conversation.loss, turns]
         digest.update(json.dumps(about).encode() + b"\n")
-    return SampleTable(kinds, lengths, pairs, digest.hexdigest())
+    return SampleTable(types, lengths, pairs, digest.hexdigest())
 
 
 def perceive(processor, samples: Sequence[Sample], progress: Progress, shards: str | None = None) -> Seen:

@@ -63,13 +63,13 @@ class Run:
         self.samples, self.left_out = prepare_samples(data, data.train_split, self.processor, seed=recipe.seed)
         table = read_table(self.processor, self.samples)
         self.data_digest = table.digest
-        sampling.check_kinds(table.kinds, recipe.stages)
+        sampling.check_kinds(table.answer_types, recipe.stages)
         self.plans = plan_stages(
             recipe.stages,
             self.training,
             recipe.seed,
             table.lengths,
-            table.kinds,
+            table.answer_types,
             table.pairs,
         )
         self._note_shortened(self.samples)

@@ -1,8 +1,8 @@
 """Which auxiliary words answer a question: what the mixers' attention is guided to.
 
-Knows: token ids of questions, answers and words; nothing of the model. The loss of an answer says little about what a mixer
-should attend to while it attends to everything. The words themselves say more: the answer stands in
-one of the facts, mostly in the one that shares most words with the question. After the supervised attention of Liu et
+Knows: token ids of questions, answers and words; nothing of the model. The loss of an answer tells a mixer little while
+its attention is spread over all words. The words themselves tell more: the answer stands in one of the facts, mostly in
+the one that shares most words with the question. After the supervised attention of Liu et
 al. (arXiv 1609.04186), with targets found by comparing words instead of labelled ones.
 """
 
