@@ -171,7 +171,7 @@ def test_what_was_written(imported, weights):
     config = json.loads((imported.folder / "config.json").read_text())
     assert config["mixer"] == {"layers": [7, 15], "rank": published.RANK, "heads": 4}
     assert config["compressor"] == {"latents": 64, "depth": 4, "heads": 4, "head_width": 64, "feedforward": 1}
-    assert (config["arithmetic"], config["format"]) == ("published", 2)
+    assert (config["arithmetic"], config["format"]) == ("published", 3)
 
 
 @pytest.mark.parametrize("kind", ["one file", "torch shards", "torch file"])
