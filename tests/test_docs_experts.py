@@ -19,6 +19,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_python_runs(tmp_path, monkeypatch):
     """Together as one module, since the contract imports the expert's own in a fresh interpreter."""
     source = "\n".join(text for language, text in BLOCKS if language == "python")

@@ -345,6 +345,7 @@ def test_nothing_of_ours_is_imported_before(fake):
     assert fake("", "print([n for n in sys.modules if n.startswith(('ours', 'transformers'))])") == "[]"
 
 
+@pytest.mark.slow
 def test_transformers_imported_first_registers_at_once(fake):
     before = "from transformers.models.auto import modeling_auto as m\n"
     assert fake(before, "print(m.REGISTERED, 'ours.config' in sys.modules)") == "['model'] False"

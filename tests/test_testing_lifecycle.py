@@ -233,6 +233,7 @@ class KeepsWhatItMadeLater(Good):
         return super().perceive(images, context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bad,name",
     [(Keeps, "net"), (KeepsInList, "nets"), (KeepsElsewhere, "net"), (KeepsWhatItMadeLater, "cache")],

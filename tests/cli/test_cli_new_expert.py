@@ -39,6 +39,7 @@ def test_the_package_passes_its_own_tests_as_written(run_cli, tmp_path):
     assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", KINDS)
 def test_every_role_keeps_the_contract_and_is_seen(run_cli, tmp_path, monkeypatch, role, picture):
     name = f"try-{role.replace('_', '-')}"

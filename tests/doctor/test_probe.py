@@ -42,6 +42,7 @@ def test_torch_that_does_not_import_is_a_finding(fake_torch, code, reason):
     assert problems == [f"torch cannot be imported: {facts['reason']}"]
 
 
+@pytest.mark.slow
 def test_torch_that_never_returns_is_a_finding(fake_torch, monkeypatch):
     monkeypatch.setattr(imports, "PATIENCE", 3)
     facts, problems = fake_torch("import time; time.sleep(60)")

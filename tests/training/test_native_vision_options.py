@@ -45,6 +45,7 @@ WHOLE = [tiny.stage("modules", routing="random_module"), tiny.stage("gates", con
 SUPERVISED = {"host": {"chat_template": "question_answer"}, "compressor": {"latents": 48}}  # a slot for every word
 
 
+@pytest.mark.slow
 def test_attention_supervision_and_align_work(family, tmp_path):
     given = {**SUPERVISED, "mixer": {"null_token": True}}
     plan = {"attention_supervision": 0.5}
@@ -157,6 +158,7 @@ def test_the_commands(family, run_cli, tmp_path, monkeypatch):
     assert "red" in json.loads(asked.stdout)["verbalized"]
 
 
+@pytest.mark.slow
 def test_a_plan_counts_what_is_built(family, run_cli, tmp_path):
     recipe = small(family)
     model, processor = build(recipe)

@@ -132,6 +132,7 @@ def test_every_image_is_perceived_once(tmp_path, monkeypatch):
     assert len(looked) == count, "the second run finds every perception in the cache"
 
 
+@pytest.mark.slow
 def test_perception_is_learnt_when_the_images_are_dropped(tmp_path, monkeypatch):
     """The sign that the whole path works: another image's perception serves worse than the own one."""
     samples = [sample for sample in tiny.dataset("train") if sample.question.startswith("What")]

@@ -29,6 +29,7 @@ def perceive(expert, *images):
     return expert.perceive(list(images), [Perception()] * len(images))
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract(weights):
     expert = PSGTR(weights=weights, segments=True, **LOOSE)
     check_expert(expert)

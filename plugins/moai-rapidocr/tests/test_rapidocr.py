@@ -165,5 +165,6 @@ def test_other_weights_have_another_identity(loaded):
     assert RapidOCR(recognizer=str(RapidOCR()._models(False)["Det"])).weights_id() != own
 
 
+@pytest.mark.slow
 def test_it_keeps_the_whole_contract(loaded):
     check_expert(RapidOCR(min_side=64))

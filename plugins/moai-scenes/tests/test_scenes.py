@@ -242,6 +242,7 @@ def test_the_truth_says_what_geometry_says(both_ways, unpainted):
         ]
 
 
+@pytest.mark.slow
 def test_the_truth_counts_as_tally_does(unpainted):
     expert = pytest.importorskip("moai_tally", reason="the plugin moai-tally").Tally()
     for sample in scenes("test", images=60, counts=True):

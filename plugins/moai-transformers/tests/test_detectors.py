@@ -52,6 +52,7 @@ def same(left, right):
     assert left, "nothing was found, so nothing was compared"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), [(OWLv2, "owlv2"), (LLMDet, "grounding"), (OmDetTurbo, "omdet")])
 def test_it_keeps_the_contract(kind, name, engine):
     check_expert(kind(model=engine(name), vocabulary=NAMES, min_score=0.01))

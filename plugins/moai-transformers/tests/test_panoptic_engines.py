@@ -35,6 +35,7 @@ def perceive(expert, *images):
     return expert.perceive(list(images), [Perception()] * len(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), KINDS)
 def test_it_keeps_the_contract(kind, name, engine):
     check_expert(kind(model=engine(name), **LOOSE))

@@ -17,6 +17,7 @@ TREE = ("tree", (0.9, 0.1, 1.0, 0.9))
 SEEN = Perception(detections=tuple(Detection(name, 0.9, box) for name, box in (HORSE, MAN, TREE)))
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract(engine):
     check_expert(Predicates(model=engine("clip"), min_score=0.0, reach=1.0))
 

@@ -106,11 +106,13 @@ def test_it_keeps_the_declared_part_of_the_contract(kind):
     check_options(kind)
 
 
+@pytest.mark.slow
 @needs_ultralytics
 def test_yolo_world_keeps_the_whole_contract(weights, clip):
     check_expert(YOLOWorld(weights=weights["world"], text_model=clip, vocabulary=NAMES, **SMALL))
 
 
+@pytest.mark.slow
 @needs_ultralytics
 def test_yoloe_keeps_the_whole_contract(weights):
     check_expert(YOLOE(weights=weights["yoloe"], **SMALL))

@@ -54,6 +54,7 @@ def eager(graph, example_inputs):
 # torch.compile ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["moai", "published"])
 @torch.no_grad()
 def test_host_with_mixers_and_compressor_are_one_graph_each(arithmetic):

@@ -92,6 +92,7 @@ def test_a_loaded_run_gives_the_bits_of_the_saved_one(parts, odd_files, tmp_path
         assert torch.equal(again(**given).logits, model(**given).logits)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_repeats_an_uninterrupted_one(parts, odd_files, tmp_path, monkeypatch):
     """Bits: frozen weights are views of the same files, and all else is copied to where torch puts its own."""
     whole = train(parts(8), tmp_path / "whole")
