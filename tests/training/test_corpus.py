@@ -72,6 +72,7 @@ def test_the_images_of_all_splits_are_perceived_once():
     assert {shard["source"] for shard in made.shards} == {"train", "validation", "test"}
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_from_shards_equal_those_from_experts(monkeypatch):
     live, stored = of_files(), of_files(shards="shards")
     train(live, "live")

@@ -28,6 +28,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_samples(tmp_path)
     assert [line["step"] for line in read_log(tmp_path / "run")] == [1]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_it_goes_on_afterwards(tmp_path, monkeypatch):
     from moai.training import checkpoints
 
@@ -50,6 +51,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_afterwards(tmp_path, monkeypat
     assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_asked_to_end_saves_first(tmp_path, monkeypatch):
     begin, handler = StepSeed.on_step_begin, signal.getsignal(signal.SIGTERM)
 

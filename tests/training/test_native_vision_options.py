@@ -19,6 +19,9 @@ PLAN = {"batch_size": 4, "schedule": {"warmup": 1}, "monitor_every": 2, "threads
 QUESTION = "What color is the shape?"
 
 
+pytestmark = pytest.mark.slow  # each of them over three families
+
+
 @pytest.fixture(params=native_vision_families.HOSTS)
 def family(request):
     return request.param
@@ -45,7 +48,6 @@ WHOLE = [tiny.stage("modules", routing="random_module"), tiny.stage("gates", con
 SUPERVISED = {"host": {"chat_template": "question_answer"}, "compressor": {"latents": 48}}  # a slot for every word
 
 
-@pytest.mark.slow
 def test_attention_supervision_and_align_work(family, tmp_path):
     given = {**SUPERVISED, "mixer": {"null_token": True}}
     plan = {"attention_supervision": 0.5}
@@ -158,7 +160,6 @@ def test_the_commands(family, run_cli, tmp_path, monkeypatch):
     assert "red" in json.loads(asked.stdout)["verbalized"]
 
 
-@pytest.mark.slow
 def test_a_plan_counts_what_is_built(family, run_cli, tmp_path):
     recipe = small(family)
     model, processor = build(recipe)

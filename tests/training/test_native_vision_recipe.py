@@ -220,6 +220,7 @@ def test_a_batch_equals_single_rows(family):
     assert float(model(**whole).loss) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_repeats_an_uninterrupted_one(tmp_path, monkeypatch):
     whole = train(small("qwen", stages=two(2)), tmp_path / "whole")
     with monkeypatch.context() as patch:

@@ -118,7 +118,9 @@ def losses(run):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in read_log(run)]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [moment if moment == "between" else pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS]
+)
 def test_a_killed_run_ends_as_if_it_had_not_been(killed, uninterrupted, moment):
     root, ended = killed
     run = root / moment / "run"
@@ -139,6 +141,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(killed, uninterrupted, moment):
     moai.load(run, device="cpu")
 
 
+@pytest.mark.slow
 def test_a_run_can_be_cut_more_than_once(tmp_path, uninterrupted, monkeypatch):
     steps = tiny.interrupt(monkeypatch, 2, 5)
     for resume in (False, True):

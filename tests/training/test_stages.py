@@ -80,6 +80,7 @@ def test_a_run_whose_host_trained_loads_with_both_auto_classes(tmp_path, watched
     assert (copy / "moai.safetensors").read_bytes() == (run / "moai.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [HOST, LORA], ids=["whole", "lora"])
 def test_a_host_that_trains_goes_on_exactly(tmp_path, monkeypatch, given):
     stages = [tiny.stage("first", 2, train={"host": given}), tiny.stage("second", 4)]

@@ -68,6 +68,7 @@ def test_they_train_evaluate_and_answer(mixed, tmp_path):
     assert len(answers) == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_exactly(mixed, tmp_path, monkeypatch):
     recipe = tiny.recipe(**mixed)
     whole = train(recipe, tmp_path / "whole")

@@ -307,6 +307,7 @@ def test_without_mixers_no_attention_is_supervised():
     tiny.recipe(**without)
 
 
+@pytest.mark.slow
 def test_a_supervised_run_logs_its_attention_loss_and_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     from moai.training.log import read_log
     from moai.training.trainer import train
