@@ -97,6 +97,7 @@ def test_a_host_that_trains_goes_on_exactly(tmp_path, monkeypatch, given):
     assert [line["loss"] for line in read_log(resumed)] == [line["loss"] for line in read_log(whole)]
 
 
+@pytest.mark.slow
 def test_a_fresh_optimizer_for_each_stage_unless_it_continues(tmp_path):
     """After one step Adam's moves are of one size, whatever the gradient; a second step's are not."""
 

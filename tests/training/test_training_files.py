@@ -54,6 +54,7 @@ def test_a_tolerated_row_is_left_out_and_written_down(files, tmp_path, capsys):
         train(files(*bad, tolerate=0.001), tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_turns_that_do_not_fit_are_dropped_and_counted(files, tmp_path, capsys):
     turns = [{"role": role, "content": "red " * 10} for _ in range(20) for role in ("user", "assistant")]
     train(files({"id": "long", "messages": turns}, too_long="drop_turns"), tmp_path / "run")

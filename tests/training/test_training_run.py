@@ -108,6 +108,7 @@ def test_a_trained_run_answers(tmp_path):
     assert "red" in answer.verbalized and not answer.failures
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(tmp_path):
     runs = [train(tiny.recipe(seed=seed), tmp_path / f"{index}") for index, seed in enumerate((0, 0, 1))]
     weights = [(run / "moai.safetensors").read_bytes() for run in runs]
