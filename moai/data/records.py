@@ -108,24 +108,30 @@ class ConcatenatedRecords(Records):
         return self.ends[-1]
 
     def __getitem__(self, index: Any) -> Any:
-        part, within = self._find(index)
-        return part[within]
+        number, within = find_part(self.ends, index)
+        return self.parts[number][within]
 
     def place(self, index: int) -> Place:
         """Return where a row stands."""
-        part, within = self._find(index)
-        return part.place(within)
+        number, within = find_part(self.ends, index)
+        return self.parts[number].place(within)
 
     def stream(self) -> Iterator[Any]:
         """Yield all rows in order, file by file."""
         for part in self.parts:
             yield from part.stream()
 
-    def _find(self, index: int) -> tuple[Records, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        number = bisect_right(self.ends, index)
-        return self.parts[number], index - (self.ends[number - 1] if number else 0)
+
+def find_part(ends: Sequence[int], index: int) -> tuple[int, int]:
+    """Find which of several joined sequences an index is in, and where in it; ``ends`` are their lengths, summed up.
+
+    Raises:
+        IndexError: there is no such index.
+    """
+    if not 0 <= index < (ends[-1] if ends else 0):
+        raise IndexError(index)
+    number = bisect_right(ends, index)
+    return number, index - (ends[number - 1] if number else 0)
 
 
 def json_records(paths: Sequence[Path]) -> Records:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import random
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from moai.data.records import Records, each
+from moai.data.records import Records, each, find_part
 from moai.data.row_index import Place
 from moai.errors import DataError, MoaiError
 from moai.types import Sample
@@ -126,19 +125,13 @@ class Concatenated(Samples):
         return self.ends[-1] if self.ends else 0
 
     def __getitem__(self, index: Any) -> Sample:
-        part, within = self._find(index)
-        return part[within]
+        number, within = find_part(self.ends, index)
+        return self.parts[number][within]
 
     def place(self, index: int) -> str:
         """Return where a sample's row stands."""
-        part, within = self._find(index)
-        return part.place(within)
-
-    def _find(self, index: int) -> tuple[Samples, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        number = bisect_right(self.ends, index)
-        return self.parts[number], index - (self.ends[number - 1] if number else 0)
+        number, within = find_part(self.ends, index)
+        return self.parts[number].place(within)
 
 
 def concatenated(parts: Sequence[Samples]) -> Samples:
