@@ -38,12 +38,23 @@ class Row:
         return {**asdict(self), "passed": self.passed}
 
 
-def in_turns(first: Work, second: Work, repeats: int, warm: bool = True) -> tuple[list[float], list[float]]:
-    """Seconds of each, ``repeats`` times, in turns: what else the machine does then slows both alike."""
+def in_turns(
+    first: Work, second: Work, repeats: int, warm: bool = True, until: float | None = None
+) -> tuple[list[float], list[float]]:
+    """Seconds of each, ``repeats`` times, in turns: what else the machine does then slows both alike.
+
+    Args:
+        first, second: the two.
+        repeats: of each.
+        warm: call each once before.
+        until: on the clock of ``time.monotonic``; then no further turn begins, after the first.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     for work in (first, second) if warm else ():
         work()
     for turn in range(repeats):
+        if turn and until is not None and time.monotonic() >= until:
+            break
         for index in (0, 1) if turn % 2 == 0 else (1, 0):
             started = time.perf_counter()
             (first, second)[index]()
