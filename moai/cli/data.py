@@ -75,13 +75,13 @@ def _opened(target: str, overrides: tuple[str, ...], format_name: str | None, im
     is_file = format_name or images or "*" in path.name or (path.exists() and path.suffix not in (".yaml", ".yml"))
     if not is_file:
         from moai.recipe.loading import load_recipe
-        from moai.training.build import build
+        from moai.training.build import build_processor
 
         recipe = load_recipe(target, overrides)
         wanted = recipe.data
         splits = (wanted.train_split, wanted.validation_split, recipe.evaluation.split)
         samples = samples_to_check(wanted.sources, splits)
-        return samples, build(recipe)[1], wanted
+        return samples, build_processor(recipe), wanted
     if overrides:
         raise click.UsageError("KEY=VALUE changes a recipe; a file takes --format and --images")
     format_name = format_name or guess_format(path)

@@ -1,4 +1,4 @@
-"""Build a fresh model and its processor from a recipe.
+"""Build a fresh model and its processor from a recipe; or the processor alone.
 
 Knows: both halves' builders. No module below this file ever gets a recipe.
 """
@@ -22,6 +22,7 @@ from moai.model.config import MoaiConfig
 from moai.model.encoders.facts import fact_ends
 from moai.model.encoders.vision import VisionEncoder, build_vision
 from moai.model.host.layers import decoder_layers
+from moai.model.host.loading import host_configuration
 from moai.model.host.native_vision import host_image_token, host_placeholder
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.chat_templates import chat_template, find_image_token
@@ -40,10 +41,7 @@ def build(recipe: Recipe) -> Built:
     Raises:
         MoaiError: whatever of the recipe does not fit together; the message names the key.
     """
-    for name in (*recipe.perception.experts, *recipe.perception.options):
-        registry().get_expert(name)
-    check_sources(recipe.data.sources)
-    encoder = recipe.vision if isinstance(recipe.vision, EncoderVision) else None
+    encoder = _checked_encoder(recipe)
     host = load_host(
         recipe.host.reference,
         recipe.host.revision,
@@ -56,6 +54,28 @@ def build(recipe: Recipe) -> Built:
     model, processor = _with_host_vision(recipe, host) if encoder is None else _with_encoder(recipe, encoder, host)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor
+
+
+def build_processor(recipe: Recipe) -> MoaiProcessor:
+    """Build the processor of :func:`build` alone: no weights are read, and the encoder has shapes only.
+
+    Raises:
+        MoaiError: whatever of the recipe does not fit together; the message names the key.
+    """
+    encoder, h = _checked_encoder(recipe), recipe.host
+    config = host_configuration(h.reference, h.revision, own_vision=encoder is None)
+    if encoder is None:
+        return _host_vision_processor(recipe, config, host_processor(h.reference, resolve_host(h.reference, h.revision)))
+    vision = build_vision(**vision_arguments(encoder), empty=True)
+    return _encoder_processor(recipe, encoder, config, image_tokens(encoder, vision))
+
+
+def _checked_encoder(recipe: Recipe) -> EncoderVision | None:
+    """Refuse experts and formats that are not there, and return the vision encoder; None for the host's own vision."""
+    for name in (*recipe.perception.experts, *recipe.perception.options):
+        registry().get_expert(name)
+    check_sources(recipe.data.sources)
+    return recipe.vision if isinstance(recipe.vision, EncoderVision) else None
 
 
 def _check_layers(recipe: Recipe, host: nn.Module) -> None:
@@ -71,7 +91,7 @@ def _with_encoder(recipe: Recipe, encoder: EncoderVision, host: nn.Module) -> Bu
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         tokens = image_tokens(encoder, vision)
-        processor = _encoder_processor(recipe, encoder, host, tokens)
+        processor = _encoder_processor(recipe, encoder, host.config, tokens)
         config = _encoder_config(recipe, encoder, host, processor)
         return MoaiForConditionalGeneration(config, host=host, vision=vision), processor
 
@@ -82,7 +102,7 @@ def vision_arguments(encoder: EncoderVision) -> dict[str, Any]:
 
 
 def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
-    """Count the tokens that the connector makes of one image.
+    """Count the tokens that the connector makes of one image; the encoder may be on the meta device.
 
     Raises:
         RecipeError: the connector does not take its options.
@@ -92,12 +112,14 @@ def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
         connector = registry().get_connector(kind)(vision.width, 8, **options)
     except TypeError as error:
         raise RecipeError(f"vision.connector.options does not fit connector '{kind}': {error}") from None
-    size = encoder.image_size
+    size, device = encoder.image_size, next(vision.parameters()).device
     with torch.no_grad():
-        return connector.tokens(vision(torch.zeros(1, 3, size, size)).patches.shape[1])
+        return connector.tokens(vision(torch.zeros(1, 3, size, size, device=device)).patches.shape[1])
 
 
-def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, tokens: int) -> MoaiProcessor:
+def _encoder_processor(
+    recipe: Recipe, encoder: EncoderVision, config: PreTrainedConfig, tokens: int
+) -> MoaiProcessor:
     tokenizer = AutoTokenizer.from_pretrained(resolve_host(recipe.host.reference, recipe.host.revision))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -110,7 +132,7 @@ def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, 
         image_token=token,
         image_tokens=tokens,
         panoptic_map=encoder.panoptic_map,
-        **word_settings(recipe, host.config),
+        **word_settings(recipe, config),
     )
 
 

@@ -14,7 +14,7 @@ from moai.model.host.layers import mixer_layers
 from moai.model.mixer.mixer import Mixer
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.recipe.schema import Recipe
-from moai.training.build import build
+from moai.training.build import build, build_processor
 from moai.training.trainer import train
 
 
@@ -143,3 +143,16 @@ def test_options_of_an_expert_that_is_left_out_are_no_mistake_but_those_of_an_un
     assert processor.expert_options == {} and processor.perceiver.experts == ()
     with pytest.raises(ExpertError, match="tiny-panoptik"):
         build(tiny.recipe(perception={"options": {"tiny-panoptik": {}}}))
+
+
+def test_the_processor_alone_is_that_of_the_model_and_reads_no_weights(monkeypatch):
+    recipe = tiny.recipe(vision={"image_size": 128})
+    whole = build(recipe)[1]
+    for place in ("moai.training.build.load_host", "moai.model.encoders.vision._read"):
+        monkeypatch.setattr(place, lambda *args, **kwargs: pytest.fail("weights were read"))
+    alone = build_processor(recipe)
+    assert alone.to_dict() == whole.to_dict() and alone.image_tokens == whole.image_tokens == 16
+    conversation = moai.Conversation.ask("What color?", [tiny.picture("red")], "red")
+    assert alone.encode(conversation, labels=True) == whole.encode(conversation, labels=True)
+    with pytest.raises(RecipeError, match="vision.connector.options does not fit"):
+        build_processor(tiny.recipe(vision={"connector": {"kind": "mlp", "options": {"depths": 3}}}))

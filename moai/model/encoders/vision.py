@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -62,6 +62,7 @@ def build_vision(
     revision: str | None = None,
     layer: int | None = None,
     drop_first: int = 0,
+    empty: bool = False,
 ) -> VisionEncoder:
     """Build the encoder and load its weights.
 
@@ -71,12 +72,13 @@ def build_vision(
         revision: of a hub id.
         layer: which hidden state of a transformers encoder to take (LLaVA-1.5: -2); ``None`` is the last.
         drop_first: how many leading tokens to drop (1 drops the class token).
+        empty: shapes only, on the meta device; no weights are read.
 
     Raises:
         AssetError: unknown architecture, or weights that do not fit it.
     """
     if architecture is None:
-        return _from_transformers(reference, revision, layer, drop_first)
+        return _from_transformers(reference, revision, layer, drop_first, empty)
     import timm
 
     if not timm.is_model(architecture):  # the list is for the message: making it takes longer than a small encoder
@@ -85,7 +87,8 @@ def build_vision(
     def create() -> nn.Module:
         return timm.create_model(architecture, pretrained=False, num_classes=0, global_pool="")
 
-    body = create() if reference is None else _loaded(create, resolve(reference, revision))
+    with without_memory() if empty else nullcontext():
+        body = create() if reference is None or empty else _loaded(create, resolve(reference, revision))
     return VisionEncoder(body, body.num_features, layer, drop_first)
 
 
@@ -102,13 +105,19 @@ def vision_arguments(config) -> dict:
 
 
 def _from_transformers(
-    reference: str | None, revision: str | None, layer: int | None, drop_first: int
+    reference: str | None, revision: str | None, layer: int | None, drop_first: int, empty: bool
 ) -> VisionEncoder:
-    from transformers import AutoModel
+    from transformers import AutoConfig, AutoModel
 
     if reference is None:
         raise AssetError("vision needs a reference (hub id or path) when it names no timm architecture")
-    model = AutoModel.from_pretrained(resolve(reference, revision))
+    where = resolve(reference, revision)
+    if empty:
+        config = AutoConfig.from_pretrained(where)
+        with without_memory():
+            model = AutoModel.from_config(config)
+    else:
+        model = AutoModel.from_pretrained(where)
     body = getattr(model, "vision_model", model)
     return VisionEncoder(body, body.config.hidden_size, layer, drop_first)
 

@@ -6,6 +6,7 @@ Knows: files, and transformers' loading. Weights of hosts and encoders are never
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,6 +17,9 @@ from moai.assets.known_hashes import known_sha256
 from moai.assets.resolver import resolve
 from moai.errors import CheckpointError, HostError, nearest
 from moai.model.host.checks import check_configuration, check_vision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 QUANTIZATIONS = ("nf4", "int8")
 
@@ -42,7 +46,28 @@ def load_host(
             quantisation, or bitsandbytes missing.
     """
     # Imported here: the import runs our own registration, which needs this module whole.
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    config, folder = host_configuration(reference, revision, own_vision=own_vision), resolve_host(reference, revision)
+    if quantization is not None:
+        kwargs["quantization_config"] = quantization_config(quantization, dtype)
+    auto = AutoModelForImageTextToText if own_vision else AutoModelForCausalLM
+    host = auto.from_pretrained(folder, config=config, dtype=dtype, **kwargs)
+    if getattr(host, "is_quantized", False):
+        _keep_differentiable(host)
+    return host
+
+
+def host_configuration(reference: str, revision: str | None, *, own_vision: bool = False) -> PreTrainedConfig:
+    """Read the host's configuration, without its weights.
+
+    Args:
+        reference, revision, own_vision: as for :func:`load_host`.
+
+    Raises:
+        HostError: as for :func:`load_host`, but for what concerns quantisation.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
 
     from moai.model.config import import_host
 
@@ -51,13 +76,7 @@ def load_host(
     config = AutoConfig.from_pretrained(folder)
     check_configuration(config, str(reference))
     check_vision(config, str(reference), own_vision)
-    if quantization is not None:
-        kwargs["quantization_config"] = quantization_config(quantization, dtype)
-    auto = AutoModelForImageTextToText if own_vision else AutoModelForCausalLM
-    host = auto.from_pretrained(folder, config=config, dtype=dtype, **kwargs)
-    if getattr(host, "is_quantized", False):
-        _keep_differentiable(host)
-    return host
+    return config
 
 
 def _keep_differentiable(host: nn.Module) -> None:

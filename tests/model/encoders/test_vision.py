@@ -66,3 +66,17 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 def test_a_reference_is_needed_without_an_architecture():
     with pytest.raises(AssetError, match="needs a reference"):
         build_vision(architecture=None, reference=None)
+
+
+def test_an_empty_encoder_has_the_shapes_of_a_loaded_one(tmp_path):
+    config = CLIPVisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+                              image_size=64, patch_size=16)  # fmt: skip
+    CLIPVisionModel(config).save_pretrained(tmp_path)
+    for given in ({"architecture": None, "reference": str(tmp_path), "layer": -2, "drop_first": 1},
+                  {"architecture": "test_vit", "reference": "no such file", "drop_first": 1}):  # fmt: skip
+        size = 64 if given["architecture"] is None else 160
+        empty = build_vision(**given, empty=True)
+        assert all(p.is_meta for p in empty.parameters())
+        loaded = build_vision(**{**given, "reference": given["reference"] if "layer" in given else None})
+        pixels = torch.zeros(1, 3, size, size)
+        assert empty(pixels.to("meta")).patches.shape == loaded(pixels).patches.shape
