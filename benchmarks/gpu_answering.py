@@ -71,7 +71,8 @@ def marked(work: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
     """Tell CUDA graphs where a call begins, which may then use the memory of the one before; and wait for it."""
 
     def begun() -> Any:
-        torch.compiler.cudagraph_mark_step_begin()
+        if device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
         return work()
 
     return synced(begun, device)

@@ -31,6 +31,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smaller batches: to see that it runs")
     parser.add_argument("--repeats", type=int, default=None, help="measurements of each side [5; 3 with --quick]")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads [all cores]")
+    parser.add_argument("--against", metavar="REV", help="with training alone: the quickstart's steps in that revision")
+    parser.add_argument("--steps", type=int, default=30, help="with --against: steps of each turn [30]")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), help="[runs/benchmarks.json]")
     made = parser.parse_args(given)
     unknown = [name for name in made.names if name not in GROUPS]
@@ -38,6 +40,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"no benchmark '{unknown[0]}'; there are {', '.join(GROUPS)}")
     if made.repeats is not None and made.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if made.against is not None and (made.names != ["training"] or made.steps < 1):
+        parser.error("--against REV is for training alone, with at least one step: run.py training --against REV")
     made.names = made.names or list(GROUPS)
     made.repeats = made.repeats or (3 if made.quick else 5)
     made.threads = made.threads or os.cpu_count()
@@ -58,13 +62,26 @@ def main(given: list[str] | None = None) -> int:
     rows = []
     for name in options.names:
         started = time.perf_counter()
-        for row in importlib.import_module(name).run(options.quick, options.repeats):
+        for row in measured(name, options):
             rows.append(row)
             print(line(row), flush=True)
         print(f"  {name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps({"setting": setting(options), "rows": [r.to_dict() for r in rows]}, indent=2))
     return 0 if all(row.passed for row in rows) else 1
+
+
+def measured(name: str, options: argparse.Namespace) -> list:
+    """Measure one benchmark."""
+    if options.against is None:
+        return importlib.import_module(name).run(options.quick, options.repeats)
+    from measure import Row
+    from training_against import TARGET, compare
+
+    found = compare(options.against, options.steps, options.repeats, options.threads)
+    low, high = found["interval"]
+    text = f"training step over {options.against:.12}, {low:.3f} to {high:.3f}"
+    return [Row(text, found["ratio"], TARGET, at_most=True, detail=found)]
 
 
 def setting(options: argparse.Namespace) -> str:

@@ -159,7 +159,7 @@ def test_an_unknown_part_is_one_sentence(capsys):
 def test_the_whole_command_runs_on_a_cpu(tmp_path):
     out = tmp_path / "gpu.json"
     command = [sys.executable, str(FOLDER / "gpu.py"), "agreement", "train-7B-NF4", "answer-1B"]
-    given = ["--device", "cpu", "--tiny", "--minutes", "4", "--out", str(out)]
+    given = ["--device", "cpu", "--tiny", "--minutes", "30", "--out", str(out)]
     done = subprocess.run([*command, *given], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     made = json.loads(out.read_text())

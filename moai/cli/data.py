@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from moai.data.check import DataReport
     from moai.data.loss_view import Shown
     from moai.data.samples import Samples
+    from moai.perception.corpus.perceptions import CorpusPerceptions
+    from moai.recipe.sections import PerceptionSection
 
 EXAMPLES = 5  # sentences that are printed of each problem
 
@@ -43,14 +46,15 @@ def check(
     """Read all rows and images, and say what a run would stop at.
 
     TARGET is a recipe, as for `moai train`, or a file or folder of data. With a recipe, rows too long for the host's
-    context and rows without any token to learn are found, too, and --show colours the tokens that carry loss. Exit
-    code 1 where a run would stop.
+    context and rows without any token to learn are found, too, and images that changed since perception.shards was
+    made; --show colours the tokens that carry loss. Exit code 1 where a run would stop.
     """
     from moai.data.check import check_samples
 
-    samples, processor, wanted = _opened(target, overrides, format_name, images)
+    samples, processor, wanted, corpus = _opened(target, overrides, format_name, images)
+    check_file = None if corpus is None else partial(corpus.check_file, content=True)
     with show.progress("checking", len(samples)) as advance:
-        report = check_samples(samples, processor, wanted.too_long, advance=advance)
+        report = check_samples(samples, processor, wanted.too_long, advance=advance, check_file=check_file)
     conversations = _shown(samples, processor, wanted.too_long, shown or (20 if html else 0))
     if html is not None:
         from moai.data.loss_view import write_page
@@ -67,7 +71,7 @@ def check(
 
 
 def _opened(target: str, overrides: tuple[str, ...], format_name: str | None, images: str | None) -> Any:
-    """Return samples, processor and the recipe's section; of a file the processor is None."""
+    """Return samples, processor, the recipe's section and its shards; of a file the processor is None."""
     from moai.data.source_check import guess_format, samples_to_check
     from moai.recipe.sections import Data, DataSource
 
@@ -81,12 +85,21 @@ def _opened(target: str, overrides: tuple[str, ...], format_name: str | None, im
         wanted = recipe.data
         splits = (wanted.train_split, wanted.validation_split, recipe.evaluation.split)
         samples = samples_to_check(wanted.sources, splits)
-        return samples, build_processor(recipe), wanted
+        return samples, build_processor(recipe), wanted, _shards(recipe.perception)
     if overrides:
         raise click.UsageError("KEY=VALUE changes a recipe; a file takes --format and --images")
     format_name = format_name or guess_format(path)
     wanted = Data(sources=[DataSource(format=format_name, path=target, images=images)])
-    return samples_to_check(wanted.sources, (wanted.train_split,)), None, wanted
+    return samples_to_check(wanted.sources, (wanted.train_split,)), None, wanted, None
+
+
+def _shards(section: PerceptionSection) -> CorpusPerceptions | None:
+    """Open the shards that a recipe reads; None where the experts run."""
+    from moai.perception.corpus.perceptions import CorpusPerceptions
+
+    if section.shards is None or not section.experts:
+        return None
+    return CorpusPerceptions(section.shards, section.experts, section.options)
 
 
 def _shown(samples: Samples, processor: Any, too_long: str, count: int) -> list[Shown]:

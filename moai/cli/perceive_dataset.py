@@ -57,10 +57,12 @@ def perceive_dataset(
     The same command goes on after an interruption. An image that cannot be read is a row with its error, and an expert
     that fails is in its image's row. With perception.shards a recipe reads DIR in place of running the experts.
     """
+    from moai.perception.corpus.inputs import refuse_inside
     from moai.perception.corpus.run import perceive_corpus
     from moai.perception.corpus.stopping import Terminated
     from moai.training.corpus import open_input
 
+    refuse_inside(out, Path(given))
     context = click.get_current_context()
     words = ["moai", "perceive-dataset", given, *overrides, *options_given(context)]
     context.meta[RESUME] = shlex.join(words)

@@ -16,7 +16,7 @@ from PIL import Image
 from moai.data.context_fit import fit_context
 from moai.data.records import each
 from moai.data.samples import Samples
-from moai.errors import DataError, ImageError
+from moai.errors import CorpusError, DataError, ImageError
 from moai.images import read_image
 from moai.types import Sample
 
@@ -71,6 +71,7 @@ def check_samples(
     *,
     report: DataReport | None = None,
     advance: Callable[[int], None] | None = None,
+    check_file: Callable[[str, Any], None] | None = None,
 ) -> DataReport:
     """Read all samples and their images, and report what is wrong or odd.
 
@@ -80,11 +81,12 @@ def check_samples(
         too_long: as in the recipe.
         report: of other samples, which is added to.
         advance: called with the number of rows read.
+        check_file: called with the id of each image and the image; raises a CorpusError where shards hold another.
     """
     report = report or DataReport()
     report.measured = processor is not None
     ids: dict[int, int] = {}  # hash of an id -> number of its row
-    examined = Examiner(processor, too_long)
+    examined = Examiner(processor, too_long, check_file)
     for index, sample in enumerate(each(samples)):
         report.total += 1
         try:
@@ -107,9 +109,14 @@ def check_samples(
 class Examiner:
     """Examine samples one by one: fit, loss mask, and each image once."""
 
-    def __init__(self, processor: MoaiProcessor | None, too_long: str = "refuse") -> None:
-        self.processor, self.too_long = processor, too_long
-        self._seen: dict[int, str] = {}  # hash of an image's id -> why it cannot be read, empty where it can
+    def __init__(
+        self,
+        processor: MoaiProcessor | None,
+        too_long: str = "refuse",
+        check_file: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        self.processor, self.too_long, self.check_file = processor, too_long, check_file
+        self._seen: dict[int, tuple[str, str] | None] = {}  # hash of an image's id -> why a run stops, and its name
 
     def __call__(self, sample: Sample, place: str) -> list[tuple[str, str]]:
         """Return oddities of a sample that a run takes: the kind, and a sentence.
@@ -132,15 +139,18 @@ class Examiner:
     def _image(self, image: Any, name: str) -> list[tuple[str, str]]:
         key = hash(name)
         if key in self._seen:
-            if self._seen[key]:
-                raise DataError(self._seen[key], "unreadable image")
+            if known := self._seen[key]:
+                raise DataError(*known)
             return []
         try:
             read_image(image)
-        except ImageError as error:
-            self._seen[key] = str(error)
-            raise DataError(str(error), "unreadable image") from error
-        self._seen[key] = ""
+            if self.check_file is not None:
+                self.check_file(name, image)
+        except (ImageError, CorpusError) as error:
+            problem = "unreadable image" if isinstance(error, ImageError) else "image that is not the one in the shards"
+            self._seen[key] = (str(error), problem)
+            raise DataError(str(error), problem) from error
+        self._seen[key] = None
         return list(oddities(image, name))
 
 

@@ -57,6 +57,8 @@ def read_perceptions(
 ) -> Mapping[str, Perception]:
     """Return image id -> perception of a perceived corpus; each is read when it is asked for.
 
+    Files of another size than when they were perceived are refused; ``moai data check`` compares their hashes.
+
     Args:
         folder: of ``moai perceive-dataset``.
         samples: whose images are needed.
@@ -64,12 +66,14 @@ def read_perceptions(
         options: per expert's name.
 
     Raises:
-        CorpusError: the corpus is unfinished, lacks an image, or was made by other experts.
+        CorpusError: the corpus is unfinished, lacks an image, or was made by other experts or of another file.
     """
     from moai.perception.corpus.perceptions import CorpusPerceptions
 
-    ids = (id for sample in samples for id in sample.image_ids)
-    found = CorpusPerceptions(folder, experts, options, ids)
+    images = _images(samples)
+    found = CorpusPerceptions(folder, experts, options, images)
+    for id, image in images.items():
+        found.check_file(id, image)
     found.warn_of_failures()
     return found
 

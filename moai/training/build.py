@@ -65,7 +65,9 @@ def build_processor(recipe: Recipe) -> MoaiProcessor:
     encoder, h = _checked_encoder(recipe), recipe.host
     config = host_configuration(h.reference, h.revision, own_vision=encoder is None)
     if encoder is None:
-        return _host_vision_processor(recipe, config, host_processor(h.reference, resolve_host(h.reference, h.revision)))
+        return _host_vision_processor(
+            recipe, config, host_processor(h.reference, resolve_host(h.reference, h.revision))
+        )
     vision = build_vision(**vision_arguments(encoder), empty=True)
     return _encoder_processor(recipe, encoder, config, image_tokens(encoder, vision))
 
@@ -117,9 +119,7 @@ def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
         return connector.tokens(vision(torch.zeros(1, 3, size, size, device=device)).patches.shape[1])
 
 
-def _encoder_processor(
-    recipe: Recipe, encoder: EncoderVision, config: PreTrainedConfig, tokens: int
-) -> MoaiProcessor:
+def _encoder_processor(recipe: Recipe, encoder: EncoderVision, config: PreTrainedConfig, tokens: int) -> MoaiProcessor:
     tokenizer = AutoTokenizer.from_pretrained(resolve_host(recipe.host.reference, recipe.host.revision))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

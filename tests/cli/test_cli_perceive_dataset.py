@@ -51,6 +51,13 @@ def test_other_options_are_one_sentence(run_cli):
     assert "was made with options" in result.stderr and "name another --out" in result.stderr
 
 
+@pytest.mark.parametrize("out", ["pictures", "pictures/shards", "other/../pictures"])
+def test_shards_among_their_own_input_are_refused_before_any_work(run_cli, out):
+    result = run_cli("perceive-dataset", "pictures", "--out", out, "--experts", "spots")
+    assert result.exit_code == 1 and f"--out {out} lies in pictures, whose files are the input" in result.stderr
+    assert sorted(path.name for path in Path("pictures").iterdir()) == ["a.png", "b.png", "c.png"]
+
+
 def test_a_recipe_names_its_experts(run_cli, monkeypatch):
     opened = CorpusInput(iter([("train", "a", "pictures/a.png")]), ("spots",), {"spots": {"least": 0.7}})
     monkeypatch.setattr("moai.training.corpus.open_input", lambda *_: opened)

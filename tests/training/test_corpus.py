@@ -10,8 +10,10 @@ import tiny
 
 pytest.importorskip("pyarrow", reason="shards need pyarrow: pip install 'moai-vlm[corpus]'")
 
+from click.testing import CliRunner  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from moai.cli.main import cli  # noqa: E402
 from moai.errors import CorpusError, RecipeError  # noqa: E402
 from moai.evaluation.evaluate import evaluate_run  # noqa: E402
 from moai.images import read_image  # noqa: E402
@@ -95,6 +97,21 @@ def test_an_image_without_a_row_ends_training_before_it_begins():
         train(of_files(shards="shards"), "run")
     with pytest.raises(CorpusError, match="nowhere is no finished corpus"):
         train(of_files(shards="nowhere"), "other")
+
+
+def test_an_image_that_changed_ends_training_before_it_begins_and_is_found_by_data_check():
+    recipe = of_files(shards="shards")
+    perceive(recipe)
+    first = sorted(Path("files").glob("*.png"))[0]
+    whole = first.read_bytes()
+    first.write_bytes(whole + b"x")
+    with pytest.raises(CorpusError, match="bytes when it was perceived and is"):
+        train(recipe, "run")
+    first.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    Path("recipe.yaml").write_text(recipe.to_yaml())
+    outcome = CliRunner().invoke(cli, ["data", "check", "recipe.yaml"])
+    assert outcome.exit_code == 1 and "bad: image that is not the one in the shards" in outcome.stdout
+    assert "has another content than when it was perceived" in outcome.stdout
 
 
 def test_another_data_set_is_perceived_as_ever(monkeypatch):

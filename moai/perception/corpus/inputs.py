@@ -44,6 +44,16 @@ def holds_lists(folder: Path) -> bool:
     return bool(lists)
 
 
+def refuse_inside(folder: Path, given: Path) -> None:
+    """Refuse to write a corpus into the folder that it is made of: its shards would be taken for lists of images.
+
+    Raises:
+        CorpusError: ``folder`` is ``given``, or lies in it.
+    """
+    if given.is_dir() and folder.resolve().is_relative_to(given.resolve()):
+        raise CorpusError(f"--out {folder} lies in {given}, whose files are the input; name a folder beside it")
+
+
 def read_images(given: Path, column: str = "image") -> Found:
     """Read the images of a folder or of a list, in a fixed order.
 

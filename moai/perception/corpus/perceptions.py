@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moai.assets.hashes import sha256_file
 from moai.errors import CorpusError
 from moai.expert import Expert
 from moai.perception.corpus.arrow import GROUP, import_pyarrow
@@ -26,6 +27,7 @@ from moai.types import Perception
 
 log = logging.getLogger("moai")
 _FILES, _GROUPS = 32, 4  # files that stay open, and groups of rows that stay decoded
+_COLUMNS = 512  # shards of which sizes or hashes of images stay in memory: 8 or 68 kB for 1,000 images
 
 
 class CorpusPerceptions(Mapping[str, Perception]):
@@ -69,6 +71,7 @@ class CorpusPerceptions(Mapping[str, Perception]):
             raise CorpusError(f"{self._list.path} is not the list of {folder / MANIFEST}; perceive the corpus again")
         self._file = functools.lru_cache(_FILES)(self._open_file)
         self._group = functools.lru_cache(_GROUPS)(self._read_group)
+        self._column = functools.lru_cache(_COLUMNS)(self._read_column)
 
     def __reduce__(self) -> tuple:
         return _reopened, (self.folder, self._ids)
@@ -101,6 +104,33 @@ class CorpusPerceptions(Mapping[str, Perception]):
             raise CorpusError(f"image '{id}' has no perception: {found['error']}")
         return Perception.from_dict(json.loads(found["perception"]))
 
+    def check_file(self, id: str, image: Any, content: bool = False) -> None:
+        """Refuse an image file that is not the one that was perceived.
+
+        Args:
+            id: of the image.
+            image: as a sample has it. What is no path is not checked, and neither is a row without a perception.
+            content: compare hashes too, for which the whole file is read; else its size alone is compared.
+
+        Raises:
+            CorpusError: the file has another size or content, or cannot be read; or the corpus lacks the image.
+        """
+        if not isinstance(image, (str, os.PathLike)):
+            return
+        shard, row = self._place(id)
+        known = self._value(shard, row, "bytes")
+        if known is None:
+            return
+        fix = f"delete {shard_path(self.folder, shard)} and run `moai perceive-dataset` again, or put the file back"
+        try:
+            size = os.stat(image).st_size
+            if size != known:
+                raise CorpusError(f"image '{id}' was {known:,} bytes when it was perceived and is {size:,} now; {fix}")
+            if content and sha256_file(Path(image)) != self._value(shard, row, "sha256"):
+                raise CorpusError(f"image '{id}' has another content than when it was perceived; {fix}")
+        except OSError as error:
+            raise CorpusError(f"image '{id}' cannot be read ({error.strerror}); {fix}") from error
+
     def warn_of_failures(self) -> None:
         """Log how many images of the corpus each expert gave nothing for."""
         for expert, count in self.manifest.failures.items():
@@ -118,6 +148,18 @@ class CorpusPerceptions(Mapping[str, Perception]):
 
     def _open_file(self, shard: int) -> Any:
         return import_pyarrow()[1].ParquetFile(shard_path(self.folder, shard))
+
+    def _value(self, shard: int, row: int, column: str) -> Any:
+        with self._lock:
+            return self._column(shard, column)[row].as_py()
+
+    def _read_column(self, shard: int, column: str) -> Any:
+        arrow, _ = import_pyarrow()
+        try:
+            return self._file(shard).read(columns=[column]).column(0)
+        except (arrow.ArrowException, OSError) as error:
+            path = shard_path(self.folder, shard)
+            raise CorpusError(f"{path} is damaged or missing ({error}); delete it and perceive again") from error
 
     def _read_group(self, shard: int, group: int) -> list[dict[str, Any]]:
         arrow, _ = import_pyarrow()

@@ -122,3 +122,32 @@ def test_threads_and_other_processes_read_it(corpus):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda id: corpus[id].detections[0].label, ids * 5))
     assert found == [f"dot {int(Path(id).stem)}" for id in ids * 5]
+
+
+def test_a_file_that_changed_is_refused_by_its_size_and_by_its_content(corpus):
+    file = Path(ONE)
+    whole = file.read_bytes()
+    corpus.check_file(ONE, file, content=True)
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    corpus.check_file(ONE, file)  # of the same size, which is all that is compared
+    with pytest.raises(CorpusError, match=f"image '{ONE}' has another content .* delete out.shard-0000"):
+        corpus.check_file(ONE, file, content=True)
+    file.write_bytes(whole + b"x")
+    with pytest.raises(CorpusError, match=f"image '{ONE}' was .* bytes when it was perceived and is .* now; delete out"):
+        corpus.check_file(ONE, str(file))
+    file.unlink()
+    with pytest.raises(CorpusError, match=f"image '{ONE}' cannot be read .No such file"):
+        corpus.check_file(ONE, file)
+    corpus.check_file(ONE, b"pixels in memory")
+    corpus.check_file("pictures/0/10.png", "pictures/0/10.png", content=True)  # a row without a perception
+    with pytest.raises(CorpusError, match="no row of image 'x'"):
+        corpus.check_file("x", file)
+
+
+def test_a_deleted_shard_is_perceived_again_with_the_new_file(corpus):
+    file = Path(ONE)
+    file.write_bytes(file.read_bytes() + b"x")
+    shard, _ = corpus._place(ONE)
+    Path(f"out/shard-{shard:05d}.parquet").unlink()
+    perceive_corpus(read_images(Path("pictures")), "out", ["dots"], shard_size=40)
+    CorpusPerceptions("out", ["dots"]).check_file(ONE, file, content=True)
