@@ -133,7 +133,9 @@ def test_a_file_that_changed_is_refused_by_its_size_and_by_its_content(corpus):
     with pytest.raises(CorpusError, match=f"image '{ONE}' has another content .* delete out.shard-0000"):
         corpus.check_file(ONE, file, content=True)
     file.write_bytes(whole + b"x")
-    with pytest.raises(CorpusError, match=f"image '{ONE}' was .* bytes when it was perceived and is .* now; delete out"):
+    with pytest.raises(
+        CorpusError, match=f"image '{ONE}' was .* bytes when it was perceived and is .* now; delete out"
+    ):
         corpus.check_file(ONE, str(file))
     file.unlink()
     with pytest.raises(CorpusError, match=f"image '{ONE}' cannot be read .No such file"):
