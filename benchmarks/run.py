@@ -45,6 +45,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     made.names = made.names or list(GROUPS)
     made.repeats = made.repeats or (3 if made.quick else 5)
     made.threads = made.threads or os.cpu_count()
+    if made.against is not None and made.repeats < 2:
+        parser.error("--against needs at least --repeats 2: one turn of each has no interval")
     return made
 
 

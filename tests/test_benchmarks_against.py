@@ -84,6 +84,9 @@ def test_against_is_for_training_alone(capsys):
         with pytest.raises(SystemExit):
             run.arguments(given)
         assert "--against REV is for training alone" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run.arguments(["training", "--against", "HEAD", "--repeats", "1"])
+    assert "one turn of each has no interval" in capsys.readouterr().err
     assert run.arguments(["training", "--against", "HEAD"]).steps == 30
 
 
