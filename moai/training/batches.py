@@ -21,6 +21,7 @@ from moai.model.processor.processor import MoaiProcessor
 from moai.recipe.stages import Stage, Training
 from moai.training import sampling
 from moai.training.objectives.supervision import TargetFinder, target_masks
+from moai.training.perceiving import reach
 from moai.training.word_cache import WordCache
 from moai.types import Perception, Sample
 
@@ -99,6 +100,7 @@ class AnswerBatches:
         blind = sampling.draw_rows(self.seed, share.step, count, self.training.perception_dropout, "perception")
         mine = list(share.places) or [0]
         samples = [self.samples[share.indices[row]] for row in mine]
+        reach(self.perceptions, (sample for row, sample in zip(mine, samples, strict=True) if not blind[row]))
         seen = [
             [None if blind[row] else self.perceptions.get(image) for image in sample.image_ids]
             for row, sample in zip(mine, samples, strict=True)
