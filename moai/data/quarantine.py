@@ -53,9 +53,9 @@ class Quarantine:
         if fresh and writes_all:
             self.path.unlink(missing_ok=True)
         for place, reason in found:
-            self.add(place, reason)
+            self.leave_out(place, reason)
 
-    def add(self, place: str, reason: str, *, by_all: bool = True) -> None:
+    def leave_out(self, place: str, reason: str, *, by_all: bool = True) -> None:
         """Leave a row out.
 
         Args:
@@ -155,7 +155,7 @@ class Tolerated(Samples):
         except DataError as error:
             place = self.place(row)
             said = str(error) if str(error).startswith(f"{place}: ") else f"{place}: {error}"
-            self.quarantine.add(place, said, by_all=not read)
+            self.quarantine.leave_out(place, said, by_all=not read)
             return None
 
     def all_good(self) -> Iterator[Sample]:

@@ -85,6 +85,9 @@ def read_validation(data: Data, processor: MoaiProcessor, quarantine: Quarantine
     return prepared._replace(samples=Listed(good), texts=Listed(good))
 
 
+CACHED = 2048  # encodings that are kept of samples that are read when they are reached
+
+
 class TrainingData:
     """What a run trains and validates on.
 
@@ -113,6 +116,8 @@ class TrainingData:
         self.samples, self._fitted = prepared.samples, [prepared.fitted]
         self.facts = SampleFacts(prepared.texts, processor.lengths, progress.note, data.model_dump_json())
         self.facts.read_ahead()
+        if self.facts.lazy:
+            processor.prompts.cache(CACHED)  # an encoding takes some KB, and each is needed while its pool is read
         check_kinds(self.facts, recipe.stages)
 
     def read_validation(self) -> list[Sample]:

@@ -103,14 +103,14 @@ class StageBatches(Sequence[list[int]]):
         rows = self.facts.epoch_rows(self.first_epoch + epoch)
         if stage.sampling_rate_by_type:
             rates = {text_code(kind): rate for kind, rate in stage.sampling_rate_by_type.items()}
-            kinds = self.facts.kinds()[rows].tolist()
+            kinds = self.facts.kind_codes()[rows].tolist()
             used = array("q", (i for i, kind in enumerate(kinds) if rng.random() < rates.get(kind, 1.0)))
         else:
             for _ in range(len(rows)):
                 rng.random()  # what is drawn afterwards does not depend on whether kinds have shares
             used = array("q", range(len(rows)))
         if stage.balance_yes_no:
-            used = array("q", balanced(rng, used, self.facts.pairs()[rows]))
+            used = array("q", balanced(rng, used, self.facts.pair_codes()[rows]))
         return rng, used
 
 
@@ -207,7 +207,7 @@ def check_kinds(facts: SampleFacts, stages: Sequence[Stage]) -> None:
         rates = stage.sampling_rate_by_type
         if not rates:
             continue
-        key, codes = f"stages.{stage.name}.sampling_rate_by_type", np.unique(facts.kinds()).tolist()
+        key, codes = f"stages.{stage.name}.sampling_rate_by_type", np.unique(facts.kind_codes()).tolist()
         for kind in rates:
             if text_code(kind) not in codes:
                 raise RecipeError(f"{key}: no sample is of kind '{kind}'{nearest(kind, facts.kind_names())}")

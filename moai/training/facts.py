@@ -36,10 +36,10 @@ class Facts(Protocol):
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """Tokens of each of these rows, ``(N,)``."""
 
-    def kinds(self) -> np.ndarray:
+    def kind_codes(self) -> np.ndarray:
         """:func:`text_code` of the kind of every sample, ``(N,)`` int64."""
 
-    def pairs(self) -> np.ndarray:
+    def pair_codes(self) -> np.ndarray:
         """:func:`text_code` of question and answer of every sample, ``(N, 2)`` int64."""
 
 
@@ -89,17 +89,17 @@ class SampleFacts:
             return self._read.lengths[rows]
         return np.array([self._count([self.samples[row].conversation])[0] for row in rows.tolist()], np.int64)
 
-    def kinds(self) -> np.ndarray:
+    def kind_codes(self) -> np.ndarray:
         """Return the code of every sample's kind, ``(N,)`` int64."""
         return self._codes[:, 0]
 
-    def pairs(self) -> np.ndarray:
+    def pair_codes(self) -> np.ndarray:
         """Return the codes of every sample's question and answer, ``(N, 2)`` int64."""
         return self._codes[:, 1:]
 
     def kind_names(self) -> set[str]:
         """Return the kinds of the samples."""
-        _, firsts = np.unique(self.kinds(), return_index=True)
+        _, firsts = np.unique(self.kind_codes(), return_index=True)
         return {self.samples[row].kind for row in firsts.tolist()}
 
     def read_ahead(self) -> None:

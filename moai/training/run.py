@@ -21,13 +21,14 @@ from torch import nn
 
 from moai.dependencies import warn_of_newer_versions
 from moai.errors import RecipeError, TrainingError
+from moai.model.packing import check_packing
 from moai.model.parts import parts_of, saved_parameters, train_only
 from moai.model.run_folder import MANIFEST
 from moai.recipe.schema import Recipe
 from moai.recipe.stages import PartSection
 from moai.training import sampling
 from moai.training.arguments import training_arguments
-from moai.training.batches import AnswerBatches, Shares
+from moai.training.batches import AnswerBatches, Shares, packed_length
 from moai.training.build import build
 from moai.training.callbacks import StepSeed, StopOnSignal, terminable
 from moai.training.checkpoints import Checkpoint, Moments, check_data, load_checkpoint, restore, save_checkpoint
@@ -61,6 +62,8 @@ class Run:
         if self.main:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
         self.model, self.processor = build(recipe)
+        if self.training.packing:
+            self._check_packing()
         self.data = TrainingData(recipe, self.processor, progress)
         self.samples, self.data_digest = self.data.samples, self.data.facts.digest
         self.plans = plan_stages(recipe.stages, self.training, recipe.seed, self.data.facts)
@@ -218,6 +221,12 @@ class Run:
         return folder
 
     # Preparation and end -------------------------------------------------------------------------------------------
+
+    def _check_packing(self) -> None:
+        """Refuse packed rows where the host cannot run them."""
+        if self.recipe.vision is not None and self.recipe.vision.kind == "host":
+            raise RecipeError("training.packing needs an encoder of ours: a host's own vision numbers positions itself")
+        check_packing(self.model.host, packed_length(self.processor))
 
     @cached_property
     def used(self) -> list[int]:

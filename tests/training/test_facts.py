@@ -48,17 +48,17 @@ def test_rows_of_large_files_are_read_when_they_are_asked_for(written, monkeypat
     assert facts.lengths(np.array([3, 1])).tolist() == [4, 2] and counted.count == 2
     check_kinds(facts, [Stage(name="s", steps=1)])
     assert not notes, "no stage asks for kinds"
-    assert facts.kinds()[:2].tolist() == [text_code("a"), text_code("b")] and len(notes) == 1
-    assert facts.pairs()[4].tolist() == [text_code("q1?"), text_code("aaaaa")]
+    assert facts.kind_codes()[:2].tolist() == [text_code("a"), text_code("b")] and len(notes) == 1
+    assert facts.pair_codes()[4].tolist() == [text_code("q1?"), text_code("aaaaa")]
     assert facts.kind_names() == {"a", "b"}
     again = SampleFacts(written(21), counted, notes.append)
-    assert again.pairs()[4].tolist() == facts.pairs()[4].tolist() and len(notes) == 1, "from the cache"
+    assert again.pair_codes()[4].tolist() == facts.pair_codes()[4].tolist() and len(notes) == 1, "from the cache"
     with pytest.raises(RecipeError, match="sampling_rate_by_type: no sample is of kind 'c'"):
         check_kinds(again, [Stage(name="s", steps=1, sampling_rate_by_type={"c": 0.5})])
     with pytest.raises(RecipeError, match="leaves no samples"):
         check_kinds(again, [Stage(name="s", steps=1, sampling_rate_by_type={"a": 0.0, "b": 0.0})])
     other = SampleFacts(written(21, options={"marker": None}), counted, notes.append, "another format")
-    assert other.kinds().tolist() == facts.kinds().tolist() and len(notes) == 2, "not what another format made of it"
+    assert other.kind_codes().tolist() == facts.kind_codes().tolist() and len(notes) == 2, "made anew"
 
 
 def test_small_files_and_samples_in_memory_are_read_once_ahead(written, monkeypatch):
@@ -68,7 +68,7 @@ def test_small_files_and_samples_in_memory_are_read_once_ahead(written, monkeypa
         facts = SampleFacts(samples, counted)
         facts.read_ahead()
         assert not facts.lazy and counted.count == len(samples)
-        facts.lengths(np.arange(5)), facts.kinds(), facts.pairs()
+        facts.lengths(np.arange(5)), facts.kind_codes(), facts.pair_codes()
         assert counted.count == len(samples)
         counted.count = 0
 

@@ -35,7 +35,7 @@ class GivenFacts:
         self.given = np.array(lengths)
         self.codes = np.array([text_code(kind) for kind in kinds])
         pairs = pairs or [("?", "x")] * len(lengths)
-        self.pair_codes = np.array([[text_code(text) for text in pair] for pair in pairs])
+        self.coded_pairs = np.array([[text_code(text) for text in pair] for pair in pairs])
         self.asked = []
 
     def __len__(self):
@@ -48,11 +48,11 @@ class GivenFacts:
         self.asked.append(rows)
         return self.given[rows]
 
-    def kinds(self):
+    def kind_codes(self):
         return self.codes
 
-    def pairs(self):
-        return self.pair_codes
+    def pair_codes(self):
+        return self.coded_pairs
 
 
 # Step 1's draw ----------------------------------------------------------------------------------------------------
