@@ -19,6 +19,7 @@ GROUPS = {
     "answering": "prefill and decoding against the bare host",
     "training": "a training step against connector-only training: time and memory",
     "starting": "import, help, loading",
+    "data": "training on 1,000,000 rows: to the first step, going on, memory",
     "corpus": "perceiving shards: the runner over the expert, two workers over one",
 }
 

@@ -154,6 +154,19 @@ class Examiner:
         return list(oddities(image, name))
 
 
+def check_images(sample: Sample) -> None:
+    """Open all images of a sample.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    for image in sample.images:
+        try:
+            read_image(image)
+        except ImageError as error:
+            raise DataError(str(error), "unreadable image") from error
+
+
 def oddities(image: Any, name: str) -> Iterator[tuple[str, str]]:
     """Yield what is odd about an image file that can be read: the kind, and a sentence."""
     if isinstance(image, bytes):

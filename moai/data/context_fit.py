@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from moai.data.samples import Samples
 from moai.errors import DataError, PromptError
 from moai.types import Conversation, Sample
@@ -73,12 +75,13 @@ class ContextFit(Samples):
     """View samples as they fit the context of a processor's host.
 
     Attributes:
-        shortened: number of a sample that was read -> turns that it lost.
+        shortened: turns that each sample lost which was read so far, ``(N,)``.
     """
 
     def __init__(self, samples: Sequence[Sample], processor: MoaiProcessor, too_long: str = "refuse") -> None:
         self.samples, self.processor, self.too_long = samples, processor, too_long
-        self.shortened: dict[int, int] = {}
+        self.digest = samples.digest if isinstance(samples, Samples) else ""
+        self.shortened = np.zeros(len(samples), np.int32)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -89,9 +92,12 @@ class ContextFit(Samples):
             fitted = fit_context(sample, self.processor, self.too_long)
         except DataError as error:
             raise DataError(f"{self.place(index)}: {error}", error.problem) from error
-        if fitted.dropped:
-            self.shortened[index] = fitted.dropped
+        self.shortened[index] = fitted.dropped
         return fitted.sample
+
+    def epoch_rows(self, epoch: int) -> np.ndarray:
+        """Return the rows of an epoch of the samples."""
+        return self.samples.epoch_rows(epoch) if isinstance(self.samples, Samples) else super().epoch_rows(epoch)
 
     def place(self, index: int) -> str:
         """Return where a sample's row stands."""

@@ -1,6 +1,6 @@
 """Mix sources by weight, as a pure function of seed and epoch.
 
-Knows: numbers of samples. No sample is read: the mixture is a list of indices.
+Knows: numbers of samples. No sample is read: an epoch is an array of indices.
 """
 
 from __future__ import annotations
@@ -9,35 +9,44 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moai.data.samples import Concatenated, Samples, Selected
+from moai.data.samples import Concatenated, Samples
 from moai.errors import RecipeError
 
 
-def mix(parts: Sequence[Samples], weights: Sequence[float | None], seed: int = 0, epoch: int = 0) -> Selected:
-    """Return one epoch of a mixture, as long as all sources together.
+class Mixture(Concatenated):
+    """Join the samples of several sources, of which each epoch is a mixture by weight.
 
-    A source gives its share of the epoch, by largest remainder. One that is larger gives a part of its samples, another
+    As a sequence it has every sample once; :meth:`epoch_rows` says which an epoch has, as many as all together. A
+    source gives its share of the epoch, by largest remainder. One that is larger gives a part of its samples, another
     one every epoch; one that is smaller repeats all of them before any a further time.
 
     Args:
         parts: samples of each source.
         weights: of each, in any unit; all or none.
-        seed, epoch: decide which samples are drawn, and nothing else does.
+        seed: decides, with the epoch, which samples are drawn, and nothing else does.
 
     Raises:
         RecipeError: some sources have a weight and others have none, or all weights are 0.
     """
-    if any(weight is None for weight in weights):
-        raise RecipeError("some of data.sources have a weight and others have none; give each a weight, or none")
-    given = np.array(weights, dtype=float)
-    if not given.sum() > 0:
-        raise RecipeError("all weights of data.sources are 0; give one a weight above 0")
-    sizes = [len(part) for part in parts]
-    counts = shares(given, sum(sizes))
-    starts = np.cumsum([0, *sizes[:-1]])
-    drawn = [start + _draw(size, count, [seed, epoch, n]) for n, (start, size, count) in enumerate(
-        zip(starts, sizes, counts, strict=True))]  # fmt: skip
-    return Selected(Concatenated(parts), np.concatenate(drawn))
+
+    def __init__(self, parts: Sequence[Samples], weights: Sequence[float | None], seed: int = 0) -> None:
+        super().__init__(parts)
+        if any(weight is None for weight in weights):
+            raise RecipeError("some of data.sources have a weight and others have none; give each a weight, or none")
+        given = np.array(weights, dtype=float)
+        if not given.sum() > 0:
+            raise RecipeError("all weights of data.sources are 0; give one a weight above 0")
+        self.sizes, self.seed = [len(part) for part in parts], seed
+        self.counts = shares(given, sum(self.sizes))
+
+    def epoch_rows(self, epoch: int) -> np.ndarray:
+        """Draw the samples of an epoch, as indices ``(N,)`` int64, source by source."""
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        drawn = [
+            start + _draw(size, count, [self.seed, epoch, number])
+            for number, (start, size, count) in enumerate(zip(starts, self.sizes, self.counts, strict=True))
+        ]
+        return np.concatenate(drawn)
 
 
 def shares(weights: np.ndarray, total: int) -> np.ndarray:

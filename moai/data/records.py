@@ -5,6 +5,7 @@ Knows: files and JSON. Nothing is kept in memory but where rows lie.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from bisect import bisect_right
@@ -23,9 +24,11 @@ class Records(Sequence[Any]):
 
     Attributes:
         key: names this state of the files; empty where nothing that is made of them can be cached.
+        digest: SHA-256 of the files' contents, wherever they lie; empty where it is not known without reading all rows.
     """
 
     key: str = ""
+    digest: str = ""
 
     def place(self, index: int) -> Place:
         """Return where a row stands."""
@@ -41,7 +44,7 @@ class JsonRecords(Records):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.spans, self.key = index_rows(path)
+        self.spans, self.key, self.digest = index_rows(path)
         self._stamp = _stamp(os.stat(path))
 
     def __len__(self) -> int:
@@ -103,6 +106,7 @@ class ConcatenatedRecords(Records):
         self.parts = parts
         self.ends = [sum(len(part) for part in parts[: n + 1]) for n in range(len(parts))]
         self.key = " ".join(part.key for part in parts) if all(part.key for part in parts) else ""
+        self.digest = joined_digest([part.digest for part in parts])
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -120,6 +124,13 @@ class ConcatenatedRecords(Records):
         """Yield all rows in order, file by file."""
         for part in self.parts:
             yield from part.stream()
+
+
+def joined_digest(digests: Sequence[str], *more: bytes) -> str:
+    """Hash the digests of several parts, and further bytes, into one; empty where a part has none."""
+    if not all(digests):
+        return ""
+    return hashlib.sha256(b"\n".join([*(digest.encode() for digest in digests), *more])).hexdigest()
 
 
 def find_part(ends: Sequence[int], index: int) -> tuple[int, int]:

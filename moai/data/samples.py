@@ -10,7 +10,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from moai.data.records import Records, each, find_part
+import numpy as np
+
+from moai.data.records import Records, each, find_part, joined_digest
 from moai.data.row_index import Place
 from moai.errors import DataError, MoaiError
 from moai.types import Sample
@@ -19,9 +21,15 @@ ToSample = Callable[[Any, Place], Sample]
 
 
 class Samples(Sequence[Sample]):
-    """Hold samples that are made on access, and say where each stands."""
+    """Hold samples that are made on access, and say where each stands.
+
+    Attributes:
+        key: names this state of the files; empty where nothing that is made of them can be cached.
+        digest: SHA-256 of the files' contents and of what is drawn from them; empty where it takes reading all samples.
+    """
 
     key: str = ""
+    digest: str = ""
 
     def groups(self) -> Iterator[str]:
         """Yield for each sample the name of what must stay in one split with it: its first image, or itself.
@@ -34,6 +42,10 @@ class Samples(Sequence[Sample]):
     def place(self, index: int) -> str:
         """Return where a sample's row stands, for messages."""
         raise NotImplementedError
+
+    def epoch_rows(self, epoch: int) -> np.ndarray:
+        """Return the samples of an epoch, as indices ``(N,)`` int64: all of them once, unless they are a mixture."""
+        return np.arange(len(self))
 
 
 def group_of(record: Any) -> object:
@@ -51,7 +63,8 @@ class LazySamples(Samples):
     """
 
     def __init__(self, records: Records, to_sample: ToSample, group: Callable[[Any], object] = group_of) -> None:
-        self.records, self.to_sample, self.group, self.key = records, to_sample, group, records.key
+        self.records, self.to_sample, self.group = records, to_sample, group
+        self.key, self.digest = records.key, records.digest
 
     def __len__(self) -> int:
         return len(self.records)
@@ -102,6 +115,7 @@ class Selected(Samples):
 
     def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
         self.samples, self.indices = samples, indices
+        self.digest = joined_digest([samples.digest], np.asarray(indices, np.int64).tobytes()) if samples.digest else ""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -120,6 +134,7 @@ class Concatenated(Samples):
     def __init__(self, parts: Sequence[Samples]) -> None:
         self.parts = parts
         self.ends = [sum(len(part) for part in parts[: n + 1]) for n in range(len(parts))]
+        self.digest = joined_digest([part.digest for part in parts])
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from moai import plugins
 from moai.data.hold_out import hold_out
-from moai.data.mixture import mix
+from moai.data.mixture import Mixture
 from moai.data.samples import Listed, Samples, concatenated
 from moai.data.source import Source
 from moai.errors import DataError, RecipeError
@@ -32,19 +32,17 @@ class SourceSettings(Protocol):
     options: dict[str, Any]
 
 
-def open_sources(
-    sources: Sequence[SourceSettings], split: str, rest: str = "train", *, seed: int = 0, epoch: int = 0
-) -> Samples:
+def open_sources(sources: Sequence[SourceSettings], split: str, rest: str = "train", *, seed: int = 0) -> Samples:
     """Open one split of all sources.
 
-    The split ``rest`` is a mixture where sources have weights: a pure function of ``seed`` and ``epoch``. Any other
-    split has every sample of every source once.
+    Every sample of every source comes once. Where sources have weights, the split ``rest`` is a
+    :class:`~moai.data.mixture.Mixture`, which says what each epoch draws.
 
     Args:
         sources: as the recipe says.
         split: name of the split.
         rest: name of the split that a source's single path is of.
-        seed, epoch: of the mixture.
+        seed: of the mixture.
 
     Raises:
         RecipeError: a format that is unknown or does not take its options, or a split without samples.
@@ -61,7 +59,7 @@ def open_sources(
     weights = [source.weight for _, source in there]
     parts = [part for part, _ in there]
     if split == rest and any(weight is not None for weight in weights):
-        return mix(parts, weights, seed, epoch)
+        return Mixture(parts, weights, seed)
     return concatenated(parts)
 
 

@@ -5,6 +5,7 @@ Knows: tar headers. Shards are neither unpacked nor read whole; links and other 
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moai.data.records import Records, parse_row
-from moai.data.row_index import Place, cached_array, file_key
+from moai.data.row_index import Place, cached_array, cached_digest, file_key
 from moai.errors import DataError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -36,6 +37,7 @@ class TarRecords(Records):
             self.key = file_key(path)
             # of each pair: image and text as offset and bytes, and whether the text is JSON
             self.spans = cached_array(f"{self.key}-pairs", path, lambda: _pairs(path))
+            self.digest = cached_digest(f"{self.key}-pairs", path, lambda: _digest(path, self.spans))
         except (OSError, tarfile.TarError) as error:
             raise DataError(f"{path} is no plain tar file ({error}); unpack or copy it again") from error
 
@@ -78,6 +80,17 @@ def _pairs(path: Path) -> np.ndarray:
         pair[first : first + 2] = [member.offset_data, member.size]
         pair[4] = int(suffix == ".json") if first else pair[4]
     return np.array(list(found.values()), np.int64).reshape(-1, 5)
+
+
+def _digest(path: Path, spans: np.ndarray) -> str:
+    """Hash where the members lie, and all texts; the contents of images are left out, as of those in files."""
+    hashed = hashlib.sha256(spans.tobytes())
+    with open(path, "rb") as file:
+        for at, size in spans[:, 2:4].tolist():
+            if at >= 0:
+                file.seek(at)
+                hashed.update(file.read(size))
+    return hashed.hexdigest()
 
 
 def _members(path: Path) -> Iterator[tuple[PurePosixPath, tarfile.TarInfo]]:

@@ -42,6 +42,7 @@ from moai.model.mixer.forward_context import ForwardContext, checkpoint_contexts
 from moai.model.mixer.graft import graft, ungraft
 from moai.model.mixer.inputs import Auxiliary, attended_in, mixer_inputs, prompt_of
 from moai.model.mixer.mixer import Mixer
+from moai.model.packing import packed_inputs
 from moai.model.parts import add_trained_parts
 from moai.model.run_folder import load_run, save_run
 from moai.model.weight_cache import apply_apart, cache_weights
@@ -166,8 +167,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
     def train(self, mode: bool = True) -> MoaiForConditionalGeneration:
         """The host stays in evaluation mode: it is frozen, its dropout included."""
         super().train(mode)
-        if mode:
-            self.host.eval()
+        self.host.train(False)
         for layer in decoder_layers(self.host):
             # transformers checkpoints only layers in training mode; the dropout modules inside stay off.
             layer.training = mode and getattr(layer, "gradient_checkpointing", False)
@@ -225,6 +225,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         prompt_mask: Tensor | None = None,
         module_choices: Tensor | None = None,
         attention_targets: Tensor | None = None,
+        document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         use_cache: bool | None = None,
@@ -237,36 +238,32 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         Args:
             input_ids: ``(B, S)`` with ``image_tokens`` placeholders per image.
             attention_mask: ``(B, S)``, or what the host takes; padding may stand on either side.
-            cache: what an earlier forward returned, to go on from; ``past_key_values`` is the same, in every version.
+            cache: what an earlier forward returned; ``past_key_values`` is the same, in every version.
             inputs_embeds: ``(B, S, D)`` instead of embedding ``input_ids``, which then only say where images stand.
             pixel_values: ``(N, 3, h, w)``, all images in the order of their placeholders.
             image_features: ``(B, M, D)`` instead of pixels, as ``images.encode`` returns them.
             image_keep: ``(B,)`` bool; rows that are false get zero vision features (image dropout in training).
             aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words: of ``AuxiliaryEncoder``.
-            aux_states, aux_states_mask: compressed tokens instead, as ``auxiliary(..)`` returns them.
-            aux_sources: with them, what ``auxiliary.sources`` returns; for mixers that copy words.
-            prompt_mask: ``(B, S)`` true at image and prompt tokens: what is mixed. Never padding, answers, or generated
-                tokens. Left out, it is everything without a label, or all of the prompt. What stands between two
-                answers is mixed by itself, so that no later turn changes an earlier one.
+            aux_states, aux_states_mask, aux_sources: what ``auxiliary(..)`` and ``auxiliary.sources`` return instead.
+            prompt_mask: ``(B, S)`` true at image and prompt tokens: what is mixed, never padding or answers; left out,
+                all without a label. What stands between two answers is mixed by itself.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
-            attention_targets: ``(B, G, A + 1)`` bool: groups of auxiliary words that the last prompt token should
-                attend to, then the null token; see :meth:`Mixer.attention_loss`.
+            attention_targets: ``(B, G, A + 1)`` bool: groups of words, then the null token: ``Mixer.attention_loss``.
+            document_ids: ``(B, S)`` of packed rows, as :func:`~moai.model.packing.packed_inputs` takes them.
             labels: ``(B, S)``, -100 where no loss is taken; the loss is the mean over the others, zero without any.
-            num_items_in_batch: divide the sum of the losses by this instead, as transformers' ``Trainer`` asks for
-                gradient accumulation.
+            num_items_in_batch: divide the sum of the losses by this instead, as transformers' ``Trainer`` asks.
             return_attribution: put :class:`~moai.model.analysis.attribution.Attribution` into the output.
 
         Returns:
-            ``loss`` (with labels), ``logits`` (with labels only at the answer positions), and the cache under the name
-            that this version of transformers gives it; with ``attention_targets`` also ``attention_loss``, the mean
-            over the mixers.
+            ``loss`` (with labels), ``logits`` (with labels only at the answer positions), the cache under the name of
+            this transformers, and with ``attention_targets`` ``attention_loss``, the mean over the mixers.
 
         Raises:
             PromptError: placeholders without images; perceptions beside ``inputs_embeds`` alone; nothing to attribute.
         """
         window = input_ids.shape[1] if input_ids is not None else inputs_embeds.shape[1]
         past = cache.get_seq_length() if cache is not None else 0
-        if input_ids is None and any(given is not None for given in (aux_input_ids, aux_states, prompt_mask)):
+        if input_ids is None and any(one is not None for one in (aux_input_ids, aux_states, prompt_mask)):
             raise PromptError("mixers need input_ids, which say where images stand; pass them beside inputs_embeds")
         prompt_mask = prompt_positions(prompt_mask, attention_mask, labels, input_ids, past, window)
         trace = Trace(list(map(int, self.mixers))) if return_attribution else None
@@ -294,11 +291,14 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
                 choices=module_choices,
                 targets=targets,
                 question_embedding=self.auxiliary.question_embedding if self.pools else None,
+                document_ids=document_ids,
             )
         context = ForwardContext(self.graft, inputs, trace=trace)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
-        if position_ids is None:
+        if document_ids is not None:
+            attention_mask, position_ids = packed_inputs(document_ids, self.get_input_embeddings().weight.dtype)
+        elif position_ids is None:
             kwargs.update(self.images.position_inputs(input_ids, attention_mask, window, past, kwargs))
             position_ids = kwargs.pop("position_ids", None)
         optional = dict(zip(OPTIONAL, (position_ids, logits_to_keep, use_cache), strict=True))

@@ -152,6 +152,10 @@ class Training(Section):
     mixed_lengths: bool = Field(
         False, description="Whether a batch mixes lengths up to a factor of two, instead of sorting by length."
     )
+    packing: bool = Field(
+        False,
+        description="Whether a step's samples without images are put together into rows as long as the host's context.",
+    )
     schedule: Schedule = Field(Schedule(), description="How the learning rates rise and fall.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
     clip: float = Field(1.0, gt=0, description="Limit of the gradient's norm.")

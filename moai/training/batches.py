@@ -17,14 +17,22 @@ from torch.utils.data import Dataset
 from moai.model.mixer.forward_context import segments
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.batch import without_loss
+from moai.model.processor.packing import pack
 from moai.model.processor.processor import MoaiProcessor
 from moai.recipe.stages import Stage, Training
 from moai.training import sampling
 from moai.training.objectives.supervision import TargetFinder, target_masks
+from moai.training.perceiving import reach
 from moai.training.word_cache import WordCache
-from moai.types import Perception, Sample
+from moai.types import Conversation, Perception, Sample
 
+LONGEST = 4096  # tokens of a packed row of a host whose context has no length
 COUNT = "attention_count"  # rows of a batch whose attention is supervised; not for the model
+
+
+def packed_length(processor: MoaiProcessor) -> int:
+    """Return how many tokens a packed row holds: the longest that the host's context takes."""
+    return (processor.max_length or LONGEST) - 1
 
 
 class Share(NamedTuple):
@@ -99,11 +107,16 @@ class AnswerBatches:
         blind = sampling.draw_rows(self.seed, share.step, count, self.training.perception_dropout, "perception")
         mine = list(share.places) or [0]
         samples = [self.samples[share.indices[row]] for row in mine]
+        reach(self.perceptions, (sample for row, sample in zip(mine, samples, strict=True) if not blind[row]))
         seen = [
             [None if blind[row] else self.perceptions.get(image) for image in sample.image_ids]
             for row, sample in zip(mine, samples, strict=True)
         ]
-        batch = dict(self.processor.batch([sample.conversation for sample in samples], seen, labels=True))
+        conversations = [sample.conversation for sample in samples]
+        groups = self._groups(conversations)
+        batch = dict(self.processor.batch(conversations, seen, labels=True, groups=groups))
+        if groups is not None:  # of a packed row, which has no image, the first sample stands for all
+            mine, samples = ([listed[group[0]] for group in groups] for listed in (mine, samples))
         if self.finder is not None and "aux_input_ids" in batch:
             words = (batch["aux_input_ids"], batch["aux_attention_mask"])
             batch["attention_targets"] = target_masks(self.finder, self.processor, samples, *words)
@@ -117,6 +130,14 @@ class AnswerBatches:
             batch["module_choices"] = sampling.draw_modules(self.seed, share.step, len(self.model.mixers))
         return batch
 
+    def _groups(self, conversations: Sequence[Conversation]) -> list[list[int]] | None:
+        """Pack the conversations without images, where the recipe says so."""
+        if not self.training.packing:
+            return None
+        lengths = self.processor.lengths(conversations)
+        alone = [None if one.images else length for one, length in zip(conversations, lengths, strict=True)]
+        return pack(alone, packed_length(self.processor))
+
     def _supervised(self, batch: dict[str, Tensor]) -> Tensor:
         """Count the prompt segments whose attention has a target, over which the attention loss is a mean."""
         if "attention_targets" not in batch:
@@ -124,7 +145,7 @@ class AnswerBatches:
         given = (batch[name] for name in ("attention_targets", "aux_input_ids", "aux_attention_mask"))
         targets = self.model.auxiliary.target_latents(*given, batch.get("aux_pixel_mask"))
         supervised = targets.flatten(1).any(dim=1)
-        rows, _ = segments(batch["prompt_mask"].bool(), batch["attention_mask"].bool())
+        rows, _ = segments(batch["prompt_mask"].bool(), batch["attention_mask"].bool(), batch.get("document_ids"))
         return (supervised if rows is None else supervised[rows]).sum()
 
 

@@ -69,9 +69,8 @@ def recipe_images(recipe: Recipe) -> Found:
     from moai.data.sources import open_sources
 
     data = recipe.data
-    sources = [source.model_copy(update={"weight": None}) for source in data.sources]  # a mixture leaves some out
     for split in dict.fromkeys((data.train_split, data.validation_split, recipe.evaluation.split)):
-        for sample in open_sources(sources, split, data.train_split):
+        for sample in open_sources(data.sources, split, data.train_split):
             for id, image in zip(sample.image_ids, sample.images, strict=True):
                 yield split, id, _path(id, image)
 

@@ -1,107 +1,137 @@
-"""What a training run learns from: the samples of its sources, and what the experts see in their images.
+"""What a training run learns from: the samples of its sources, fitted into the host's context.
 
-Knows: sources of data and the experts; nothing of the model.
+Knows: sources of data and the processor; nothing of the model.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from moai.data.check import Examiner
+from moai.data.check import check_images
 from moai.data.context_fit import ContextFit
-from moai.data.perceive import perceive_samples, read_perceptions
-from moai.data.quarantine import LeftOut, leave_out
-from moai.data.samples import draw
+from moai.data.quarantine import Quarantine, Tolerated
+from moai.data.samples import Listed, Samples, draw
 from moai.data.sources import open_sources
+from moai.errors import DataError
 from moai.model.processor.processor import MoaiProcessor
+from moai.recipe.schema import Recipe
 from moai.recipe.sections import Data
+from moai.training.epochs import check_kinds
+from moai.training.facts import SampleFacts
 from moai.training.progress import Progress
-from moai.types import Perception, Sample
-
-Seen = Mapping[str, Perception | None]  # image id -> what the experts saw
+from moai.types import Sample
 
 
-def samples_of(data: Data, split: str, limit: int | None = None, *, seed: int = 0, epoch: int = 0) -> Sequence[Sample]:
+def samples_of(data: Data, split: str, *, seed: int = 0) -> Samples:
     """Open the samples of one split of the recipe's data; they are read on access.
 
     Args:
         data: the section of the recipe.
         split: name of the split.
-        limit: at most so many, drawn at random and always the same; a larger limit contains a smaller one.
-        seed, epoch: of a mixture by weight.
+        seed: of a mixture by weight.
 
     Raises:
         RecipeError: a format or data set does not take its options, or the split is empty.
         DataError: a file cannot be read.
     """
-    samples = open_sources(data.sources, split, data.train_split, seed=seed, epoch=epoch)
-    return draw(samples, limit)
+    return open_sources(data.sources, split, data.train_split, seed=seed)
 
 
 class Prepared(NamedTuple):
-    """Samples of a split as a run uses them, and the rows that it leaves out."""
+    """Samples of a split as a run uses them.
 
-    samples: ContextFit
-    left_out: list[LeftOut]
+    Attributes:
+        samples: what batches are made of.
+        texts: the same, whose images are not opened: what lengths and kinds are read from.
+        fitted: those that both view, which counts what was shortened.
+    """
+
+    samples: Samples
+    texts: Samples
+    fitted: ContextFit
 
 
 def prepare_samples(
-    data: Data, split: str, processor: MoaiProcessor, limit: int | None = None, *, seed: int = 0, epoch: int = 0
+    samples: Samples, processor: MoaiProcessor, too_long: str = "refuse", quarantine: Quarantine | None = None
 ) -> Prepared:
-    """Open a split without the bad rows that the recipe tolerates, each sample fitted into the host's context.
-
-    Where the recipe tolerates any, all rows and images are read first; else a bad row stops the run where it is read.
-
-    Raises:
-        RecipeError, DataError: as for :func:`samples_of`, or more rows are bad than the recipe tolerates.
-    """
-    samples = samples_of(data, split, seed=seed, epoch=epoch)
-    good, bad = leave_out(samples, data.tolerate, Examiner(processor, data.too_long))
-    return Prepared(ContextFit(draw(good, limit), processor, data.too_long), bad)
-
-
-class SampleTable(NamedTuple):
-    """What a run's plan needs of each sample, and a hash of them all."""
-
-    answer_types: list[str]
-    lengths: list[int]  # tokens
-    pairs: list[tuple[str, str]]  # question and answer
-    digest: str  # SHA-256 of ids, image ids and texts
-
-
-def read_table(processor: MoaiProcessor, samples: Sequence[Sample]) -> SampleTable:
-    """Read every sample once."""
-    types, lengths, pairs, digest = [], [], [], hashlib.sha256()
-    for sample in samples:
-        types.append(sample.kind)
-        lengths += processor.lengths([sample.conversation])
-        pairs.append((sample.question, sample.answer))
-        turns = [(turn.role, [str(part) for part in turn.content]) for turn in sample.conversation.turns]
-        about = [sample.id, sample.image_ids, sample.kind, sample.conversation.loss, turns]
-        digest.update(json.dumps(about).encode() + b"\n")
-    return SampleTable(types, lengths, pairs, digest.hexdigest())
-
-
-def perceive(processor, samples: Sequence[Sample], progress: Progress, shards: str | None = None) -> Seen:
-    """Let the processor's experts look at all images, through the cache; or read what they found from shards.
+    """Fit each sample of a split into the host's context; nothing is read yet.
 
     Args:
-        processor: with ``experts`` and ``expert_options``.
-        samples: whose images are looked at.
-        progress: where it is shown.
-        shards: the folder of a perceived corpus; None runs the experts.
+        samples: of the split.
+        processor: of the run.
+        too_long: as in the recipe.
+        quarantine: of the bad rows that the recipe tolerates; without one a bad row stops the run where it is read.
+    """
+    fitted = ContextFit(samples, processor, too_long)
+    if quarantine is None:
+        return Prepared(fitted, fitted, fitted)
+    return Prepared(Tolerated(fitted, quarantine, check_images), Tolerated(fitted, quarantine), fitted)
+
+
+def read_validation(data: Data, processor: MoaiProcessor, quarantine: Quarantine | None = None) -> Prepared:
+    """Read the samples of the losses that are logged during training, without bad ones that the recipe tolerates.
 
     Raises:
-        CorpusError: the corpus lacks an image, or was made by other experts.
+        RecipeError, DataError: as for :func:`samples_of`, or no sample is good.
     """
-    if shards is not None:
-        return read_perceptions(shards, samples, processor.experts, processor.expert_options)
-    from moai.perception.cache.store import default_store
-    from moai.perception.running.perceiver import Perceiver
+    whole = samples_of(data, data.validation_split)
+    if quarantine is not None:
+        quarantine.rows += len(whole)
+    prepared = prepare_samples(draw(whole, data.validation_limit), processor, data.too_long, quarantine)
+    view = prepared.samples
+    good = list(view.all_good() if isinstance(view, Tolerated) else view)
+    if not good:
+        raise DataError(f"no row of the split '{data.validation_split}' that was drawn is good; raise validation_limit")
+    return prepared._replace(samples=Listed(good), texts=Listed(good))
 
-    perceiver = Perceiver(processor.experts, options=processor.expert_options, store=default_store())
-    with progress.bar("perceiving", len({image for sample in samples for image in sample.image_ids})) as advance:
-        return perceive_samples(perceiver, samples, advance)
+
+CACHED = 2048  # encodings that are kept of samples that are read when they are reached
+
+
+class TrainingData:
+    """What a run trains and validates on.
+
+    Args:
+        recipe: of the run.
+        processor: of the run.
+        progress: where notes go.
+
+    Attributes:
+        samples: of the training split; row -> sample.
+        facts: of these samples.
+        quarantine: of the bad rows, where the recipe tolerates any.
+
+    Raises:
+        RecipeError, DataError: as for :func:`samples_of`; a bad row, where all rows are read before the first step.
+    """
+
+    def __init__(self, recipe: Recipe, processor: MoaiProcessor, progress: Progress) -> None:
+        data = recipe.data
+        self.data, self.processor, self.progress = data, processor, progress
+        self.quarantine = Quarantine(data.tolerate) if data.tolerate else None
+        whole = samples_of(data, data.train_split, seed=recipe.seed)
+        if self.quarantine is not None:
+            self.quarantine.rows += len(whole)
+        prepared = prepare_samples(whole, processor, data.too_long, self.quarantine)
+        self.samples, self._fitted = prepared.samples, [prepared.fitted]
+        self.facts = SampleFacts(prepared.texts, processor.lengths, progress.note, data.model_dump_json())
+        self.facts.read_ahead()
+        if self.facts.lazy:
+            processor.prompts.cache(CACHED)  # an encoding takes some KB, and each is needed while its pool is read
+        check_kinds(self.facts, recipe.stages)
+
+    def read_validation(self) -> list[Sample]:
+        """Read the samples of the losses that are logged during training."""
+        prepared = read_validation(self.data, self.processor, self.quarantine)
+        self._fitted.append(prepared.fitted)
+        return list(prepared.samples)
+
+    def note_left_out(self) -> None:
+        """Say how many turns and rows were left out of what was read so far."""
+        for fitted in self._fitted:
+            if turns := int(fitted.shortened.sum()):
+                count = int((fitted.shortened > 0).sum())
+                self.progress.note(f"{turns:,} turns of {count:,} samples are left out: the context cannot hold them")
+        if self.quarantine is not None and self.quarantine.reasons:
+            count, path = len(self.quarantine.reasons), self.quarantine.path
+            self.progress.note(f"{count:,} bad rows are left out; {path} names them")

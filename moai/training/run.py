@@ -8,39 +8,42 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import nn
 
-from moai.data.context_fit import ContextFit
-from moai.data.quarantine import LeftOut, write_quarantine
 from moai.dependencies import warn_of_newer_versions
-from moai.errors import TrainingError
+from moai.errors import RecipeError, TrainingError
+from moai.model.packing import check_packing
 from moai.model.parts import parts_of, saved_parameters, train_only
 from moai.model.run_folder import MANIFEST
 from moai.recipe.schema import Recipe
 from moai.recipe.stages import PartSection
 from moai.training import sampling
 from moai.training.arguments import training_arguments
-from moai.training.batches import AnswerBatches, Shares
+from moai.training.batches import AnswerBatches, Shares, packed_length
 from moai.training.build import build
 from moai.training.callbacks import StepSeed, StopOnSignal, terminable
 from moai.training.checkpoints import Checkpoint, Moments, check_data, load_checkpoint, restore, save_checkpoint
-from moai.training.data import perceive, prepare_samples, read_table
+from moai.training.data import TrainingData
 from moai.training.log import TrainingLog, draw_curves
 from moai.training.monitor import Monitor
 from moai.training.objectives.attention import AttentionBatches, AttentionObjective, perceived_images
 from moai.training.objectives.supervision import TargetFinder
+from moai.training.perceiving import Perceptions, perceive, perceive_by_batch
 from moai.training.progress import Progress
 from moai.training.schedule import mm1_rate
 from moai.training.stage_plan import StagePlan, plan_stages
 from moai.training.stage_trainer import StageTrainer, Values
 from moai.training.word_cache import GROUP, WordCache
+from moai.types import Sample
 
 MM1_DECAY = 0.1  # MM1's weight decay over its learning rate
 FAILED = "failed"  # the folder of a step whose loss was not finite
@@ -59,46 +62,33 @@ class Run:
         if self.main:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
         self.model, self.processor = build(recipe)
-        data = recipe.data
-        self.samples, self.left_out = prepare_samples(data, data.train_split, self.processor, seed=recipe.seed)
-        table = read_table(self.processor, self.samples)
-        self.data_digest = table.digest
-        sampling.check_kinds(table.answer_types, recipe.stages)
-        self.plans = plan_stages(
-            recipe.stages,
-            self.training,
-            recipe.seed,
-            table.lengths,
-            table.answer_types,
-            table.pairs,
-        )
-        self._note_shortened(self.samples)
+        if self.training.packing:
+            self._check_packing()
+        self.data = TrainingData(recipe, self.processor, progress)
+        self.samples, self.data_digest = self.data.samples, self.data.facts.digest
+        self.plans = plan_stages(recipe.stages, self.training, recipe.seed, self.data.facts)
         self.steps = sum(plan.steps for plan in self.plans)
-        used = {index for plan in self.plans for batch in plan.batches for index in batch}
-        self.used = sorted(used) or list(range(len(self.samples)))
-        self.perceptions: Mapping[str, Any] = {}
+        self.perceptions: Perceptions = {}
         self.finder: TargetFinder | None = None
         self.log: TrainingLog | None = None
         self.started = 0.0
 
     def train(self) -> Path:
         """Train all stages that are not done, and write the run folder."""
-        data = self.recipe.data
-        prepared = prepare_samples(data, data.validation_split, self.processor, data.validation_limit)
-        validation = list(prepared.samples)
-        self._note_shortened(prepared.samples)
-        self._quarantine([*self.left_out, *prepared.left_out])
-        wanted = [*(self.samples[index] for index in self.used), *validation]
+        found = load_checkpoint(self.run_dir)
+        if found is not None:
+            check_data(found, self.data_digest, self.run_dir)
+        if self.data.quarantine is not None:
+            self.data.quarantine.open(self.run_dir, fresh=found is None, writes_all=self.main)
+        validation = self.data.read_validation()
+        self.data.note_left_out()
         if self.recipe.perception.experts:
-            shards = self.recipe.perception.shards
-            self.perceptions = perceive(self.processor, wanted, self.progress, shards)
+            self.perceptions = self._perceive(validation)
         self.monitor = Monitor(validation, self.perceptions, self.processor, self.training.batch_size)
         self.finder = self._finder()
         self.words = self._word_cache()
-        found = load_checkpoint(self.run_dir)
         if found is not None:
             restore(found, saved_parameters(self.model), self.run_dir)
-            check_data(found, self.data_digest, self.run_dir)
         if self.main:
             self.log = TrainingLog(self.run_dir, found.step if found else 0)
         moments = found.moments if found else {}
@@ -170,7 +160,7 @@ class Run:
                 "lower the rates under train in another run; the checkpoint before it is whole"
             ) from None
 
-    def _objective(self, plan: StagePlan) -> tuple[nn.Module, Any, list[list[int]]]:
+    def _objective(self, plan: StagePlan) -> tuple[nn.Module, Any, Sequence[list[int]]]:
         """What the loop runs, what makes its batches, and the samples of each step."""
         stage = plan.stage
         if stage.objective == "answers":
@@ -232,15 +222,41 @@ class Run:
 
     # Preparation and end -------------------------------------------------------------------------------------------
 
-    def _note_shortened(self, samples: ContextFit) -> None:
-        if lost := samples.shortened:
-            turns = sum(lost.values())
-            self.progress.note(f"{turns:,} turns of {len(lost):,} samples are left out: the context cannot hold them")
+    def _check_packing(self) -> None:
+        """Refuse packed rows where the host cannot run them."""
+        if self.recipe.vision is not None and self.recipe.vision.kind == "host":
+            raise RecipeError("training.packing needs an encoder of ours: a host's own vision numbers positions itself")
+        check_packing(self.model.host, packed_length(self.processor))
 
-    def _quarantine(self, rows: list[LeftOut]) -> None:
-        if rows and self.main:
-            path = write_quarantine(self.run_dir, rows)
-            self.progress.note(f"{len(rows):,} bad rows are left out; {path} names them")
+    @cached_property
+    def used(self) -> list[int]:
+        """The samples that some step takes; all of them where no stage teaches to answer."""
+        taken = [plan.batches.used() for plan in self.plans if plan.batches is not None]
+        return np.unique(np.concatenate(taken)).tolist() if taken else list(range(len(self.samples)))
+
+    def _perceive(self, validation: list[Sample]) -> Perceptions:
+        """Perceive the images of all samples, or, of very many, those of each batch when it is reached."""
+        shards, ahead = self.recipe.perception.shards, self._ahead()
+        if not self.data.facts.lazy or ahead:
+            if ahead and self.data.facts.lazy:
+                self.progress.note(f"{ahead} needs the perceptions of all images that are used before its first step")
+            wanted = [*(self.samples[index] for index in self.used), *validation]
+            return perceive(self.processor, wanted, self.progress, shards)
+        if shards is None and self.training.trainer.get("dataloader_num_workers"):
+            raise RecipeError(
+                "training.trainer.dataloader_num_workers: experts do not run in these processes; leave it out, or "
+                "perceive the images ahead with moai perceive-dataset and set perception.shards"
+            )
+        self.progress.note("images are perceived when their batch is reached; moai perceive-dataset does it ahead")
+        return perceive_by_batch(self.processor, validation, self.progress, shards)
+
+    def _ahead(self) -> str | None:
+        """Name what needs the perceptions of all images before the first step; None for nothing."""
+        if self.training.attention_supervision:
+            return "training.attention_supervision"
+        if any(plan.stage.objective == "attention" for plan in self.plans):
+            return "the objective attention"
+        return None if self.recipe.perception.context_layer is None else "perception.context_layer"
 
     def _finder(self) -> TargetFinder | None:
         """What finds the words that questions should attend to, where a stage needs it."""
@@ -280,6 +296,8 @@ class Run:
             yield advance
 
     def _finish(self) -> Path:
+        if self.data.facts.lazy:
+            self.data.note_left_out()
         PartialState().wait_for_everyone()
         if self.main:
             (self.run_dir / MANIFEST).unlink(missing_ok=True)  # it comes back last: a run with a manifest is whole

@@ -1,15 +1,16 @@
 """Where each stage of a run begins and ends, and which samples its steps take.
 
-Knows: the recipe's stages and the draws of ``sampling``; nothing of files or of the model.
+Knows: the recipe's stages and the draws of ``epochs``; nothing of files or of the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from moai.recipe.stages import Stage, Training
-from moai.training.sampling import draw_batches
+from moai.training.epochs import StageBatches
+from moai.training.facts import Facts
 
 
 @dataclass
@@ -23,7 +24,7 @@ class StagePlan:
         first_draw: of the run's stages that teach to answer, before this one.
         schedule_step, schedule_steps: where in its schedule the stage begins, and how long that is: with
             ``continues``, a schedule spans several stages.
-        batches: samples of each step, as indices; empty for the attention objective, whose samples are known later.
+        batches: samples of each step, as indices; None for the attention objective, whose samples are known later.
     """
 
     stage: Stage
@@ -32,32 +33,26 @@ class StagePlan:
     first_draw: int = 0
     schedule_step: int = 0
     schedule_steps: int = 0
-    batches: list[list[int]] = field(default_factory=list)
+    batches: StageBatches | None = None
 
 
-def plan_stages(
-    stages: Sequence[Stage],
-    training: Training,
-    seed: int,
-    lengths: Sequence[int],
-    kinds: Sequence[str],
-    pairs: Sequence[tuple[str, str]],
-) -> list[StagePlan]:
+def plan_stages(stages: Sequence[Stage], training: Training, seed: int, facts: Facts) -> list[StagePlan]:
     """Plan the stages of a run.
 
     Args:
         stages, training, seed: of the recipe.
-        lengths, kinds, pairs: of the samples, as ``draw_batches`` takes them.
+        facts: of the samples.
     """
     plans: list[StagePlan] = []
-    first = draws = number = 0
+    first = draws = number = epochs = 0
     for stage in stages:
         plan = StagePlan(stage, first, stage.steps or 0, draws)
         if stage.objective == "answers":
             number += 1
-            plan.batches = draw_batches(seed, stage, number, lengths, kinds, pairs, training.mixed_lengths)
+            plan.batches = StageBatches(seed, stage, number, facts, training.mixed_lengths, epochs)
             plan.steps = len(plan.batches)
             draws += plan.steps
+            epochs += len(plan.batches.ends)
         plans.append(plan)
         first += plan.steps
     for group in _continued(plans):

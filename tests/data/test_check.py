@@ -8,10 +8,9 @@ import pytest
 import tiny
 from PIL import Image
 
-from moai.data.check import Examiner, check_samples
+from moai.data.check import check_samples
 from moai.data.context_fit import ContextFit, fit_context
 from moai.data.loss_view import PLACE, show_sample, write_page
-from moai.data.quarantine import leave_out, write_quarantine
 from moai.data.samples import Listed
 from moai.data.source_check import guess_format, samples_to_check
 from moai.errors import DataError, RecipeError
@@ -113,23 +112,7 @@ def test_one_exchange_that_is_too_long_is_refused_all_the_same(processor):
 
 def test_what_was_shortened_is_counted(processor):
     samples = ContextFit(Listed([conversation(30), conversation(1)]), processor, "drop_turns")
-    assert [len(one.conversation.turns) for one in samples][1] == 2 and list(samples.shortened) == [0]
-
-
-def test_a_tolerated_share_is_left_out_and_written_down(rows, tmp_path, photos):
-    samples = rows(*[GOOD] * 8, {**GOOD, "image": "gone.png"}, "{")
-    good, bad = leave_out(samples, 0.2, Examiner(None))
-    assert len(good) == 8 and [one.answer for one in good] == ["red"] * 8
-    path = write_quarantine(tmp_path, bad)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["file"], line["line"]) for line in lines] == [(str(photos / "rows.jsonl"), n) for n in (9, 10)]
-    assert "gone.png is missing" in lines[0]["reason"] and "no JSON" in lines[1]["reason"]
-    with pytest.raises(
-        DataError, match=r"2 of 10 rows are bad, more than data.tolerate allows \(0.1\); the first: .*:9"
-    ):
-        leave_out(samples, 0.1, Examiner(None))
-    assert leave_out(samples, 0, Examiner(None)) == (samples, [])
-    assert write_quarantine(tmp_path, []) is None
+    assert [len(one.conversation.turns) for one in samples][1] == 2 and samples.shortened[0] > 0 == samples.shortened[1]
 
 
 def test_the_tokens_that_carry_loss_are_marked(processor):

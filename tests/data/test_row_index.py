@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tracemalloc
 
@@ -53,8 +54,8 @@ def test_an_index_is_made_once_and_anew_when_the_file_changes(tmp_path, monkeypa
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines())
     first = JsonRecords(path)
-    assert len(list(cache_dir().glob("rows/*.npy"))) == 1
-    monkeypatch.setattr(row_index, "_scan", lambda path: pytest.fail("scanned again"))
+    assert len(list(cache_dir().glob("rows/*.npy"))) == 2, "the rows' places, and the digest"
+    monkeypatch.setattr(row_index, "_scan", lambda path, update: pytest.fail("scanned again"))
     assert len(JsonRecords(path)) == 3
     monkeypatch.undo()
     monkeypatch.setenv("MOAI_CACHE", str(tmp_path / "cache"))
@@ -62,6 +63,19 @@ def test_an_index_is_made_once_and_anew_when_the_file_changes(tmp_path, monkeypa
     assert len(JsonRecords(path)) == 2
     with pytest.raises(DataError, match=r"rows.jsonl:1: the file has changed since it was opened; start again"):
         first[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_digest_is_that_of_all_bytes_wherever_the_file_lies(tmp_path, monkeypatch, layout):
+    monkeypatch.setattr(row_index, "CHUNK", 40)
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(LAYOUTS[layout])
+    digests = {JsonRecords(tmp_path / name).digest for name in ("a", "b", "a")}  # the last one from the cache
+    assert digests == {hashlib.sha256(LAYOUTS[layout]).hexdigest()}
+    changed = bytearray(LAYOUTS[layout])
+    changed[changed.index(b"two")] = ord("T")  # one byte in the middle, and a time of change of its own
+    (tmp_path / "a").write_bytes(changed)
+    assert JsonRecords(tmp_path / "a").digest not in digests
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_not_needed(tmp_path, monkeypatch, caplog):

@@ -2,13 +2,17 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
+from moai.errors import RecipeError
 from moai.model.mixer.mixer import IMAGE_MODULES, LANGUAGE_MODULES
 from moai.recipe.stages import Schedule, Stage, Training
 from moai.training import sampling as steps
+from moai.training.epochs import StageBatches
+from moai.training.facts import text_code
 from moai.training.schedule import mm1_rate, rate_factor
 from moai.training.stage_plan import plan_stages
 
@@ -18,9 +22,37 @@ DRAWS = 3000
 def batches_of(count, steps_, size=8, seed=0, kinds=None, lengths=None, pairs=None, number=1, mixed=False, **options):
     """The batches of one stage over ``count`` samples."""
     stage = Stage(name="gates", steps=steps_, batch_size=size, **options)
-    lengths = lengths or [index * 7 % 13 for index in range(count)]
-    pairs = pairs or [("?", "x")] * count
-    return steps.draw_batches(seed, stage, number, lengths, kinds or ["a"] * count, pairs, mixed)
+    facts = GivenFacts(lengths or [index * 7 % 13 for index in range(count)], kinds or ["a"] * count, pairs)
+    return list(StageBatches(seed, stage, number, facts, mixed))
+
+
+class GivenFacts:
+    """Facts of samples that are given as lists."""
+
+    lazy = False
+
+    def __init__(self, lengths, kinds, pairs=None):
+        self.given = np.array(lengths)
+        self.codes = np.array([text_code(kind) for kind in kinds])
+        pairs = pairs or [("?", "x")] * len(lengths)
+        self.coded_pairs = np.array([[text_code(text) for text in pair] for pair in pairs])
+        self.asked = []
+
+    def __len__(self):
+        return len(self.given)
+
+    def epoch_rows(self, epoch):
+        return np.arange(len(self.given))
+
+    def lengths(self, rows):
+        self.asked.append(rows)
+        return self.given[rows]
+
+    def kind_codes(self):
+        return self.codes
+
+    def pair_codes(self):
+        return self.coded_pairs
 
 
 # Step 1's draw ----------------------------------------------------------------------------------------------------
@@ -187,6 +219,51 @@ def test_a_stage_of_epochs_ends_with_the_last_sample():
     assert Counter(index for batch in batches for index in batch) == dict.fromkeys(range(30), 2)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_any_step_is_drawn_without_the_samples_before(mixed):
+    facts = GivenFacts([index * 7 % 13 + 1 for index in range(10_000)], ["a"] * 10_000)
+    facts.lazy = True
+    stage = Stage(name="gates", epochs=3, batch_size=4)
+    batches = StageBatches(0, stage, 1, facts, mixed)
+    assert len(batches) == 7500 and not facts.asked, "the number of steps follows from the count"
+    last = batches[6100:][17]
+    pool = 4 * (64 if mixed else 8)
+    assert [len(rows) for rows in facts.asked] == [pool] and set(last) <= set(facts.asked[0].tolist())
+    whole = list(StageBatches(0, stage, 1, facts, mixed))
+    assert whole[6117] == last
+    for epoch in range(3):
+        drawn = [row for batch in whole[2500 * epoch : 2500 * epoch + 2500] for row in batch]
+        assert sorted(drawn) == list(range(10_000))
+    if mixed:
+        lengths = [sorted(facts.given[batch]) for batch in whole]
+        assert sum(two[-1] >= 2 * two[0] for two in lengths) < len(whole) * 0.1, "at the borders of classes alone"
+
+
+def test_what_is_used_of_an_epoch_that_is_cut_short_is_known_without_the_rest():
+    facts = GivenFacts([index * 7 % 13 + 1 for index in range(10_000)], ["a"] * 10_000)
+    batches = StageBatches(0, Stage(name="gates", steps=1003, batch_size=4), 1, facts)
+    used = batches.used().tolist()
+    assert sum(map(len, facts.asked)) == 32, "the lengths of the last pool"
+    assert used == sorted(row for batch in batches for row in batch)
+
+
+def test_each_epoch_draws_its_own_mixture_over_all_stages():
+    facts = GivenFacts([1] * 12, ["a"] * 12)
+    facts.epoch_rows = lambda epoch: np.array([(epoch + n) % 12 for n in (0, 0, 1, 2)])
+    stages = [{"name": "one", "epochs": 2}, {"name": "two", "steps": 3}, {"name": "three", "epochs": 1}]
+    made = [Stage(**{"batch_size": 2, "schedule": Schedule(), **stage}) for stage in stages]
+    plans = plan_stages(made, Training(), 0, facts)
+    drawn = [[sorted(row for batch in plan.batches[at : at + 2] for row in batch) for at in (0, 2)] for plan in plans]
+    assert drawn[0] == [[0, 0, 1, 2], [1, 1, 2, 3]]
+    assert drawn[1][0] == [2, 2, 3, 4] and set(drawn[1][1]) <= {3, 4, 5} and len(drawn[1][1]) == 2
+    assert drawn[2] == [[4, 4, 5, 6], []]
+
+
+def test_a_stage_that_leaves_nothing_of_an_epoch_is_refused():
+    with pytest.raises(RecipeError, match="stages.gates leaves no samples of an epoch"):
+        batches_of(4, 3, pairs=[("red?", "no")] * 4, balance_yes_no=True)
+
+
 def test_shares_of_kinds():
     kinds = ["open", "yes/no"] * 200
     batches = batches_of(400, 800, 16, kinds=kinds, sampling_rate_by_type={"yes/no": 0.25})
@@ -213,7 +290,7 @@ def test_balanced_questions_have_as_many_of_each_answer():
 def plans_of(*stages):
     """The plan of stages over 16 samples."""
     made = [Stage(**{"batch_size": 8, "schedule": Schedule(), **stage}) for stage in stages]
-    return plan_stages(made, Training(), 0, [1] * 16, ["a"] * 16, [("?", "x")] * 16)
+    return plan_stages(made, Training(), 0, GivenFacts([1] * 16, ["a"] * 16))
 
 
 def test_a_stage_that_continues_goes_on_with_the_schedule_of_the_one_before():

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, validate_call
 
+from moai.assets.hashes import sha256_file
 from moai.data.formats import jsonl, llava
-from moai.data.records import Records
-from moai.data.row_index import Place
+from moai.data.records import Records, joined_digest
+from moai.data.row_index import Place, cached_digest, file_key
 from moai.data.samples import LazySamples
 from moai.data.source import Source
 from moai.errors import DataError, RecipeError
@@ -44,6 +47,7 @@ def hf(
         DataError: the data set cannot be loaded.
     """
     records = _HubRecords(_load(source, config, revision), columns or {}, source.name or str(source.path))
+    records.digest = _digest(source)
 
     def to_sample(row: Mapping[str, Any], place: Place) -> Sample:
         read = llava.from_row if "conversations" in row else jsonl.from_row
@@ -89,7 +93,7 @@ def _load(source: Source, config: str | None, revision: str | None) -> Any:
         raise RecipeError(INSTALL) from error
     try:
         if source.path is not None:
-            files = [str(one) for path in source.paths for one in (sorted(path.glob("*.parquet")) or [path])]
+            files = [str(path) for path in _files(source)]
             table = datasets.load_dataset("parquet", data_files=files, split="train")
         else:
             table = datasets.load_dataset(source.name, config, split=source.split, revision=revision)
@@ -104,6 +108,17 @@ def _load(source: Source, config: str | None, revision: str | None) -> Any:
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
             table = table.cast_column(column, datasets.List(undecoded))
     return table
+
+
+def _files(source: Source) -> list[Path]:
+    return [one for path in source.paths for one in (sorted(path.glob("*.parquet")) or [path])]
+
+
+def _digest(source: Source) -> str:
+    """Hash all bytes of Parquet files, cached; empty for a hub id."""
+    if source.path is None:
+        return ""
+    return joined_digest([cached_digest(file_key(p), p, partial(sha256_file, p)) for p in _files(source)])
 
 
 def _image(value: Any) -> Any:

@@ -102,20 +102,25 @@ def _context(context: ForwardContext | None) -> Iterator[None]:
         _RUNNING.reset(token)
 
 
-def segments(prompt_mask: Tensor, attended: Tensor | None) -> tuple[Tensor | None, Tensor]:
-    """Split each row's prompt tokens where answers stand between them.
+def segments(
+    prompt_mask: Tensor, attended: Tensor | None, document_ids: Tensor | None = None
+) -> tuple[Tensor | None, Tensor]:
+    """Split each row's prompt tokens where answers stand between them, or where another document begins.
 
     Args:
         prompt_mask: ``(B, S)`` bool.
         attended: ``(B, S)`` bool, false at padding, which splits nothing; ``None`` without padding.
+        document_ids: ``(B, S)`` of packed rows.
 
     Returns:
         the batch row of each segment ``(R,)``, or ``None`` where every row has one; and the mask of each, ``(R, S)``.
     """
     between = ~prompt_mask if attended is None else attended & ~prompt_mask
-    if not bool(between.any()):
+    if not bool(between.any()) and document_ids is None:
         return None, prompt_mask
     answers = between.long().cumsum(dim=1)
+    if document_ids is not None:  # a document begins after whatever is counted before it, so that numbers only rise
+        answers = answers + document_ids * (prompt_mask.shape[1] + 1)
     latest = torch.where(prompt_mask, answers, -1).cummax(dim=1).values
     starts = prompt_mask & (answers > F.pad(latest[:, :-1], (1, 0), value=-1))
     counts = starts.sum(dim=1)

@@ -51,6 +51,7 @@ def mixer_inputs(
     choices: Tensor | None = None,
     targets: Tensor | None = None,
     question_embedding: Callable[[Tensor, Tensor], Tensor] | None = None,
+    document_ids: Tensor | None = None,
 ) -> MixerInputs:
     """Build the inputs of all mixers of one forward pass.
 
@@ -62,8 +63,9 @@ def mixer_inputs(
         choices: ``(mixers, 2)`` step 1's draw.
         targets: ``(B, G, C + 1)`` of attention supervision.
         question_embedding: pools the words of a question, for mixers that use it.
+        document_ids: ``(B, S)`` of packed rows.
     """
-    rows, masks = segments(prompt_mask, attended)
+    rows, masks = segments(prompt_mask, attended, document_ids)
     states, states_mask, sources = aux
     if states is None:
         states = embeddings.new_zeros(len(prompt_mask), 0, embeddings.shape[1])

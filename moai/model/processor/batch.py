@@ -13,16 +13,18 @@ import torch
 
 from moai.errors import PromptError
 from moai.model.processor.image_places import ImagePlaces
+from moai.model.processor.packing import join
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
 from moai.model.processor.prompts import IGNORED, Encoded
 
 
 class Row(NamedTuple):
-    """One conversation, with what belongs to it."""
+    """One conversation with what belongs to it, or several without images that are packed."""
 
     encoded: Encoded
     images: Sequence[Any] = ()
     perceptions: Perceptions = ()
+    documents: tuple[int, ...] = ()  # tokens of each packed conversation; empty for one that stands alone
 
 
 def build_batch(
@@ -48,7 +50,8 @@ def build_batch(
         labels: add ``labels``, and pad on the right.
 
     Returns:
-        ``input_ids``, ``attention_mask``, ``prompt_mask`` and perhaps ``labels``, all ``(B, S)``; the image tensors;
+        ``input_ids``, ``attention_mask``, ``prompt_mask`` and perhaps ``labels``, all ``(B, S)``, and of packed rows
+        ``document_ids``, each token's document from 1, and 0 at padding; the image tensors;
         and the auxiliary tensors of :meth:`PerceptionEncoder.auxiliary`.
 
     Raises:
@@ -72,9 +75,23 @@ def build_batch(
         "attention_mask": _pad([(1,) * len(one.ids) for one in encoded], 0, left),
         "prompt_mask": _pad([one.prompt for one in encoded], False, left),
     }
+    if any(row.documents for row in rows):
+        given = [row.documents or (len(one.ids),) for row, one in zip(rows, encoded, strict=True)]
+        ids = [[n for n, count in enumerate(counts, start=1) for _ in range(count)] for counts in given]
+        batch["document_ids"] = _pad(ids, 0, left)
     if labels:
         batch["labels"] = _pad([one.labels for one in encoded], IGNORED, left)
     return {**batch, **tensors, **perceptions.auxiliary([row.perceptions for row in rows])}
+
+
+def packed_rows(rows: Sequence[Row], groups: Sequence[Sequence[int]]) -> list[Row]:
+    """Join the rows of each group into one; those of a larger group have no images."""
+    made = []
+    for group in groups:
+        encoded = [rows[index].encoded for index in group]
+        documents = tuple(len(one.ids) for one in encoded)
+        made.append(rows[group[0]] if len(group) == 1 else Row(join(encoded), documents=documents))
+    return made
 
 
 def without_loss(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

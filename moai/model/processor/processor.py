@@ -15,7 +15,7 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 from moai.assets.resolver import resolve
 from moai.images import read_image
 from moai.model.config import MoaiConfig
-from moai.model.processor.batch import Row, build_batch, check_length
+from moai.model.processor.batch import Row, build_batch, check_length, packed_rows
 from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlaces, ImagePlaces
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
 from moai.model.processor.prompts import Encoded, PromptEncoder
@@ -153,6 +153,7 @@ class MoaiProcessor(ProcessorMixin):
         perceptions: Sequence[Perceptions] | None = None,
         *,
         labels: bool = False,
+        groups: Sequence[Sequence[int]] | None = None,
     ) -> BatchFeature:
         """Build model inputs of conversations.
 
@@ -161,6 +162,7 @@ class MoaiProcessor(ProcessorMixin):
             perceptions: for each conversation one per image, ``None`` entries switch perception off; left out, the
                 experts run.
             labels: add the labels that training learns, and pad on the right instead of the left.
+            groups: conversations that are packed into one row each, by their numbers; left out, each has its own row.
 
         Returns:
             ``input_ids``, ``attention_mask``, ``prompt_mask`` and perhaps ``labels``, ``(B, S)``; the image tensors, of
@@ -177,7 +179,7 @@ class MoaiProcessor(ProcessorMixin):
             images = [[read_image(image) for image in row] for row in images]
             perceptions = self.perceive(images)
         rows = [Row(*parts) for parts in zip(encoded, images, perceptions, strict=True)]
-        return self._built(rows, labels)
+        return self._built(rows if groups is None else packed_rows(rows, groups), labels)
 
     def encode(self, conversation: Conversation, *, labels: bool = False) -> Encoded:
         """Encode one conversation with one token per image; encodings are cached.

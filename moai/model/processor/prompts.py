@@ -50,8 +50,12 @@ class PromptEncoder:
     ) -> None:
         self.tokenizer, self.chat_template, self.image_token_id = tokenizer, chat_template, image_token_id
         self.begins = begins
-        self.prompt = lru_cache(cached)(self._prompt)
-        self.answered = lru_cache(cached)(self._answered)
+        self.cache(cached)
+
+    def cache(self, count: int) -> None:
+        """Set how many encodings are kept, from none on."""
+        self.prompt = lru_cache(count)(self._prompt)
+        self.answered = lru_cache(count)(self._answered)
 
     # Untrusted text ----------------------------------------------------------------------------------------------
 

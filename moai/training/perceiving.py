@@ -1,0 +1,105 @@
+"""The perceptions of a run's images: all before the first step, from shards, or when their batch is reached.
+
+Knows: the experts and their cache.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from moai.data.perceive import Pictures, perceive_samples, read_perceptions
+from moai.model.processor.processor import MoaiProcessor
+from moai.perception.cache.store import default_store
+from moai.perception.running.perceiver import Perceiver
+from moai.training.progress import Progress
+from moai.types import Perception, Sample
+
+log = logging.getLogger("moai")
+
+Perceptions = Mapping[str, Perception | None]  # image id -> what the experts found
+
+
+def perceive(
+    processor: MoaiProcessor, samples: Iterable[Sample], progress: Progress, shards: str | None = None
+) -> Perceptions:
+    """Let the processor's experts look at all images, through the cache; or read what they found from shards.
+
+    Args:
+        processor: with ``experts`` and ``expert_options``.
+        samples: whose images are looked at.
+        progress: where it is shown.
+        shards: the folder of a perceived corpus; None runs the experts.
+
+    Raises:
+        CorpusError: the corpus lacks an image, or was made by other experts.
+    """
+    if shards is not None:
+        return read_perceptions(shards, samples, processor.experts, processor.expert_options)
+    samples = list(samples)
+    with progress.bar("perceiving", len({image for sample in samples for image in sample.image_ids})) as advance:
+        return perceive_samples(_perceiver(processor), samples, advance)
+
+
+def perceive_by_batch(
+    processor: MoaiProcessor, samples: Sequence[Sample], progress: Progress, shards: str | None = None
+) -> Perceptions:
+    """Perceive the images of some samples now, and any others when :func:`reach` names them; or read them from shards.
+
+    Args:
+        processor, progress, shards: as for :func:`perceive`.
+        samples: whose perceptions stay in memory.
+    """
+    if shards is not None:
+        return perceive(processor, samples, progress, shards)  # which reads any image of the corpus on access
+    perceiver = _perceiver(processor)
+    with progress.bar("perceiving", len({image for sample in samples for image in sample.image_ids})) as advance:
+        return BatchPerceptions(perceiver, perceive_samples(perceiver, samples, advance))
+
+
+class BatchPerceptions(Mapping[str, Perception | None]):
+    """Hold perceptions that stay, and those of the batch reached last.
+
+    Args:
+        perceiver: of the experts, with their cache.
+        held: image id -> perception, which stay.
+    """
+
+    def __init__(self, perceiver: Perceiver, held: Perceptions) -> None:
+        self.perceiver, self.held = perceiver, held
+        self.reached: dict[str, Perception] = {}
+        self._warned: set[tuple[str, str]] = set()
+
+    def __getitem__(self, image: str) -> Perception | None:
+        return self.held[image] if image in self.held else self.reached[image]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from dict.fromkeys([*self.held, *self.reached])
+
+    def __len__(self) -> int:
+        return len(self.held.keys() | self.reached.keys())
+
+    def reach(self, samples: Iterable[Sample]) -> None:
+        """Perceive the images of a batch, through the cache; those of the batch before are no longer held.
+
+        An expert that gives nothing is logged once for each reason.
+        """
+        asked = {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
+        missing = {id: image for id, image in asked.items() if id not in self.held and id not in self.reached}
+        kept = {id: self.reached[id] for id in asked if id in self.reached}
+        found = self.perceiver.perceive(Pictures(missing)) if missing else []
+        self.reached = {**kept, **dict(zip(missing, found, strict=True))}
+        for failure in (failure for perception in found for failure in perception.failures):
+            if (failure.expert, failure.reason) not in self._warned:
+                self._warned.add((failure.expert, failure.reason))
+                log.warning("expert '%s' gives nothing for some images: %s", failure.expert, failure.reason)
+
+
+def reach(perceptions: Perceptions, samples: Iterable[Sample]) -> None:
+    """Make sure that the perceptions of a batch's images are there."""
+    if isinstance(perceptions, BatchPerceptions):
+        perceptions.reach(samples)
+
+
+def _perceiver(processor: MoaiProcessor) -> Perceiver:
+    return Perceiver(processor.experts, options=processor.expert_options, store=default_store())
