@@ -38,8 +38,8 @@ def naming_lost_processes(run_dir: Path) -> Iterator[None]:
             raise
         first = str(error).strip().splitlines()[0]
         raise TrainingError(
-            f"another process of this run has ended ({first}); what it has printed says why, and the kernel's log where "
-            f"it was killed; start all of them again with --resume --run {run_dir}"
+            f"another process of this run has ended ({first}); what it has printed says why, and the kernel's log "
+            f"where it was killed; start all of them again with --resume --run {run_dir}"
         ) from None
 
 
