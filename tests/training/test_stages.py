@@ -166,7 +166,7 @@ def test_lora_without_peft_names_the_package(monkeypatch):
         ({"output_dir": "x"}, "training.trainer.output_dir is decided by moai; leave it out"),
         (
             {"deepspeed": "zero.json"},
-            "training.trainer.deepspeed: .* by FSDP2 alone; leave it out, and set .*fsdp: true",
+            "trainer.deepspeed: .* by FSDP2 alone; .* set training.trainer.fsdp: true",
         ),
         (
             {"activation_checkpointing_kwargs": {"use_reentrant": True}},
