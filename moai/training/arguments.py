@@ -33,7 +33,10 @@ KEYS = {
 OTHER_SHARDING = ("deepspeed", "parallelism_config")  # other ways to spread a model over processes than ours
 FSDP = ("fsdp", "fsdp_config")  # what we shard by ourselves, so that the adapters and every draw keep their meaning
 FSDP_CONFIG = {"version": (2,), "reshard_after_forward": (True, False)}
-REENTRANT = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+CHECKPOINTING = (
+    "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+)  # fmt: skip
 # Arguments that would change what a run is, or where it lies.
 OURS = frozenset({
     "output_dir", "resume_from_checkpoint", "load_best_model_at_end", "ignore_data_skip", "save_strategy",
@@ -74,7 +77,9 @@ def training_arguments(
     }  # fmt: skip
     cpu = not torch.accelerator.is_available()  # said, since several processes of a CPU are not found otherwise
     defaults = {"report_to": "none", "dataloader_pin_memory": False, "use_cpu": cpu}
-    theirs = {name: value for name, value in training.trainer.items() if name not in FSDP}
+    # The attention objective runs on cached states: it has no layers to checkpoint.
+    others = CHECKPOINTING if stage.objective == "attention" else ()
+    theirs = {name: value for name, value in training.trainer.items() if name not in (*FSDP, *others)}
     chosen = {**defaults, **given, **theirs}
     try:
         made = TrainingArguments(**chosen, **ours)
@@ -106,7 +111,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             raise RecipeError(f"training.trainer.{name} is decided by moai; leave it out")
         if name not in known:
             raise RecipeError(f"training.trainer.{name}: TrainingArguments has no such argument{nearest(name, known)}")
-        if name in REENTRANT and isinstance(value, Mapping) and value.get("use_reentrant"):
+        if name in CHECKPOINTING and isinstance(value, Mapping) and value.get("use_reentrant"):
             raise RecipeError(
                 f"training.trainer.{name}: use_reentrant: true would walk the compressor's graph once per mixer, and "
                 "it lasts for one walk; leave use_reentrant out"

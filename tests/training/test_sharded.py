@@ -23,14 +23,14 @@ STOP = 11  # a step of the last stage
 
 def everything(trainer):
     """Random modules, unequal last batches, accumulation, checkpointing, supervision and adapters of the host."""
-    shared = {"batch_size": 5, "accumulation": 2, "threads": 1, "monitor_every": 4, "checkpoint_every": 4,
+    shared = {"batch_size": 5, "threads": 1, "monitor_every": 4, "checkpoint_every": 4,
               "attention_supervision": 0.3, "schedule": {"warmup": 1},
               "trainer": {**trainer, "activation_checkpointing": True}}  # fmt: skip
     parts = {**PARTS, "gates": 0.05, "host": {"rate": 0.05, "lora": 2}}
     stages = [
         ALIGN,
-        tiny.stage("modules", 6, routing="random_module", train=PARTS),
-        tiny.stage("gates", 5, train=parts),
+        tiny.stage("modules", 6, routing="random_module", accumulation=2, train=PARTS),
+        tiny.stage("gates", 5, accumulation=2, train=parts),
     ]
     return {"training": shared, "stages": stages, "mixer": {"null_token": True}}
 
