@@ -1,7 +1,7 @@
 """Shard a model over the processes of a run by FSDP2, and gather what is saved.
 
-Knows: torch's ``fully_shard``. Each decoder layer of the host is gathered where it runs. All else (adapters, embeddings,
-vision) is gathered for a whole step, since whether it runs depends on a process's batch: a collective call that one
+Knows: torch's ``fully_shard``. Each decoder layer of the host is gathered where it runs. All else (adapters, vision,
+embeddings) is gathered for a whole step, since whether it runs depends on a process's batch: a collective call that one
 process makes and another does not would wait forever.
 """
 
