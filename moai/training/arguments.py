@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from moai.errors import RecipeError, nearest
+from moai.recipe.schema import Recipe
 from moai.recipe.stages import Stage, Training
 
 # Arguments that a recipe says in keys of its own -> that key.
@@ -29,8 +30,13 @@ KEYS = {
     "save_steps": "training.checkpoint_every", "logging_steps": "training.monitor_every",
     "eval_steps": "training.monitor_every", "train_sampling_strategy": "training.mixed_lengths",
 }  # fmt: skip
-# What shards the model or the optimizer; our checkpoints do not put such pieces together yet.
-SHARDING = ("fsdp", "fsdp_config", "deepspeed", "parallelism_config")
+OTHER_SHARDING = ("deepspeed", "parallelism_config")  # other ways to spread a model over processes than ours
+FSDP = ("fsdp", "fsdp_config")  # what we shard by ourselves, so that the adapters and every draw keep their meaning
+FSDP_CONFIG = {"version": (2,), "reshard_after_forward": (True, False)}
+CHECKPOINTING = (
+    "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+)  # fmt: skip
 # Arguments that would change what a run is, or where it lies.
 OURS = frozenset({
     "output_dir", "resume_from_checkpoint", "load_best_model_at_end", "ignore_data_skip", "save_strategy",
@@ -71,7 +77,10 @@ def training_arguments(
     }  # fmt: skip
     cpu = not torch.accelerator.is_available()  # said, since several processes of a CPU are not found otherwise
     defaults = {"report_to": "none", "dataloader_pin_memory": False, "use_cpu": cpu}
-    chosen = {**defaults, **given, **training.trainer}
+    # The attention objective runs on cached states: it has no layers to checkpoint.
+    others = CHECKPOINTING if stage.objective == "attention" else ()
+    theirs = {name: value for name, value in training.trainer.items() if name not in (*FSDP, *others)}
+    chosen = {**defaults, **given, **theirs}
     try:
         made = TrainingArguments(**chosen, **ours)
         _ = made.device  # settles devices and processes
@@ -90,15 +99,61 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         RecipeError: names the argument, and the key.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    for name in given:
+    for name, value in given.items():
         if name in KEYS:
             raise RecipeError(f"training.trainer.{name}: a recipe says this as {KEYS[name]}; set that")
-        if name in SHARDING:
+        if name in OTHER_SHARDING:
             raise RecipeError(
-                f"training.trainer.{name}: a run's checkpoints cannot hold a sharded model yet; leave it out, and "
-                "start several processes with torchrun, each of which holds the model"
+                f"training.trainer.{name}: moai shards a model by FSDP2 alone; leave it out, and set "
+                "training.trainer.fsdp: true"
             )
         if name in OURS:
             raise RecipeError(f"training.trainer.{name} is decided by moai; leave it out")
         if name not in known:
             raise RecipeError(f"training.trainer.{name}: TrainingArguments has no such argument{nearest(name, known)}")
+        if name in CHECKPOINTING and isinstance(value, Mapping) and value.get("use_reentrant"):
+            raise RecipeError(
+                f"training.trainer.{name}: use_reentrant: true would walk the compressor's graph once per mixer, and "
+                "it lasts for one walk; leave use_reentrant out"
+            )
+    _check_fsdp(given)
+
+
+def _check_fsdp(given: Mapping[str, Any]) -> None:
+    fsdp, config = given.get("fsdp", False), given.get("fsdp_config", {})
+    if not isinstance(fsdp, bool):
+        raise RecipeError(f"training.trainer.fsdp is {fsdp!r}; set it to true or false")
+    if not isinstance(config, Mapping):
+        raise RecipeError("training.trainer.fsdp_config is no mapping; name its keys in the recipe")
+    for name, value in config.items():
+        if name not in FSDP_CONFIG:
+            raise RecipeError(f"training.trainer.fsdp_config has {', '.join(FSDP_CONFIG)}; leave {name} out")
+        if value not in FSDP_CONFIG[name]:
+            raise RecipeError(f"training.trainer.fsdp_config.{name} cannot be {value!r}; leave it out")
+
+
+def check_sharding(recipe: Recipe) -> None:
+    """Refuse what cannot go with ``fsdp: true``, whatever the number of processes.
+
+    Raises:
+        RecipeError: names the keys.
+    """
+    trainer = recipe.training.trainer
+    if not trainer.get("fsdp"):
+        return
+    key = "training.trainer.fsdp"
+    if recipe.host.quantization is not None:
+        raise RecipeError(f"{key}: a quantized host cannot be sharded; leave one of fsdp and host.quantization out")
+    for name in ("torch_compile", "fp16"):
+        if trainer.get(name):
+            raise RecipeError(f"{key} does not go with training.trainer.{name}; leave one of them out")
+    for number, stage in enumerate(recipe.stages):
+        if number and stage.objective == "attention":
+            raise RecipeError(
+                f"{key}: stage '{stage.name}' has the attention objective, which needs a whole model; put it first"
+            )
+        if stage.train.host is not None and recipe.perception.context_layer is not None:
+            raise RecipeError(
+                f"{key}: stage '{stage.name}' trains the host, whose layers would run anew for perceived words in some "
+                "processes alone; set perception.context_layer to null, or leave fsdp out"
+            )

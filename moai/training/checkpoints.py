@@ -21,6 +21,7 @@ from torch import Tensor
 
 from moai.assets.hashes import sha256_file
 from moai.errors import CheckpointError
+from moai.training.sharding import shard_like
 
 FOLDER = "checkpoints"
 
@@ -153,5 +154,5 @@ def restore_moments(optimizer: torch.optim.Optimizer, names: Mapping[int, str], 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, parameter in enumerate(parameters):
         if kept := moments.get(names[id(parameter)]):
-            state["state"][number] = kept
+            state["state"][number] = {key: shard_like(value, parameter) for key, value in kept.items()}
     optimizer.load_state_dict(state)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import nn
@@ -40,6 +41,7 @@ from moai.training.objectives.supervision import TargetFinder
 from moai.training.perceiving import Perceptions, perceive, perceive_by_batch
 from moai.training.progress import Progress
 from moai.training.schedule import mm1_rate
+from moai.training.sharding import gather, is_sharded, make_whole, reshard, shard
 from moai.training.stage_plan import StagePlan, plan_stages
 from moai.training.stage_trainer import StageTrainer, Values
 from moai.training.word_cache import GROUP, WordCache
@@ -106,14 +108,14 @@ class Run:
     def _stage(self, plan: StagePlan, done: int, moments: Moments) -> Moments:
         """Train one stage from its step ``done``, and return what its optimizer then keeps."""
         stage = plan.stage
-        parameters = train_only(self.model, stage.train.parts())
         self._prepare_words(plan)
         attention = stage.objective == "attention"
         given = {"optim": "adamw_torch"} if attention else {}  # its few small tensors gain nothing by a fused kernel
         args = training_arguments(
             self.training, stage, run_dir=self.run_dir, seed=self.recipe.seed, steps=plan.steps - done, **given
         )
-        self.model.to(args.device)
+        self._place(plan, args.device)
+        parameters = train_only(self.model, stage.train.parts())
         module, collate, batches = self._objective(plan)
         shares = Shares(batches[done:], plan.first_draw + done, stage.accumulation, self.rank, self.world)
         stop = StopOnSignal(self.world)
@@ -148,6 +150,16 @@ class Run:
         if stage.train.host is not None:
             self.words.clear()
         return kept
+
+    def _place(self, plan: StagePlan, device: torch.device) -> None:
+        """Bring the model to its device: whole, or this process's shard of it."""
+        if self.world == 1 or not self.training.trainer.get("fsdp") or plan.stage.objective == "attention":
+            self.model.to(device)
+        elif not is_sharded(self.model):
+            if self.recipe.perception.context_layer is not None:
+                self.model.to(device)
+                self.words.compute_all()  # the host's layers cannot run in one process alone from here on
+            shard(self.model, device, self.training.trainer.get("fsdp_config", {}))
 
     def _run(self, trainer: StageTrainer, plan: StagePlan) -> None:
         try:
@@ -189,19 +201,20 @@ class Run:
     def _record(self, plan: StagePlan, step: int, values: Values, advance: Any) -> None:
         """Write a step's line, now and then with the monitor's losses."""
         number = plan.first + step
+        monitored = number == self.steps or number % self.training.monitor_every == 0
+        if monitored and plan.stage.objective == "answers" and (self.main or is_sharded(self.model)):
+            values = {**values, **self.monitor.measure(self.model)}
+            reshard(self.model)
         if self.log is not None:
-            if plan.stage.objective == "answers" and (
-                number == self.steps or number % self.training.monitor_every == 0
-            ):
-                values = {**values, **self.monitor.measure(self.model)}
             seconds = round(time.monotonic() - self.started, 3)
             self.log.write(step=number, stage=plan.stage.name, **values, seconds=seconds)
         self.started = time.monotonic()
         advance(1, _headline(values))
 
     def _save(self, plan: StagePlan, step: int, moments: Moments) -> None:
+        tensors = gather(saved_parameters(self.model), self.main)
+        moments = {name: gather(moments[name], self.main) for name in sorted(moments)}
         if self.main:
-            tensors = {name: p.detach() for name, p in saved_parameters(self.model).items()}
             place = (plan.first + step, plan.stage.name, step)
             save_checkpoint(self.run_dir, Checkpoint(*place, tensors, moments, data=self.data_digest))
         self.started = time.monotonic()
@@ -299,6 +312,8 @@ class Run:
         if self.data.facts.lazy:
             self.data.note_left_out()
         PartialState().wait_for_everyone()
+        if is_sharded(self.model):
+            make_whole(self.model, self.main)
         if self.main:
             (self.run_dir / MANIFEST).unlink(missing_ok=True)  # it comes back last: a run with a manifest is whole
             draw_curves(self.run_dir, [plan.first for plan in self.plans[1:]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from moai.errors import TrainingError
 from moai.training.batches import COUNT, Collator, Shares
 from moai.training.checkpoints import Moments, moments_of, restore_moments
 from moai.training.schedule import rate_factor
+from moai.training.sharding import is_sharded, with_all_gradients
 from moai.training.stage_plan import StagePlan
 
 Values = dict[str, float]
@@ -71,6 +73,9 @@ class StageTrainer(Trainer):
             )
         for ours in (PrinterCallback, ProgressCallback):
             self.remove_callback(ours)
+        self.sharded = is_sharded(model)
+        if self.sharded:
+            self.accelerator.prepare_model = partial(_prepare_sharded, self.accelerator.prepare_model)
         self.plan, self.done, self.groups, self.names = plan, done, groups, names
         self.moments, self.supervision = moments, supervision
         self.record, self.save = record, save
@@ -78,6 +83,11 @@ class StageTrainer(Trainer):
         self.counted = 0  # of the step's batches, for the attention loss
         self.batches: list[dict[str, Any]] = []  # of the step that runs
         self.trained: list[nn.Parameter] = []
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """Leave a sharded model where it is: what moves it would part its shards from what is gathered of them."""
+        if not is_sharded(model):
+            super()._move_model_to_device(model, device)
 
     # Data and rates ------------------------------------------------------------------------------------------------
 
@@ -149,6 +159,7 @@ class StageTrainer(Trainer):
                 self._add("attention", attention)
                 loss = loss + self.supervision * attention
         loss = loss * world if world > 1 else loss
+        loss = with_all_gradients(loss, model) if self.sharded else loss
         return (loss, output) if return_outputs else loss
 
     def _add(self, name: str, loss: Tensor) -> None:
@@ -179,7 +190,8 @@ class StageTrainer(Trainer):
         """Clip over what trains alone: a walk through all that is frozen takes longer than the norm of the rest."""
         if not self.trained:
             self.trained = [p for p in model.parameters() if p.requires_grad]
-        return self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
+        return norm.full_tensor() if self.sharded else norm
 
     # Checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -195,6 +207,11 @@ class StageTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Count none: to count a step's operations walks through all modules."""
         return 0
+
+
+def _prepare_sharded(prepare: Callable[..., nn.Module], model: nn.Module, **_: Any) -> nn.Module:
+    """Let accelerate wrap a sharded model for autocast alone: it reduces its gradients itself, and is in its place."""
+    return prepare(model, device_placement=False, evaluation_mode=True)
 
 
 class _Place(TrainerCallback):

@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 
 from moai.assets.replacing import replacing
+from moai.data.quarantine import FILE as QUARANTINE
 from moai.errors import CheckpointError, RecipeError
 from moai.recipe.schema import Recipe
-from moai.training.arguments import check_arguments
+from moai.training.arguments import check_arguments, check_sharding
 from moai.training.checkpoints import FOLDER
 from moai.training.log import NAME
+from moai.training.processes import naming_lost_processes
 from moai.training.progress import Progress
 from moai.training.run import Run
 
@@ -43,12 +45,13 @@ def train(recipe: Recipe, run_dir: str | Path, *, resume: bool = False, progress
     """
     run_dir = Path(run_dir)
     check_arguments(recipe.training.trainer)
+    check_sharding(recipe)
     _check_free(recipe, run_dir, resume)
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
     run = Run(recipe, run_dir, progress or Progress())
     # Only now, after everything has been found: a recipe to be fixed must not block its folder.
-    with _claimed(recipe, run_dir, resume) if run.main else _unclaimed():
+    with _claimed(recipe, run_dir, resume) if run.main else _unclaimed(), naming_lost_processes(run_dir):
         return run.train()
 
 
@@ -79,7 +82,7 @@ def _claimed(recipe: Recipe, run_dir: Path, resume: bool) -> Iterator[None]:
         yield
     except BaseException:
         if not resume and not any((run_dir / FOLDER).glob("step-*")):
-            for name in (RECIPE, NAME):
+            for name in (RECIPE, NAME, QUARANTINE):
                 (run_dir / name).unlink(missing_ok=True)
             shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
             if not there and not any(run_dir.iterdir()):

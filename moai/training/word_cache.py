@@ -67,6 +67,13 @@ class WordCache:
             self.rows.popitem(last=False)
         return {**batch, "aux_words": padded}
 
+    def compute_all(self) -> None:
+        """Compute what is planned, and let nothing of it be dropped."""
+        self.size = max(self.size, len(self.group_of))
+        for row in self.group_of if self.enabled else ():
+            if row not in self.rows:
+                self._compute(row)
+
     def clear(self) -> None:
         """Forget all states; needed where the host has changed."""
         self.rows.clear()

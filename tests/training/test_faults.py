@@ -8,11 +8,13 @@ import pytest
 import tiny
 from safetensors.torch import load_file
 
-from moai.errors import CheckpointError, RecipeError, TrainingError
+from moai.errors import CheckpointError, CorpusError, RecipeError, TrainingError
+from moai.plugins import registry
 from moai.training.callbacks import StepSeed
 from moai.training.checkpoints import load_checkpoint
 from moai.training.log import read_log
 from moai.training.trainer import train
+from moai.types import Sample
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_samples(tmp_path):
@@ -85,3 +87,32 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_the_folder_as_it_wa
         train(tiny.recipe(), tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
     train(tiny.recipe(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_refusal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch, there):
+    bad = Sample.from_question("bad", b"no picture", "bad", "What color is the shape?", "red", "color")
+    monkeypatch.setitem(registry().datasets, "bad", lambda split, limit=None: [*tiny.dataset(split), bad])
+    if there:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "notes.txt").write_text("mine")
+    written = []
+    monkeypatch.setattr("moai.training.run.write_quarantine", lambda *given: written.append(quarantine(*given)))
+    from moai.data.quarantine import write_quarantine as quarantine
+
+    changes = {"data": {**tiny.data("bad"), "tolerate": 0.5}, "perception": {"shards": str(tmp_path / "none")}}
+    with pytest.raises(CorpusError):
+        train(tiny.recipe(**changes), tmp_path / "run")
+    assert written and not written[0].exists()
+    found = [path.name for path in tmp_path.glob("run/*")]
+    assert found == ["notes.txt"] if there else not (tmp_path / "run").exists()
+
+
+def test_a_first_step_that_is_not_finite_leaves_its_samples_alone(tmp_path):
+    wild = dict.fromkeys(("connector", "compressor", "mixers", "gates"), 1e30)
+    stages = [tiny.stage(train=wild)]
+    with pytest.raises(TrainingError, match="step 2: .* its samples are in"):
+        train(tiny.recipe(training={"checkpoint_every": 9}, stages=stages), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["failed"]
+    with pytest.raises(TrainingError, match="step 2"):  # and not "holds a run already"
+        train(tiny.recipe(training={"checkpoint_every": 9}, stages=stages), tmp_path / "run")

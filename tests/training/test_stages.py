@@ -164,7 +164,14 @@ def test_lora_without_peft_names_the_package(monkeypatch):
     [
         ({"learning_rate": 1e-3}, "training.trainer.learning_rate: a recipe says this as stages.NAME.train; set that"),
         ({"output_dir": "x"}, "training.trainer.output_dir is decided by moai; leave it out"),
-        ({"fsdp": True}, "training.trainer.fsdp"),
+        (
+            {"deepspeed": "zero.json"},
+            "trainer.deepspeed: .* by FSDP2 alone; .* set training.trainer.fsdp: true",
+        ),
+        (
+            {"activation_checkpointing_kwargs": {"use_reentrant": True}},
+            "use_reentrant: true would .*; leave use_reentrant out",
+        ),
         ({"bf61": True}, "TrainingArguments has no such argument; did you mean 'bf16'?"),
         ({"report_to": ["nobody"]}, "training.trainer: "),
     ],

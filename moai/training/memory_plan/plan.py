@@ -139,7 +139,8 @@ def plan(
         else:
             given |= {"vision": {"kind": encoder.kind}, "connector": encoder.connector.model_dump()}
         config = MoaiConfig(text_config=host_config, **given)
-        model = MoaiForConditionalGeneration(config, host=host, vision=vision)
+        with _unmoved():
+            model = MoaiForConditionalGeneration(config, host=host, vision=vision)
         for part in config.trained or {}:
             for parameter in parts_of(model)[part].values():
                 parameter.requires_grad_(True)
@@ -192,6 +193,17 @@ def _cache(config: PreTrainedConfig, length: int, dtype: torch.dtype) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * head * length * dtype.itemsize
+
+
+@contextmanager
+def _unmoved() -> Iterator[None]:
+    """Leave modules where they are: peft moves each adapter to its layer, and fake parameters cannot be moved."""
+    to = nn.Module.to
+    nn.Module.to = lambda module, *_, **__: module
+    try:
+        yield
+    finally:
+        nn.Module.to = to
 
 
 @contextmanager

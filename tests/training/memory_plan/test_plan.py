@@ -10,6 +10,8 @@ from transformers import LlamaForCausalLM
 
 from moai.errors import AssetError, RecipeError
 from moai.model.modeling import MoaiForConditionalGeneration
+from moai.model.parts import train_only
+from moai.training.build import build
 from moai.training.memory_plan.plan import Part, Plan, plan
 
 SEVEN = "layers=32,width=4096,heads=32,kv=8,ffn=14336,vocab=92544"
@@ -153,3 +155,29 @@ def test_the_command(run_cli, tmp_path):
     assert data["training"] == sum(p["weights"] + p["gradients"] + p["optimizer"] for p in data["parts"]) + (
         4 * data["activations"]
     )
+
+
+@pytest.mark.parametrize("host", [1e-3, {"rate": 1e-3, "lora": 4}], ids=["whole", "lora"])
+def test_gradients_and_moments_of_a_trained_host_are_those_of_real_tensors(host):
+    """One real step by AdamW: the bytes that gradients and its two moments take, part by part."""
+    parts = {"connector": 1e-3, "compressor": 1e-3, "mixers": 1e-3, "gates": 1e-3, "host": host, "vision": 1e-3}
+    recipe = tiny.recipe(stages=[tiny.stage(train=parts)])
+    made = by_name(plan(recipe))
+    model, _ = build(recipe)
+    trained = train_only(model, parts)
+    optimizer = torch.optim.AdamW(trained.values())
+    for parameter in trained.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    planned = {
+        "mixers": ("mixers.", "gates."),
+        "host": ("host.",),
+        "vision": ("vision.",),
+        "connector": ("connector.",),
+    }
+    for part, prefixes in planned.items():
+        own = [p for name, p in trained.items() if name.startswith(prefixes)]
+        moments = [t for p in own for key, t in optimizer.state[p].items() if key != "step"]
+        assert own and made[part].gradients == sum(p.grad.nbytes for p in own)
+        assert made[part].optimizer == sum(t.nbytes for t in moments)
+    assert made["host"].weights == sum(p.nbytes for p in model.host.parameters())
