@@ -15,6 +15,7 @@ _NAMES = {
     "off": "perception off",
     "shuffled": "another image's perception",
     "oracle": "ground truth",
+    "blank": "grey images",
 }
 
 
