@@ -6,7 +6,7 @@ Knows: run folders, recipes and everything else in ``moai.evaluation``. It print
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ from moai.evaluation.conditions import expand_conditions, left_out
 from moai.evaluation.gates import sample_gates
 from moai.evaluation.journal import Journal, digest
 from moai.evaluation.paired import Record, run_conditions
+from moai.evaluation.prompting import Rationale
 from moai.evaluation.report.save import save_report
+from moai.evaluation.shots import check_fit, with_shots
 from moai.evaluation.summary import summarize
 from moai.model.run_format import check_format
 from moai.perception.words.verbalize import verbalize
@@ -53,6 +55,8 @@ def evaluate_run(
     conditions: Sequence[str] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    shots: int = 0,
+    rationale: Rationale | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a run folder as ``moai eval`` does, and write the report into it.
@@ -66,7 +70,9 @@ def evaluate_run(
         full: evaluate all questions of the split.
         conditions: see ``moai.evaluation.conditions``.
         batch_size: questions per call of the model.
-        seed: of the draw, the shuffling and the intervals.
+        seed: of the draw, the shots, the shuffling and the intervals.
+        shots: solved questions of the training split before each question.
+        rationale: describe the images first, and answer with the description in the prompt.
         progress: where progress is shown; a bar on a terminal by default.
 
     Returns:
@@ -85,15 +91,22 @@ def evaluate_run(
     drawn = draw(whole, None if full else limit or wanted.limit, seed)
     samples = check_ids(drawn)
     augmented = augmented or _load(run)
+    if shots:
+        samples = with_shots(samples, training_of(recipe, data), shots, seed)
+        check_fit(samples, shots, augmented.processor.encode)
     names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
-    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole))
+    folder = run / folder_of(
+        recipe, data, split, full=len(samples) == len(whole), shots=shots, rationale=rationale is not None
+    )
     shards = recipe.perception.shards if data is None else None
     perceptions, reduced = perceive_views(augmented, samples, names, progress, shards)
     metric = metric_of(sources_of(recipe, data))
     answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
+    asking = {} if rationale is None else {"rationale": asdict(rationale)}
     given = fingerprint(run, samples, perceptions, reduced)
-    journal = Journal(folder, {"conditions": names, **answering, "given": given})
-    settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "journal": journal}
+    journal = Journal(folder, {"conditions": names, **answering, **asking, "given": given})
+    settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "journal": journal,
+                "rationale": rationale}  # fmt: skip
     records = _answer(augmented, samples, perceptions, settings, progress)
     gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
     about = {"name": recipe.name, "data": label_of(sources_of(recipe, data)), "metric": getattr(metric, "__name__", "")}
@@ -126,11 +139,18 @@ def recipe_of(run: str | Path) -> Recipe:
     return loading.load_recipe(path)
 
 
-def folder_of(recipe: Recipe, data: str | None, split: str | None, *, full: bool) -> str:
-    """Name an evaluation's folder: ``eval``, the data set and the split where they are not the recipe's, ``-full``."""
+def folder_of(
+    recipe: Recipe, data: str | None, split: str | None, *, full: bool, shots: int = 0, rationale: bool = False
+) -> str:
+    """Name an evaluation's folder.
+
+    ``eval``, the data set and the split where they are not the recipe's, ``4-shot``, ``rationale``, and ``full``.
+    """
     parts = ["eval"]
     parts += [data] if data and sources_of(recipe, data) != recipe.data.sources else []
     parts += [split] if split and split != recipe.evaluation.split else []
+    parts += [f"{shots}-shot"] if shots else []
+    parts += ["rationale"] if rationale else []
     return "-".join([*parts, *(["full"] if full else [])])
 
 
@@ -150,6 +170,16 @@ def dataset_of(recipe: Recipe, split: str, data: str | None = None) -> Samples:
         DataError: a file cannot be read.
     """
     return open_sources(sources_of(recipe, data), split, recipe.data.train_split, seed=recipe.seed)
+
+
+def training_of(recipe: Recipe, data: str | None = None) -> Samples:
+    """Open all samples of the training split, each once, whatever its source's weight in the mixture.
+
+    Raises:
+        RecipeError: the split is empty.
+    """
+    sources = [source.model_copy(update={"weight": None}) for source in sources_of(recipe, data)]
+    return open_sources(sources, recipe.data.train_split, recipe.data.train_split, seed=recipe.seed)
 
 
 def check_ids(samples: Samples) -> list[Sample]:
@@ -209,7 +239,9 @@ def fingerprint(run: Path, samples: Sequence[Sample], *perceptions: Any) -> str:
     """Hash what decides the answers: the run's weights, the questions, and the perceptions."""
     manifest = run / "manifest.json"
     weights = manifest.read_bytes() if manifest.is_file() else b""
-    asked = [(s.id, s.image_ids, s.conversation.turns, s.answers, s.kind, s.language, s.truths) for s in samples]
+    asked = [
+        (s.id, s.image_ids, s.conversation.turns, s.answers, s.kind, s.language, s.truths, s.choices) for s in samples
+    ]
     return digest([weights, asked, *perceptions])
 
 

@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoProcessor, AutoTokenizer, PreTrainedConfig, ProcessorMixin, ViTImageProcessor
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    ViTImageProcessor,
+)
 
 from moai.assets.hashes import sha256_file
 from moai.assets.host import resolve_host
@@ -23,8 +30,9 @@ from moai.model.encoders.facts import fact_ends
 from moai.model.encoders.vision import VisionEncoder, build_vision
 from moai.model.host.layers import decoder_layers
 from moai.model.host.native_vision import host_image_token, host_placeholder
+from moai.model.host.scratch import scratch_host, scratch_tokenizer
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.model.processor.chat_templates import chat_template, find_image_token
+from moai.model.processor.chat_templates import chat_template, check_boundary, find_image_token
 from moai.model.processor.processor import MoaiProcessor
 from moai.model.run_folder import host_hashes, load_host
 from moai.plugins import registry
@@ -44,18 +52,32 @@ def build(recipe: Recipe) -> Built:
         registry().get_expert(name)
     check_sources(recipe.data.sources)
     encoder = recipe.vision if isinstance(recipe.vision, EncoderVision) else None
-    host = load_host(
-        recipe.host.reference,
-        recipe.host.revision,
-        getattr(torch, recipe.host.dtype),
-        quantization=recipe.host.quantization,
-        own_vision=encoder is None,
-        attn_implementation=recipe.host.attention,
-    )
+    host = _host(recipe, own_vision=encoder is None)
     _check_layers(recipe, host)
     model, processor = _with_host_vision(recipe, host) if encoder is None else _with_encoder(recipe, encoder, host)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor
+
+
+def _host(recipe: Recipe, own_vision: bool) -> nn.Module:
+    h, dtype = recipe.host, getattr(torch, recipe.host.dtype)
+    if h.scratch is not None:
+        return scratch_host(h.scratch, _tokenizer(recipe), dtype, seed=recipe.seed, attn_implementation=h.attention)
+    return load_host(
+        h.reference,
+        h.revision,
+        dtype,
+        quantization=h.quantization,
+        own_vision=own_vision,
+        attn_implementation=h.attention,
+    )
+
+
+def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    h = recipe.host
+    if h.scratch is not None:
+        return scratch_tokenizer(h.reference, h.revision)
+    return AutoTokenizer.from_pretrained(resolve_host(h.reference, h.revision))
 
 
 def _check_layers(recipe: Recipe, host: nn.Module) -> None:
@@ -98,10 +120,11 @@ def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
 
 
 def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, tokens: int) -> MoaiProcessor:
-    tokenizer = AutoTokenizer.from_pretrained(resolve_host(recipe.host.reference, recipe.host.revision))
+    tokenizer = _tokenizer(recipe)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    token = find_image_token(encoder.image_token, tokenizer)
+    token = find_image_token(encoder.image_token, tokenizer, encoder.image_boundary or ())
+    check_boundary(encoder.image_boundary, token, tokenizer)
     size = {"height": encoder.image_size, "width": encoder.image_size}
     return MoaiProcessor(
         image_processor=ViTImageProcessor(size=size, image_mean=encoder.mean, image_std=encoder.std),
@@ -109,6 +132,7 @@ def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, 
         chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, token),
         image_token=token,
         image_tokens=tokens,
+        image_boundary=encoder.image_boundary,
         panoptic_map=encoder.panoptic_map,
         **word_settings(recipe, host.config),
     )
@@ -123,7 +147,7 @@ def _encoder_config(recipe: Recipe, encoder: EncoderVision, host: nn.Module, pro
     return MoaiConfig(
         text_config=copy.deepcopy(host.config),
         host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype, "quantization": h.quantization,
-              "sha256": host_hashes(h.reference, h.revision)},
+              **({"sha256": host_hashes(h.reference, h.revision)} if h.scratch is None else {"scratch": True})},
         vision=vision,
         connector=encoder.connector.model_dump(),
         image_token_id=processor.image_token_id,
