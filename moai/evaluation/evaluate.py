@@ -6,7 +6,7 @@ Knows: run folders, recipes and everything else in ``moai.evaluation``. It print
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,13 +64,10 @@ def evaluate_run(
     Args:
         run: a folder made by ``moai train``. Its recipe decides each argument that is left out.
         augmented: the run, where it is loaded already.
-        data: the name of another data set than the recipe's.
-        split: of the data set.
-        limit: number of questions, drawn at random with ``seed``.
-        full: evaluate all questions of the split.
+        data, split: names of another data set than the recipe's, and of its split.
+        limit, full: number of questions, drawn at random with ``seed``; or all questions of the split.
         conditions: see ``moai.evaluation.conditions``.
-        batch_size: questions per call of the model.
-        seed: of the draw, the shots, the shuffling and the intervals.
+        batch_size, seed: questions per call of the model; of the draw, the shots, the shuffling and the intervals.
         shots: solved questions of the training split before each question.
         rationale: describe the images first, and answer with the description in the prompt.
         progress: where progress is shown; a bar on a terminal by default.
@@ -80,7 +77,7 @@ def evaluate_run(
 
     Raises:
         CheckpointError: the folder is no run folder, or it cannot be written.
-        RecipeError: ``limit`` and ``full`` both given, an empty split, an unknown data set or condition.
+        RecipeError, PromptError: arguments that do not fit each other, the run, or its context; says which.
     """
     if full and limit is not None:
         raise RecipeError("an evaluation takes a limit or the full split; leave out one of the two")
@@ -88,33 +85,38 @@ def evaluate_run(
     wanted = recipe.evaluation
     split, size = split or wanted.split, batch_size or wanted.batch_size
     whole = dataset_of(recipe, split, data)
-    drawn = draw(whole, None if full else limit or wanted.limit, seed)
-    samples = check_ids(drawn)
+    samples = check_ids(draw(whole, None if full else limit or wanted.limit, seed))
     augmented = augmented or _load(run)
-    if shots:
-        samples = with_shots(samples, training_of(recipe, data), shots, seed)
-        check_fit(samples, shots, augmented.processor.encode)
+    samples = _with_shots(samples, recipe, data, shots, seed, augmented)
     names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
-    folder = run / folder_of(
-        recipe, data, split, full=len(samples) == len(whole), shots=shots, rationale=rationale is not None
-    )
-    shards = recipe.perception.shards if data is None else None
+    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole), shots=shots, rationale=rationale)
+    shards = None if data else recipe.perception.shards
     perceptions, reduced = perceive_views(augmented, samples, names, progress, shards)
-    metric = metric_of(sources_of(recipe, data))
+    sources, metric = sources_of(recipe, data), metric_of(sources_of(recipe, data))
     answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
-    asking = {} if rationale is None else {"rationale": asdict(rationale)}
-    given = fingerprint(run, samples, perceptions, reduced)
-    journal = Journal(folder, {"conditions": names, **answering, **asking, "given": given})
-    settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "journal": journal,
-                "rationale": rationale}  # fmt: skip
-    records = _answer(augmented, samples, perceptions, settings, progress)
+    given = fingerprint(run, samples, perceptions, reduced, rationale)
+    journal = Journal(folder, {"conditions": names, **answering, "given": given})
+    settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "rationale": rationale}
+    records = _answer(augmented, samples, perceptions, {**settings, "journal": journal}, progress)
     gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
-    about = {"name": recipe.name, "data": label_of(sources_of(recipe, data)), "metric": getattr(metric, "__name__", "")}
+    about = {"name": recipe.name, "data": label_of(sources), "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
-    images = {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
-    files = save_report(summary, records, folder, images=images, words=words_of(augmented, perceptions))
+    files = save_report(summary, records, folder, images=_images(samples), words=words_of(augmented, perceptions))
     journal.close()  # everything is written
     return Evaluation(summary, records, folder, files)
+
+
+def _with_shots(samples: list[Sample], recipe: Recipe, data, count: int, seed: int, augmented) -> list[Sample]:
+    """Put solved questions before each, and refuse those that do not fit before anything is perceived."""
+    if not count:
+        return samples
+    made = with_shots(samples, training_of(recipe, data), count, seed)
+    check_fit(made, count, augmented.processor.encode)
+    return made
+
+
+def _images(samples: Sequence[Sample]) -> dict[str, Any]:
+    return {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
 
 
 def _answer(augmented: Augmented, samples, perceptions, settings: dict[str, Any], progress: Progress) -> list[Record]:
@@ -140,7 +142,7 @@ def recipe_of(run: str | Path) -> Recipe:
 
 
 def folder_of(
-    recipe: Recipe, data: str | None, split: str | None, *, full: bool, shots: int = 0, rationale: bool = False
+    recipe: Recipe, data: str | None, split: str | None, *, full: bool, shots: int = 0, rationale: Any = None
 ) -> str:
     """Name an evaluation's folder.
 

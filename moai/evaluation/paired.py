@@ -71,8 +71,7 @@ def run_conditions(
 ) -> list[Record]:
     """Answer every sample under every condition: same prompts, same order, same batches.
 
-    Samples are batched by length, which pads less; all conditions get the same batches, so that nothing but the
-    perception differs. The records come back in the order of ``samples``.
+    Samples are batched by length, which pads less. The records come back in the order of ``samples``.
 
     Args:
         answerer: a loaded model, for instance ``moai.load(run)``.
@@ -81,8 +80,7 @@ def run_conditions(
         conditions: see ``moai.evaluation.conditions``; without repetition.
         batch_size: questions per call.
         seed: of the derangement that picks, for every image, another image's perception, and of the noise.
-        progress: called after each batch with the number of questions just answered; these add up to
-            ``len(samples) * len(conditions)``.
+        progress: called with the number of questions just answered, in all ``len(samples) * len(conditions)``.
         max_new_tokens: length limit of an answer.
         reduced: expert -> ``image_id`` -> the others' perception without it, for each ``without:EXPERT``.
         metric: the data set's own, beside exact match.

@@ -40,7 +40,7 @@ class Host(Section):
     scratch: dict[str, Any] | None = Field(
         None,
         description="Configuration of a decoder that starts from random weights: `model_type`, and its sizes by "
-        "transformers' names. `reference` then names its tokenizer, and a stage has to train all of the host.",
+        "transformers' names; `reference` then names its tokenizer, and a stage has to train all of the host.",
     )
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Type of the host's weights.")
     quantization: Literal["nf4", "int8"] | None = Field(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from moai.assets.host import resolve_host
@@ -35,6 +35,8 @@ def scratch_config(settings: Mapping[str, Any]) -> PreTrainedConfig:
     Raises:
         HostError: an unknown type or key, one that is no causal language model, or sizes that do not fit each other.
     """
+    from transformers import AutoModelForCausalLM  # here: this import runs our own registration, which needs this file
+
     given = dict(settings)
     kind = given.pop("model_type", None)
     if not isinstance(kind, str):
@@ -61,6 +63,8 @@ def scratch_tokenizer(reference: str, revision: str | None = None) -> PreTrained
     Raises:
         AssetError: there is none.
     """
+    from transformers import AutoTokenizer
+
     here = Path(reference).expanduser().exists() or ":" in reference
     try:
         return AutoTokenizer.from_pretrained(_folder(reference) if here else reference, revision=revision)
@@ -89,6 +93,8 @@ def scratch_host(
     Raises:
         HostError: as :func:`scratch_config`, or a vocabulary smaller than the tokenizer's.
     """
+    from transformers import AutoModelForCausalLM
+
     config = scratch_config(settings)
     for name in TOKENS:
         if name not in settings:
@@ -105,6 +111,8 @@ def scratch_host(
 
 def empty_host(config: PreTrainedConfig, dtype: torch.dtype, **kwargs: Any) -> PreTrainedModel:
     """Build a host whose saved weights come next; its first ones are not drawn."""
+    from transformers import AutoModelForCausalLM
+
     with no_init_weights():
         host = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, **kwargs)
     host.tie_weights()  # which comes with the first weights otherwise

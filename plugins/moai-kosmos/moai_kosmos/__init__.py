@@ -23,6 +23,13 @@ def register_connectors(register):
 
 
 @moai.hookimpl
+def register_datasets(register):
+    """Register Raven's matrices, and the small twin's data."""
+    register("raven", _raven)
+    register("kosmos-twin", _twin)
+
+
+@moai.hookimpl
 def register_recipes(register):
     """Register the recipes in this package."""
     register(Path(__file__).parent / "recipes")
@@ -32,3 +39,15 @@ def _connector(in_width: int, out_width: int, **options):
     from moai_kosmos.connector import KosmosConnector
 
     return KosmosConnector(in_width, out_width, **options)
+
+
+def _raven(split: str, **options):
+    from moai_kosmos.raven import raven
+
+    return raven(split, **options)
+
+
+def _twin(split: str, **options):
+    from moai_kosmos.twin import kosmos_twin
+
+    return kosmos_twin(split, **options)

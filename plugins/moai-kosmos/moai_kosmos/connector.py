@@ -26,15 +26,14 @@ class KosmosConnector(nn.Module):
         heads: of the attention.
 
     Raises:
-        RecipeError: the decoder's width is no multiple of the heads, or a number is below 1.
+        RecipeError: a number is below 1.
     """
 
     def __init__(self, in_width: int, out_width: int, queries: int = 64, heads: int = 32) -> None:
         super().__init__()
-        if queries < 1 or heads < 1 or out_width % heads:
+        if queries < 1 or heads < 1:
             raise RecipeError(
-                f"vision.connector.options: {queries} queries and {heads} heads do not fit a width of {out_width}; "
-                "give at least one query, and heads that divide the width"
+                f"vision.connector.options: {queries} queries and {heads} heads; give at least one of each"
             )
         self.heads = heads
         self.dense = nn.Linear(in_width, out_width)
@@ -46,7 +45,16 @@ class KosmosConnector(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, vision) -> Tensor:
-        """``(N, n, V) -> (N, Q, D)``."""
+        """``(N, n, V) -> (N, Q, D)``.
+
+        Raises:
+            RecipeError: ``D`` is no multiple of the heads. Not before: tokens are counted on a narrow connector.
+        """
+        width = self.latent_query.shape[1]
+        if width % self.heads:
+            raise RecipeError(
+                f"vision.connector.options: {self.heads} heads do not divide the decoder's width {width}; change heads"
+            )
         x = vision.patches
         if vision.class_token is not None:  # of an encoder that keeps it apart
             x = torch.cat([vision.class_token[:, None], x], dim=1)
