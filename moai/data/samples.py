@@ -123,6 +123,8 @@ class Described(Samples):
     def __init__(self, samples: Samples, kind: str | None = None, response_format: str | None = None) -> None:
         self.samples, self.kind, self.response_format = samples, kind, response_format
         self.key = samples.key
+        given = json.dumps([kind, response_format]).encode()
+        self.digest = joined_digest([samples.digest], given) if samples.digest else ""
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -18,7 +18,9 @@ from moai.evaluation.conditions import expand_conditions, left_out
 from moai.evaluation.gates import sample_gates
 from moai.evaluation.journal import Journal, digest
 from moai.evaluation.paired import Record, run_conditions
+from moai.evaluation.prompting import Rationale
 from moai.evaluation.report.save import save_report
+from moai.evaluation.shots import check_fit, with_shots
 from moai.evaluation.summary import summarize
 from moai.model.run_format import check_format
 from moai.perception.words.verbalize import verbalize
@@ -53,6 +55,8 @@ def evaluate_run(
     conditions: Sequence[str] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    shots: int = 0,
+    rationale: Rationale | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a run folder as ``moai eval`` does, and write the report into it.
@@ -60,13 +64,12 @@ def evaluate_run(
     Args:
         run: a folder made by ``moai train``. Its recipe decides each argument that is left out.
         augmented: the run, where it is loaded already.
-        data: the name of another data set than the recipe's.
-        split: of the data set.
-        limit: number of questions, drawn at random with ``seed``.
-        full: evaluate all questions of the split.
+        data, split: names of another data set than the recipe's, and of its split.
+        limit, full: number of questions, drawn at random with ``seed``; or all questions of the split.
         conditions: see ``moai.evaluation.conditions``.
-        batch_size: questions per call of the model.
-        seed: of the draw, the shuffling and the intervals.
+        batch_size, seed: questions per call of the model; of the draw, the shots, the shuffling and the intervals.
+        shots: solved questions of the training split before each question.
+        rationale: describe the images first, and answer with the description in the prompt.
         progress: where progress is shown; a bar on a terminal by default.
 
     Returns:
@@ -74,7 +77,7 @@ def evaluate_run(
 
     Raises:
         CheckpointError: the folder is no run folder, or it cannot be written.
-        RecipeError: ``limit`` and ``full`` both given, an empty split, an unknown data set or condition.
+        RecipeError, PromptError: arguments that do not fit each other, the run, or its context; says which.
     """
     if full and limit is not None:
         raise RecipeError("an evaluation takes a limit or the full split; leave out one of the two")
@@ -82,26 +85,38 @@ def evaluate_run(
     wanted = recipe.evaluation
     split, size = split or wanted.split, batch_size or wanted.batch_size
     whole = dataset_of(recipe, split, data)
-    drawn = draw(whole, None if full else limit or wanted.limit, seed)
-    samples = check_ids(drawn)
+    samples = check_ids(draw(whole, None if full else limit or wanted.limit, seed))
     augmented = augmented or _load(run)
+    samples = _with_shots(samples, recipe, data, shots, seed, augmented)
     names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
-    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole))
-    shards = recipe.perception.shards if data is None else None
+    folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole), shots=shots, rationale=rationale)
+    shards = None if data else recipe.perception.shards
     perceptions, reduced = perceive_views(augmented, samples, names, progress, shards)
-    metric = metric_of(sources_of(recipe, data))
+    sources, metric = sources_of(recipe, data), metric_of(sources_of(recipe, data))
     answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
-    given = fingerprint(run, samples, perceptions, reduced)
+    given = fingerprint(run, samples, perceptions, reduced, rationale)
     journal = Journal(folder, {"conditions": names, **answering, "given": given})
-    settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "journal": journal}
-    records = _answer(augmented, samples, perceptions, settings, progress)
+    settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "rationale": rationale}
+    records = _answer(augmented, samples, perceptions, {**settings, "journal": journal}, progress)
     gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
-    about = {"name": recipe.name, "data": label_of(sources_of(recipe, data)), "metric": getattr(metric, "__name__", "")}
+    about = {"name": recipe.name, "data": label_of(sources), "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
-    images = {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
-    files = save_report(summary, records, folder, images=images, words=words_of(augmented, perceptions))
+    files = save_report(summary, records, folder, images=_images(samples), words=words_of(augmented, perceptions))
     journal.close()  # everything is written
     return Evaluation(summary, records, folder, files)
+
+
+def _with_shots(samples: list[Sample], recipe: Recipe, data, count: int, seed: int, augmented) -> list[Sample]:
+    """Put solved questions before each, and refuse those that do not fit before anything is perceived."""
+    if not count:
+        return samples
+    made = with_shots(samples, training_of(recipe, data), count, seed)
+    check_fit(made, count, augmented.processor.encode)
+    return made
+
+
+def _images(samples: Sequence[Sample]) -> dict[str, Any]:
+    return {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
 
 
 def _answer(augmented: Augmented, samples, perceptions, settings: dict[str, Any], progress: Progress) -> list[Record]:
@@ -126,11 +141,18 @@ def recipe_of(run: str | Path) -> Recipe:
     return loading.load_recipe(path)
 
 
-def folder_of(recipe: Recipe, data: str | None, split: str | None, *, full: bool) -> str:
-    """Name an evaluation's folder: ``eval``, the data set and the split where they are not the recipe's, ``-full``."""
+def folder_of(
+    recipe: Recipe, data: str | None, split: str | None, *, full: bool, shots: int = 0, rationale: Any = None
+) -> str:
+    """Name an evaluation's folder.
+
+    ``eval``, the data set and the split where they are not the recipe's, ``4-shot``, ``rationale``, and ``full``.
+    """
     parts = ["eval"]
     parts += [data] if data and sources_of(recipe, data) != recipe.data.sources else []
     parts += [split] if split and split != recipe.evaluation.split else []
+    parts += [f"{shots}-shot"] if shots else []
+    parts += ["rationale"] if rationale else []
     return "-".join([*parts, *(["full"] if full else [])])
 
 
@@ -150,6 +172,16 @@ def dataset_of(recipe: Recipe, split: str, data: str | None = None) -> Samples:
         DataError: a file cannot be read.
     """
     return open_sources(sources_of(recipe, data), split, recipe.data.train_split, seed=recipe.seed)
+
+
+def training_of(recipe: Recipe, data: str | None = None) -> Samples:
+    """Open all samples of the training split, each once, whatever its source's weight in the mixture.
+
+    Raises:
+        RecipeError: the split is empty.
+    """
+    sources = [source.model_copy(update={"weight": None}) for source in sources_of(recipe, data)]
+    return open_sources(sources, recipe.data.train_split, recipe.data.train_split, seed=recipe.seed)
 
 
 def check_ids(samples: Samples) -> list[Sample]:
@@ -209,7 +241,9 @@ def fingerprint(run: Path, samples: Sequence[Sample], *perceptions: Any) -> str:
     """Hash what decides the answers: the run's weights, the questions, and the perceptions."""
     manifest = run / "manifest.json"
     weights = manifest.read_bytes() if manifest.is_file() else b""
-    asked = [(s.id, s.image_ids, s.conversation.turns, s.answers, s.kind, s.language, s.truths) for s in samples]
+    asked = [
+        (s.id, s.image_ids, s.conversation.turns, s.answers, s.kind, s.language, s.truths, s.choices) for s in samples
+    ]
     return digest([weights, asked, *perceptions])
 
 

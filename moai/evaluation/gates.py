@@ -41,8 +41,9 @@ def sample_gates(
     found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
     for start in range(0, len(chosen), batch_size):
         batch = chosen[start : start + batch_size]
-        given = [[perceptions[image] for image in s.image_ids] for s in batch]
-        for layer, pair in weigh([s.conversation.prompt for s in batch], given).items():
+        asked = [sample.prompts[0] for sample in batch]
+        given = [[perceptions[image] for image in ids] for _, ids in asked]
+        for layer, pair in weigh([prompt for prompt, _ in asked], given).items():
             found.setdefault(layer, []).append(pair)
     if not found:
         return None

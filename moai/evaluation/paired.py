@@ -8,36 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from moai.errors import MoaiError, RecipeError
 from moai.evaluation.blank import BlankImages
 from moai.evaluation.conditions import View, derange, expand_conditions, left_out, make_views
-from moai.images import read_image
+from moai.evaluation.prompting import Answered, Answerer, Prompts, Rationale
 from moai.perception.words.verbalize import verbalize
-from moai.types import Conversation, Perception, Sample, describe, merge
+from moai.types import Perception, Sample, describe, merge
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from moai.evaluation.journal import Journal
 
 STANDARD = ("on", "off", "shuffled")
 Metric = Callable[[str, str], float]  # prediction, answer -> a score in [0, 1]
-
-
-class Answerer(Protocol):
-    """Define what ``run_conditions`` calls of a model.
-
-    Where it also has ``token_counts(conversations, perceptions)``, the records count the tokens of each answer.
-    """
-
-    def answer(
-        self,
-        conversations: Sequence[Conversation],
-        perceptions: Sequence[Sequence[Perception | None]],
-        max_new_tokens: int = 8,
-    ) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -58,6 +42,8 @@ class Record:
     tokens: dict[str, dict[str, int]] = field(default_factory=dict)  # condition -> prompt, auxiliary, words
     confidence: dict[str, float] | None = None  # mean and least score of the findings; None without any
     answers: list[str] = field(default_factory=list)  # further accepted answers, where there are any
+    choices: dict[str, dict[str, float]] = field(default_factory=dict)  # condition -> choice -> log probability
+    rationales: dict[str, list[str]] = field(default_factory=dict)  # condition -> what the model said of the images
 
     @property
     def accepted(self) -> list[str]:
@@ -82,11 +68,11 @@ def run_conditions(
     reduced: Mapping[str, Mapping[str, Perception]] | None = None,
     metric: Metric | None = None,
     journal: Journal | None = None,
+    rationale: Rationale | None = None,
 ) -> list[Record]:
     """Answer every sample under every condition: same prompts, same order, same batches.
 
-    Samples are batched by length, which pads less; all conditions get the same batches, so that nothing but the
-    perception differs. The records come back in the order of ``samples``.
+    Samples are batched by length, which pads less. The records come back in the order of ``samples``.
 
     Args:
         answerer: a loaded model, for instance ``moai.load(run)``.
@@ -95,11 +81,11 @@ def run_conditions(
         conditions: see ``moai.evaluation.conditions``; without repetition.
         batch_size: questions per call.
         seed: of the derangement that picks, for every image, another image's perception, and of the noise.
-        progress: called after each batch with the number of questions just answered; these add up to
-            ``len(samples) * len(conditions)``.
+        progress: called with the number of questions just answered, in all ``len(samples) * len(conditions)``.
         max_new_tokens: length limit of an answer.
         reduced: expert -> ``image_id`` -> the others' perception without it, for each ``without:EXPERT``.
         metric: the data set's own, beside exact match.
+        rationale: describe the images first, and answer with the description.
         journal: where finished batches are written; those it holds already are not answered again.
 
     Raises:
@@ -122,7 +108,7 @@ def run_conditions(
             if progress is not None:
                 progress(len(batch) * len(views))
             continue
-        answered = _answer(answerer, batch, views, max_new_tokens, progress)
+        answered = _answer(answerer, batch, views, max_new_tokens, rationale, progress)
         made = [builder.record(s, {c: rows[i] for c, rows in answered.items()}) for i, s in enumerate(batch)]
         records.update({record.id: record for record in made})
         if journal is not None:
@@ -153,19 +139,14 @@ def _check_questions(samples: Sequence[Sample], batch_size: int) -> None:
         )
 
 
-def _answer(answerer, batch, views: Mapping[str, View], max_new_tokens: int, progress) -> dict[str, list[tuple]]:
-    """Return condition -> per question its answer and its number of tokens."""
-    asked = _prompts(batch)
-    count = getattr(answerer, "token_counts", None)
-    answered: dict[str, list[tuple]] = {}
+def _answer(
+    answerer, batch, views: Mapping[str, View], max_new_tokens: int, rationale: Rationale | None, progress
+) -> dict[str, list[Answered]]:
+    """Return condition -> the answer to each question."""
+    prompts, answered = Prompts(batch), {}
     for condition, view in views.items():
-        given = [[view[image] for image in s.image_ids] for s in batch]
         shown = BlankImages(answerer) if condition == "blank" else answerer
-        answers = shown.answer(asked, given, max_new_tokens=max_new_tokens)
-        if len(answers) != len(batch):
-            raise MoaiError(f"the model gave {len(answers)} answers to {len(batch)} questions")
-        costs = count(asked, given) if count else [None] * len(batch)
-        answered[condition] = list(zip(answers, costs, strict=True))
+        answered[condition] = prompts.answer(shown, view, max_new_tokens, rationale)
         if progress is not None:
             progress(len(batch))
     return answered
@@ -179,9 +160,9 @@ class _RecordBuilder:
         self.alike = {image: _compare(perceptions[image], perceptions[donor]) for image, donor in donors.items()}
         self.perceptions = perceptions
 
-    def record(self, s: Sample, answered: Mapping[str, tuple]) -> Record:
+    def record(self, s: Sample, answered: Mapping[str, Answered]) -> Record:
         answer = s.answer or s.answers[0]  # a conversation that ends with the question has none of its own
-        texts = {condition: text for condition, (text, _) in answered.items()}
+        texts = {condition: one.text for condition, one in answered.items()}
         alike = [self.alike[image] for image in s.image_ids if image in self.alike]
         same = tuple(all(part) for part in zip(*alike, strict=True)) if alike else (None, None)
         found = [self.perceptions[image] for image in s.image_ids if image in self.perceptions]
@@ -196,28 +177,15 @@ class _RecordBuilder:
             *same,
             language=s.language,
             scores={c: self._score(text, s.answers) for c, text in texts.items()} if self.metric else {},
-            tokens={c: cost for c, (_, cost) in answered.items() if cost},
+            tokens={c: one.tokens for c, one in answered.items() if one.tokens},
             confidence=confidence(merge(found)) if found else None,
             answers=[other for other in s.answers if other != answer],
+            choices={c: one.scores for c, one in answered.items() if one.scores},
+            rationales={c: one.rationales for c, one in answered.items() if one.rationales},
         )
 
     def _score(self, text: str, answers: Sequence[str]) -> float:
         return max(float(self.metric(text, answer)) for answer in answers)
-
-
-def _prompts(batch: Sequence[Sample]) -> list[Conversation]:
-    """What is asked, with every image read once for all conditions."""
-    pictures: dict[str, Image] = {}
-    for sample in batch:
-        for name, image in zip(sample.image_ids, sample.images, strict=True):
-            if name not in pictures:
-                pictures[name] = read_image(image)
-    asked = []
-    for sample in batch:
-        prompt = sample.conversation.prompt
-        images = tuple(pictures[name] for name in sample.image_ids[: len(prompt.images)])
-        asked.append(Conversation(prompt.turns, images))
-    return asked
 
 
 def _compare(own: Perception, other: Perception) -> tuple[bool, bool]:

@@ -22,7 +22,8 @@ class MoaiConfig(PreTrainedConfig):
 
     Attributes:
         text_config: the host's own configuration.
-        host: ``reference``, ``revision``, ``dtype`` and ``sha256`` (file name -> hash) of the frozen host.
+        host: ``reference``, ``revision``, ``dtype`` and ``sha256`` (file name -> hash) of the frozen host; or, of one
+            that started from random weights, ``scratch: true`` in place of the hashes.
         vision: ``kind: encoder``, arguments of ``build_vision``, and ``sha256`` of the weights file, if there is one;
             or only ``kind: host``, where the host is a vision-language model with its own vision.
         connector: ``kind`` and ``options``.

@@ -26,6 +26,7 @@ from moai.errors import CheckpointError
 from moai.model.config import MoaiConfig
 from moai.model.encoders.vision import build_vision, vision_arguments
 from moai.model.host.loading import check_frozen, host_hashes, load_host
+from moai.model.host.scratch import empty_host
 from moai.model.parts import saved_parameters
 from moai.model.run_format import check_format
 
@@ -133,14 +134,17 @@ def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_m
     # The Auto classes put it into the configuration and do not hand it on.
     host_kwargs.setdefault("attn_implementation", attention_implementation(config) or config.host.get("attention"))
     check_frozen(config)
-    host = load_host(
-        config.host["reference"],
-        config.host.get("revision"),
-        dtype,
-        quantization=config.host.get("quantization"),
-        own_vision=config.vision["kind"] == "host",
-        **host_kwargs,
-    )
+    if config.host.get("scratch"):
+        host = empty_host(config.text_config, dtype, **host_kwargs)
+    else:
+        host = load_host(
+            config.host["reference"],
+            config.host.get("revision"),
+            dtype,
+            quantization=config.host.get("quantization"),
+            own_vision=config.vision["kind"] == "host",
+            **host_kwargs,
+        )
     model = cls(config, host=host, vision=_saved_vision(config, folder), empty=True)
     _load_weights(model, folder / WEIGHTS)
     if (folder / "generation_config.json").is_file():

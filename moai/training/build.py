@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoProcessor, AutoTokenizer, PreTrainedConfig, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 
 from moai.assets.hashes import sha256_file
 from moai.assets.host import resolve_host
@@ -24,8 +30,9 @@ from moai.model.encoders.vision import VisionEncoder, build_vision
 from moai.model.host.layers import decoder_layers
 from moai.model.host.loading import host_configuration
 from moai.model.host.native_vision import host_image_token, host_placeholder
+from moai.model.host.scratch import scratch_config, scratch_host, scratch_tokenizer
 from moai.model.modeling import MoaiForConditionalGeneration
-from moai.model.processor.chat_templates import chat_template, find_image_token
+from moai.model.processor.chat_templates import chat_template, check_boundary, find_image_token
 from moai.model.processor.image_places import encoder_image_processor
 from moai.model.processor.processor import MoaiProcessor
 from moai.model.run_folder import host_hashes, load_connector, load_host
@@ -43,14 +50,7 @@ def build(recipe: Recipe) -> Built:
         MoaiError: whatever of the recipe does not fit together; the message names the key.
     """
     encoder = _checked_encoder(recipe)
-    host = load_host(
-        recipe.host.reference,
-        recipe.host.revision,
-        getattr(torch, recipe.host.dtype),
-        quantization=recipe.host.quantization,
-        own_vision=encoder is None,
-        attn_implementation=recipe.host.attention,
-    )
+    host = _host(recipe, own_vision=encoder is None)
     _check_layers(recipe, host)
     model, processor = _with_host_vision(recipe, host) if encoder is None else _with_encoder(recipe, encoder, host)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
@@ -64,7 +64,10 @@ def build_processor(recipe: Recipe) -> MoaiProcessor:
         MoaiError: whatever of the recipe does not fit together; the message names the key.
     """
     encoder, h = _checked_encoder(recipe), recipe.host
-    config = host_configuration(h.reference, h.revision, own_vision=encoder is None)
+    if h.scratch is not None:
+        config = scratch_config(h.scratch)
+    else:
+        config = host_configuration(h.reference, h.revision, own_vision=encoder is None)
     if encoder is None:
         return _host_vision_processor(
             recipe, config, host_processor(h.reference, resolve_host(h.reference, h.revision))
@@ -79,6 +82,27 @@ def _checked_encoder(recipe: Recipe) -> EncoderVision | None:
         registry().get_expert(name)
     check_sources(recipe.data.sources)
     return recipe.vision if isinstance(recipe.vision, EncoderVision) else None
+
+
+def _host(recipe: Recipe, own_vision: bool) -> nn.Module:
+    h, dtype = recipe.host, getattr(torch, recipe.host.dtype)
+    if h.scratch is not None:
+        return scratch_host(h.scratch, _tokenizer(recipe), dtype, seed=recipe.seed, attn_implementation=h.attention)
+    return load_host(
+        h.reference,
+        h.revision,
+        dtype,
+        quantization=h.quantization,
+        own_vision=own_vision,
+        attn_implementation=h.attention,
+    )
+
+
+def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    h = recipe.host
+    if h.scratch is not None:
+        return scratch_tokenizer(h.reference, h.revision)
+    return AutoTokenizer.from_pretrained(resolve_host(h.reference, h.revision))
 
 
 def _check_layers(recipe: Recipe, host: nn.Module) -> None:
@@ -124,16 +148,18 @@ def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
 
 
 def _encoder_processor(recipe: Recipe, encoder: EncoderVision, config: PreTrainedConfig, tokens: int) -> MoaiProcessor:
-    tokenizer = AutoTokenizer.from_pretrained(resolve_host(recipe.host.reference, recipe.host.revision))
+    tokenizer = _tokenizer(recipe)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    token = find_image_token(encoder.image_token, tokenizer)
+    token = find_image_token(encoder.image_token, tokenizer, encoder.image_boundary or ())
+    check_boundary(encoder.image_boundary, token, tokenizer)
     return MoaiProcessor(
         image_processor=encoder_image_processor(encoder.image_size, encoder.fit, encoder.mean, encoder.std),
         tokenizer=tokenizer,
         chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, token),
         image_token=token,
         image_tokens=tokens,
+        image_boundary=encoder.image_boundary,
         panoptic_map=encoder.panoptic_map,
         **word_settings(recipe, config),
     )
@@ -148,7 +174,7 @@ def _encoder_config(recipe: Recipe, encoder: EncoderVision, host: nn.Module, pro
     return MoaiConfig(
         text_config=copy.deepcopy(host.config),
         host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype, "quantization": h.quantization,
-              "sha256": host_hashes(h.reference, h.revision)},
+              **({"sha256": host_hashes(h.reference, h.revision)} if h.scratch is None else {"scratch": True})},
         vision=vision,
         connector=encoder.connector.model_dump(include={"kind", "options"}),
         image_token_id=processor.image_token_id,

@@ -1,7 +1,7 @@
 """The plain data that plugins, data sets and users exchange: perceptions, conversations and samples."""
 
 from moai.types.checks import MAX_TEXT, check_perception
-from moai.types.conversation import IMAGE, Conversation, Sample, Turn
+from moai.types.conversation import IMAGE, Choice, Conversation, Sample, Turn
 from moai.types.duplicates import DUPLICATE, merge_duplicates
 from moai.types.perception import (
     ROLES,
@@ -17,13 +17,16 @@ from moai.types.perception import (
     describe,
     merge,
 )
+from moai.types.rationale import DESCRIBE, describe_images, with_rationale
 
 __all__ = [
+    "DESCRIBE",
     "DUPLICATE",
     "IMAGE",
     "MAX_TEXT",
     "ROLES",
     "Box",
+    "Choice",
     "Conversation",
     "Detection",
     "Failure",
@@ -37,6 +40,8 @@ __all__ = [
     "Turn",
     "check_perception",
     "describe",
+    "describe_images",
     "merge",
     "merge_duplicates",
+    "with_rationale",
 ]

@@ -186,6 +186,23 @@ def _check_list(images: Any) -> None:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One answer of a sample that is answered by choosing, and the prompt in which it is scored.
+
+    Attributes:
+        name: the answer that it stands for.
+        turns: the prompt, up to where ``word`` follows.
+        images: numbers of the sample's images, from 0, one per :data:`IMAGE` mark of ``turns``.
+        word: whose probability after the prompt is the score; the choice with the largest is the answer.
+    """
+
+    name: str
+    turns: tuple[Turn, ...]
+    images: tuple[int, ...]
+    word: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """A conversation, and what evaluation and training need beside it.
 
@@ -199,9 +216,10 @@ class Sample:
         language: of the question.
         question_translation: the question in the language of the perceptions, where it is asked in another. The model
             never gets it; attention supervision finds by it which words are asked for.
+        choices: answers that are scored by the probability of a word, instead of an answer that is generated.
 
     Raises:
-        PromptError: another number of image ids than of images.
+        PromptError: another number of image ids than of images, or choices of one name or of images that are not there.
     """
 
     id: str
@@ -212,9 +230,11 @@ class Sample:
     truths: tuple[Perception, ...] | None = None
     language: str = "en"
     question_translation: str | None = None
+    choices: tuple[Choice, ...] = ()
 
     def __post_init__(self) -> None:
         images = len(self.conversation.images)
+        self._check_choices(images)
         for name, given in (("image_ids", self.image_ids), ("truths", self.truths)):
             if given is not None and (isinstance(given, str) or len(given) != images):
                 raise PromptError(f"sample '{self.id}' has {images} images and {name} for another number of them")
@@ -239,10 +259,35 @@ class Sample:
         truths = None if truth is None else (truth,)
         return cls(id, conversation, (image_id,), kind, (answer,), truths, language, question_translation)
 
+    def _check_choices(self, images: int) -> None:
+        if len({choice.name for choice in self.choices}) < len(self.choices) or len(self.choices) == 1:
+            raise PromptError(f"sample '{self.id}' needs two choices or more, each with a name of its own")
+        for choice in self.choices:
+            marks = sum(turn.images for turn in choice.turns)
+            if marks != len(choice.images) or not all(0 <= number < images for number in choice.images):
+                raise PromptError(
+                    f"choice '{choice.name}' of sample '{self.id}' has {marks} image marks for the images "
+                    f"{list(choice.images)} of {images}; name one of the sample's images for each mark"
+                )
+
     @property
     def images(self) -> tuple[Any, ...]:
         """The conversation's images."""
         return self.conversation.images
+
+    @property
+    def prompts(self) -> list[tuple[Conversation, tuple[str, ...]]]:
+        """Each prompt that an answer takes, with the ids of its images: one, or one for each choice."""
+        if not self.choices:
+            prompt = self.conversation.prompt
+            return [(prompt, self.image_ids[: len(prompt.images)])]
+        return [
+            (
+                Conversation(one.turns, tuple(self.images[n] for n in one.images)),
+                tuple(self.image_ids[n] for n in one.images),
+            )
+            for one in self.choices
+        ]
 
     @property
     def question(self) -> str:

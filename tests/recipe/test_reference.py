@@ -103,7 +103,11 @@ def test_the_json_schema_refuses(data, key):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"host": {}}, "host.reference: missing; add it: hub id, local path, or `wheel:NAME` of a pinned wheel"),
+        (
+            {"host": {}},
+            "host.reference: missing; add it: hub id, local path, `wheel:NAME` of a pinned wheel, "
+            "or `package:NAME/PATH` in a Python package",
+        ),
         ({"mixer": {"rank": 0}}, "(given: 0); it means: rank of the attention modules' projections"),
     ],
 )

@@ -6,6 +6,8 @@ Knows: Jinja text. A template of the host's expects plain strings; the prelude t
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from moai.errors import RecipeError
 
 PRELUDE = """\
@@ -99,8 +101,24 @@ def chat_template(wanted: str, own: str | None, image_token: str) -> str:
     return PRELUDE.replace("@IMAGE@", image_token) + wanted
 
 
-def find_image_token(wanted: str | None, tokenizer) -> str:
+def check_boundary(boundary: tuple[str, str] | None, image_token: str, tokenizer) -> None:
+    """Refuse tokens around images that are not two special tokens of the host, other than the placeholder.
+
+    Raises:
+        RecipeError: names the token.
+    """
+    for token in boundary or ():
+        if token == image_token or token not in tokenizer.added_tokens_encoder:
+            raise RecipeError(
+                f"vision.image_boundary '{token}' is no special token of this host beside the placeholder "
+                f"'{image_token}'; name two of its special tokens, or leave it out"
+            )
+
+
+def find_image_token(wanted: str | None, tokenizer, taken: Collection[str] = ()) -> str:
     """The placeholder: ``wanted``, a known name, or a special token that prompts never use; else one is added.
+
+    ``taken`` are tokens that stand for something else.
 
     A host whose vocabulary is full (SmolLM2 has exactly as many embeddings as tokens) needs one of its own spare
     tokens, so that every id in a prompt stays inside the vocabulary.
@@ -113,9 +131,9 @@ def find_image_token(wanted: str | None, tokenizer) -> str:
             )
         return wanted
     for name in ("<image>", "<|image_pad|>", "<|image|>", "<img>", "<file_sep>", "<|vision_pad|>"):
-        if name in vocabulary:
+        if name in vocabulary and name not in taken:
             return name
-    template, used = tokenizer.chat_template or "", set(tokenizer.all_special_tokens)
+    template, used = tokenizer.chat_template or "", {*tokenizer.all_special_tokens, *taken}
     for token in tokenizer.added_tokens_decoder.values():
         if token.special and token.content not in used and token.content not in template:
             return token.content

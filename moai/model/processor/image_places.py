@@ -50,13 +50,16 @@ class EncoderImagePlaces:
         image_processor: of transformers.
         image_token_id: the placeholder's id.
         tokens: per image.
+        boundary: ids of the tokens that stand before and after each image; empty for none.
     """
 
     begins = False  # a prompt begins as its template begins it
 
-    def __init__(self, image_processor: BaseImageProcessor, image_token_id: int, tokens: int) -> None:
-        self.image_processor, self.tokens = image_processor, tokens
-        self._place = [image_token_id] * tokens
+    def __init__(
+        self, image_processor: BaseImageProcessor, image_token_id: int, tokens: int, boundary: Sequence[int] = ()
+    ) -> None:
+        self.image_processor, self.boundary = image_processor, list(boundary)
+        self.place = [*self.boundary[:1], *[image_token_id] * tokens, *self.boundary[1:]]
 
     def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:
         """Encode each row's images.
@@ -68,15 +71,16 @@ class EncoderImagePlaces:
         if not flat:
             return [], {}
         pixels = self.image_processor(flat, return_tensors="pt")["pixel_values"]
-        return [self._place] * len(flat), {"pixel_values": pixels}
+        return [self.place] * len(flat), {"pixel_values": pixels}
 
     def counts(self, images: Sequence[Any]) -> list[int]:
         """Count the tokens of each image; none is read for it."""
-        return [self.tokens] * len(images)
+        return [len(self.place)] * len(images)
 
     def closing(self, following: Sequence[int]) -> int:
-        """How many of the tokens after an image belong to it: none."""
-        return 0
+        """How many of the tokens after an image belong to it: the one that closes it, where there is one."""
+        end = self.boundary[1:]
+        return len(end) if end and list(following[: len(end)]) == end else 0
 
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
         """Encode drawn pictures of the encoder's own size, ``(N, 3, h, w)``."""
@@ -118,6 +122,7 @@ class HostImagePlaces:
 
     def __init__(self, processor: ProcessorMixin, placeholder: str | None = None) -> None:
         self.processor, self.image_token = processor, processor.image_token
+        self.place = [processor.tokenizer.convert_tokens_to_ids(processor.image_token)]
         self.placeholder = placeholder or self.image_token
 
     def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:

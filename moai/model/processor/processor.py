@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from moai.perception.words.token_budget import Verbalization
 
 SETTINGS = (
-    "image_token", "image_tokens", "placeholder", "experts", "expert_options", "expert_versions", "language", "style",
-    "inject", "panoptic_map", "max_aux_tokens", "max_length",
+    "image_token", "image_tokens", "image_boundary", "placeholder", "experts", "expert_options", "expert_versions",
+    "language", "style", "inject", "panoptic_map", "max_aux_tokens", "max_length",
 )  # fmt: skip
 HOST_CLASS = "host_processor_class"  # in processor_config.json, only of a run with the host's own vision
 
@@ -46,6 +46,7 @@ class MoaiProcessor(ProcessorMixin):
         host_processor: instead of both, the processor of a vision-language model whose own vision is used.
         chat_template: Jinja text; left out, the host processor's.
         image_token: the placeholder's text; ``image_tokens`` of them stand for one image.
+        image_boundary: the special tokens that stand before and after each image of an encoder; None for none.
         placeholder: what a template writes for an image, where that is more than the host processor's image token.
         experts, expert_options: names and options of the experts that run when no perceptions are given.
         expert_versions: expert -> ``version`` and ``distribution`` that the run was trained with.
@@ -65,6 +66,7 @@ class MoaiProcessor(ProcessorMixin):
         host_processor: ProcessorMixin | None = None,
         image_token: str = "<image>",
         image_tokens: int = 9,
+        image_boundary: Sequence[str] | None = None,
         placeholder: str | None = None,
         experts: Sequence[str] = (),
         expert_options: dict[str, dict[str, Any]] | None = None,
@@ -82,7 +84,7 @@ class MoaiProcessor(ProcessorMixin):
             image_token, image_tokens, panoptic_map = host_processor.image_token, 1, False
             host_processor.chat_template = chat_template = chat_template or host_processor.chat_template
         self.host_processor, self.placeholder = host_processor, placeholder
-        self.image_token, self.image_tokens = image_token, image_tokens
+        self.image_token, self.image_tokens, self.image_boundary = image_token, image_tokens, image_boundary
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.experts = list(experts)
         # A recipe that leaves an expert out may inherit its options.
@@ -103,7 +105,8 @@ class MoaiProcessor(ProcessorMixin):
     @property
     def images(self) -> ImagePlaces:
         """The encoder of images: one size for an encoder of ours, or the host's own processor."""
-        return self._running.get("images", (self.image_tokens, self.placeholder), self._make_images)
+        settings = (self.image_tokens, str(self.image_boundary), self.placeholder)
+        return self._running.get("images", settings, self._make_images)
 
     @property
     def prompts(self) -> PromptEncoder:
@@ -119,7 +122,8 @@ class MoaiProcessor(ProcessorMixin):
     def _make_images(self) -> ImagePlaces:
         if self.host_processor is not None:
             return HostImagePlaces(self.host_processor, self.placeholder)
-        return EncoderImagePlaces(self.image_processor, self.image_token_id, self.image_tokens)
+        boundary = [self.tokenizer.convert_tokens_to_ids(token) for token in self.image_boundary or ()]
+        return EncoderImagePlaces(self.image_processor, self.image_token_id, self.image_tokens, boundary)
 
     def _make_prompts(self) -> PromptEncoder:
         return PromptEncoder(self.tokenizer, self.chat_template, self.image_token_id, self.images.begins)
@@ -191,12 +195,12 @@ class MoaiProcessor(ProcessorMixin):
             found = self.prompts.answered(conversation.turns, conversation.loss)
         else:
             found = self.prompts.prompt(conversation.turns)
-        self._check_length(len(found.ids) + (self.image_tokens - 1) * len(conversation.images))
+        self._check_length(len(found.ids) + (len(self.images.place) - 1) * len(conversation.images))
         return found
 
     def lengths(self, conversations: Sequence[Conversation], *, labels: bool = True) -> list[int]:
         """Count the tokens of each conversation; with the host's own vision an image counts as one."""
-        more = self.image_tokens - 1
+        more = len(self.images.place) - 1
         return [len(self.encode(c, labels=labels).ids) + more * len(c.images) for c in conversations]
 
     def perceive(self, images: Sequence[Sequence[Any]]) -> list[list[Perception]]:
@@ -235,7 +239,7 @@ class MoaiProcessor(ProcessorMixin):
             PromptError: longer than the host's context.
         """
         encoded = self.encode(Conversation.ask(question, (None,) * images))
-        places = {True: [self.image_token_id] * self.image_tokens}
+        places = {True: self.images.place}
         return [token for one in encoded.ids for token in places.get(one == self.image_token_id, [one])]
 
     def verbalize(self, perception: Perception) -> Verbalization:

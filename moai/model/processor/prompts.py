@@ -99,7 +99,10 @@ class PromptEncoder:
         if loss == "all":
             document = turns[0].role == "text" and self._eos is not None
             whole = (*ids, self._eos) if document else tuple(ids)
-            labels = tuple(IGNORED if token == self.image_token_id else token for token in whole)
+            learnt = (
+                at > 0 and token != self.image_token_id for at, token in enumerate(whole)
+            )  # nothing predicts the first
+            labels = tuple(token if wanted else IGNORED for token, wanted in zip(whole, learnt, strict=True))
             return Encoded(whole, labels, tuple(token == self.image_token_id for token in whole))
         if not answers:
             raise PromptError("the conversation has no assistant turn to learn; add one, or set loss='all'")

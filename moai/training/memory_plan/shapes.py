@@ -14,6 +14,7 @@ from moai.assets.resolver import resolve
 from moai.errors import AssetError, RecipeError, nearest
 from moai.model.config import import_host
 from moai.model.encoders.vision import VisionEncoder, build_vision
+from moai.model.host.scratch import scratch_config
 from moai.recipe.schema import Recipe
 from moai.recipe.sections import EncoderVision
 
@@ -52,6 +53,8 @@ def host_config_of(recipe: Recipe) -> PreTrainedConfig:
     Raises:
         AssetError: it cannot be found.
     """
+    if recipe.host.scratch is not None:
+        return scratch_config(recipe.host.scratch)
     reference = recipe.host.reference
     try:
         folder = _config_file(reference, recipe.host.revision) or resolve_host(reference)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
 from moai import Conversation
+from moai.plugin_api import Score, score_answers
+from moai.types import DESCRIBE, describe_images, with_rationale
 from moai_lmms_eval.decoding import Decoding, Stops, cut
 from moai_lmms_eval.perceiving import PerceptionSource
-from moai_lmms_eval.prompts import DESCRIBE, describe, raven_conversations, with_answer, with_rationale
+from moai_lmms_eval.prompts import raven_conversations, with_answer
 
 if TYPE_CHECKING:
     from moai import Augmented
-
-IGNORED = -100  # label of a position that is no target, as everywhere in torch
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,6 @@ class Reply:
     text: str
     prompt_tokens: int
     answer_tokens: int
-
-
-class Score(NamedTuple):
-    """Hold the log probability of a text, and whether a greedy answer would begin with it."""
-
-    logprob: float
-    greedy: bool
 
 
 class Engine:
@@ -92,7 +85,7 @@ class Engine:
             request: what the first call asks; left out, KOSMOS-1's words.
             tokens: the longest description.
         """
-        asked = [describe(c, request) for c in conversations if c.turns[-1].images]
+        asked = [describe_images(c, request) for c in conversations if c.turns[-1].images]
         described = iter(self.generate(asked, Decoding(tokens)) if asked else ())
         second = [with_rationale(c, next(described).text) if c.turns[-1].images else c for c in conversations]
         return self.generate(second, decoding)
@@ -135,28 +128,9 @@ class Engine:
         limit = self.processor.max_length
         return torch.full_like(lengths, torch.iinfo(torch.int32).max) if limit is None else limit - lengths
 
-    @torch.no_grad()
     def _scores(self, conversations: Sequence[Conversation]) -> list[Score]:
         """Score the last turn of each conversation."""
-        inputs = self._inputs(conversations, labels=True)
-        answer = self._answer_tokens(inputs.pop("labels"), inputs["attention_mask"].bool())
-        first = int(answer.int().argmax(dim=1).min())
-        answer, ids = answer[:, first:], inputs["input_ids"][:, first:]  # (B, W)
-        logits = self.model(**inputs, use_cache=False, logits_to_keep=ids.shape[1] + 1).logits[:, :-1]  # (B, W, V)
-        chances = logits.float().log_softmax(dim=-1)
-        picked = chances.gather(-1, ids[..., None]).squeeze(-1).double().masked_fill(~answer, 0.0)
-        placeholder = self.processor.image_token_id  # never generated; it may lie outside the vocabulary
-        chances[..., placeholder : placeholder + 1] = -torch.inf
-        greedy = (chances.argmax(dim=-1) == ids) | ~answer
-        return [Score(*pair) for pair in zip(picked.sum(dim=1).tolist(), greedy.all(dim=1).tolist(), strict=True)]
-
-    def _answer_tokens(self, labels: Tensor, attended: Tensor) -> Tensor:
-        """Mask the last answer's tokens, ``(B, S)``: labels that only labels follow, without the closing token."""
-        labelled = labels != IGNORED
-        others = (attended & ~labelled).long()
-        last = others.flip(1).cumsum(dim=1).flip(1) == 0
-        closing = torch.isin(labels, torch.tensor(self.processor.prompts.stops, device=labels.device))
-        return labelled & last & ~closing
+        return score_answers(self.model, self.processor, self._inputs(conversations, labels=True))
 
     def _answer_lengths(self, generated: Tensor) -> list[int]:
         """Count the tokens of each answer: up to the first that ends it, without padding."""

@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 from moai import Augmented, Conversation, load
 from moai.errors import RecipeError, nearest
+from moai.plugin_api import Score
+from moai.types import DESCRIBE
 from moai_lmms_eval.decoding import Decoding, read_decoding
-from moai_lmms_eval.engine import Engine, Reply, Score
-from moai_lmms_eval.prompts import DESCRIBE, from_messages, from_text
+from moai_lmms_eval.engine import Engine, Reply
+from moai_lmms_eval.prompts import from_messages, from_text
 
 ARGUMENTS = ("run", "perception", "device", "dtype", "batch_size", "max_new_tokens", "rationale", "rationale_tokens",
              "scores", "seed")  # fmt: skip

@@ -13,8 +13,7 @@ from moai import IMAGE, Conversation, Turn, read_image
 from moai.errors import PromptError
 
 MARKER = "<image>"  # where an image belongs, in benchmarks that say so in their text
-DESCRIBE = "Introduce this picture in detail:"  # KOSMOS-1's first question of two (arXiv 2302.14045, chain of thought)
-CORRECT = "Is it correct?"  # its question about a Raven matrix
+CORRECT = "Is it correct?"  # KOSMOS-1's question about a Raven matrix (arXiv 2302.14045)
 _COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
 Shot = tuple[Sequence[Any], str, str]  # images, question, answer
@@ -61,20 +60,6 @@ def few_shot_messages(shots: Iterable[Shot], images: Sequence[Any], question: st
     for shown, asked, answer in shots:
         messages += [_user(shown, asked), {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
     return [*messages, _user(images, question)]
-
-
-def describe(conversation: Conversation, request: str = DESCRIBE) -> Conversation:
-    """Build the first of chain of thought's two calls: the last turn's images, and a request to describe them."""
-    first = len(conversation.images) - conversation.turns[-1].images
-    return Conversation.ask(request, conversation.images[first:])
-
-
-def with_rationale(conversation: Conversation, rationale: str) -> Conversation:
-    """Build the second call: the rationale stands before the last turn's text, and the images stay."""
-    *before, last = conversation.turns
-    first = next((at for at, part in enumerate(last.content) if part is not IMAGE), len(last.content))
-    content = (*last.content[:first], f"{rationale.strip()} ", *last.content[first:])
-    return Conversation((*before, Turn("user", content)), conversation.images)
 
 
 def with_answer(conversation: Conversation, answer: str) -> Conversation:

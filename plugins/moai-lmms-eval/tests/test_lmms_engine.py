@@ -7,11 +7,13 @@ import tiny
 import torch
 from moai_lmms_eval.decoding import Decoding
 from moai_lmms_eval.engine import Engine
-from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text, with_answer, with_rationale
+from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text, with_answer
 
 from moai import IMAGE
 from moai.errors import MoaiError, PromptError, RecipeError
+from moai.model.likelihood import answer_tokens
 from moai.perception.running.perceiver import Perceiver
+from moai.types import with_rationale
 
 QUESTION = "What color is the shape?"
 RED, BLUE, GREEN = (tiny.picture(color) for color in ("red", "blue", "green"))
@@ -148,7 +150,7 @@ def test_a_chat_template_of_the_hosts_own_is_scored_as_it_writes_answers(augment
 
     def scored_ids(answer):
         inputs = engine._inputs([with_answer(prompt, answer)], labels=True)
-        scored = engine._answer_tokens(inputs["labels"], inputs["attention_mask"].bool())
+        scored = answer_tokens(engine.processor, inputs["labels"], inputs["attention_mask"].bool())
         return inputs["input_ids"][scored].tolist()
 
     assert scored_ids("red") == processor.plain_ids("red"), "a line break stands before it, no space"

@@ -2,17 +2,11 @@
 
 import pytest
 import tiny
-from moai_lmms_eval.prompts import (
-    describe,
-    few_shot_messages,
-    from_messages,
-    from_text,
-    raven_conversations,
-    with_rationale,
-)
+from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text, raven_conversations
 
 from moai import IMAGE
 from moai.errors import ImageError, PromptError
+from moai.types import describe_images, with_rationale
 
 RED, BLUE, GREEN = (tiny.picture(color) for color in ("red", "blue", "green"))
 
@@ -76,13 +70,13 @@ def test_what_cannot_be_read_is_said(messages, error, words):
 def test_chain_of_thought_describes_the_last_images_and_keeps_them():
     messages = few_shot_messages([([RED], "color?", "red")], [BLUE, GREEN], "colors?")
     prompt = from_messages(messages)
-    first = describe(prompt)
+    first = describe_images(prompt)
     assert shape(first) == "u: ##Introduce this picture in detail:"
     assert [image.getpixel((32, 32)) for image in first.images] == [(0, 0, 255), (0, 128, 0)]
     second = with_rationale(prompt, " A blue shape.\n")
     assert shape(second) == "u: #color? | a: red | u: ##A blue shape. colors?"
     assert second.images == prompt.images
-    assert describe(from_text("two?")).images == ()
+    assert describe_images(from_text("two?")).images == ()
     assert shape(with_rationale(from_text("", [RED]), "Red.")) == "u: #Red. "
 
 
