@@ -25,7 +25,7 @@ class MoaiConfig(PreTrainedConfig):
         host: ``reference``, ``revision``, ``dtype`` and ``sha256`` (file name -> hash) of the frozen host.
         vision: ``kind: encoder``, arguments of ``build_vision``, and ``sha256`` of the weights file, if there is one;
             or only ``kind: host``, where the host is a vision-language model with its own vision.
-        connector: ``kind`` and ``options``.
+        connector: ``kind`` and ``options``; and ``left_out``, names of its optional parts without which it runs.
         compressor: arguments of ``Compressor``.
         mixer: ``layers`` (numbers), and arguments of ``Mixer``.
         arithmetic: ``"moai"`` or ``"published"``, of mixers, compressor and auxiliary words; see

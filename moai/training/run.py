@@ -21,7 +21,7 @@ from moai.data.context_fit import ContextFit
 from moai.data.quarantine import LeftOut, write_quarantine
 from moai.dependencies import warn_of_newer_versions
 from moai.errors import TrainingError
-from moai.model.parts import parts_of, saved_parameters, train_only
+from moai.model.parts import parts_of, saved_parameters, set_connector_parts, train_only
 from moai.model.run_folder import MANIFEST
 from moai.recipe.schema import Recipe
 from moai.recipe.stages import PartSection
@@ -59,6 +59,8 @@ class Run:
         if self.main:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
         self.model, self.processor = build(recipe)
+        for stage in recipe.stages:  # a part that it has not is refused now; the last stage's stay, for a run that is done
+            set_connector_parts(self.model, stage.connector)
         data = recipe.data
         self.samples, self.left_out = prepare_samples(data, data.train_split, self.processor, seed=recipe.seed)
         table = read_table(self.processor, self.samples)
@@ -116,6 +118,7 @@ class Run:
     def _stage(self, plan: StagePlan, done: int, moments: Moments) -> Moments:
         """Train one stage from its step ``done``, and return what its optimizer then keeps."""
         stage = plan.stage
+        set_connector_parts(self.model, stage.connector)
         parameters = train_only(self.model, stage.train.parts())
         self._prepare_words(plan)
         attention = stage.objective == "attention"
