@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from moai.errors import MoaiError, RecipeError
-from moai.evaluation.conditions import View, derange, expand_conditions, left_out, make_views
+from moai.evaluation.conditions import MOVED, OTHER_IMAGE, View, derange, expand_conditions, left_out, make_views
 from moai.images import read_image
 from moai.perception.words.verbalize import verbalize
 from moai.types import Conversation, Perception, Sample, describe, merge
@@ -103,16 +103,18 @@ def run_conditions(
 
     Raises:
         RecipeError: an unknown condition, ``oracle`` without ground truth, or a batch size below 1.
-        MoaiError: no samples, one without an answer, an image without a perception, or ``shuffled`` with fewer than
-            two images.
+        MoaiError: no samples, one without an answer, an image without a perception, or ``shuffled`` or
+            ``other-image`` with fewer than two images.
         ImageError: an image cannot be read.
     """
     reduced = reduced or {}
     conditions = expand_conditions(conditions, list(reduced) or left_out(conditions))
     _check_questions(samples, batch_size)
     views = make_views(conditions, samples, perceptions, reduced, seed)
-    images = {image for sample in samples for image in sample.image_ids}
-    builder = _RecordBuilder(perceptions, derange(images, seed) if "shuffled" in views else {}, metric)
+    images = {id: image for sample in samples for id, image in zip(sample.image_ids, sample.images, strict=True)}
+    donors = derange(images, seed) if any(name in views for name in MOVED) else {}
+    others = {image: images[donor] for image, donor in donors.items()} if OTHER_IMAGE in views else {}
+    builder = _RecordBuilder(perceptions, donors if "shuffled" in views else {}, metric)
     records = {row["id"]: Record(**row) for row in (journal.rows if journal else ())}
     ordered = sorted(samples, key=lambda sample: len(sample.question))
     for start in range(0, len(ordered), batch_size):
@@ -121,7 +123,7 @@ def run_conditions(
             if progress is not None:
                 progress(len(batch) * len(views))
             continue
-        answered = _answer(answerer, batch, views, max_new_tokens, progress)
+        answered = _answer(answerer, batch, views, others, max_new_tokens, progress)
         made = [builder.record(s, {c: rows[i] for c, rows in answered.items()}) for i, s in enumerate(batch)]
         records.update({record.id: record for record in made})
         if journal is not None:
@@ -152,12 +154,15 @@ def _check_questions(samples: Sequence[Sample], batch_size: int) -> None:
         )
 
 
-def _answer(answerer, batch, views: Mapping[str, View], max_new_tokens: int, progress) -> dict[str, list[tuple]]:
-    """Return condition -> per question its answer and its number of tokens."""
-    asked = _prompts(batch)
+def _answer(
+    answerer, batch, views: Mapping[str, View], others: Mapping[str, Any], max_new_tokens: int, progress
+) -> dict[str, list[tuple]]:
+    """Return condition -> per question its answer and its number of tokens; ``others`` are the other images by id."""
+    own = _prompts(batch)
     count = getattr(answerer, "token_counts", None)
     answered: dict[str, list[tuple]] = {}
     for condition, view in views.items():
+        asked = _prompts(batch, others) if condition == OTHER_IMAGE else own
         given = [[view[image] for image in s.image_ids] for s in batch]
         answers = answerer.answer(asked, given, max_new_tokens=max_new_tokens)
         if len(answers) != len(batch):
@@ -203,13 +208,13 @@ class _RecordBuilder:
         return max(float(self.metric(text, answer)) for answer in answers)
 
 
-def _prompts(batch: Sequence[Sample]) -> list[Conversation]:
-    """What is asked, with every image read once for all conditions."""
+def _prompts(batch: Sequence[Sample], others: Mapping[str, Any] | None = None) -> list[Conversation]:
+    """What is asked, with every image read once for all conditions, or with ``others`` by the images' ids."""
     pictures: dict[str, Image] = {}
     for sample in batch:
         for name, image in zip(sample.image_ids, sample.images, strict=True):
             if name not in pictures:
-                pictures[name] = read_image(image)
+                pictures[name] = read_image(image if others is None else others[name])
     asked = []
     for sample in batch:
         prompt = sample.conversation.prompt

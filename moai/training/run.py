@@ -59,7 +59,8 @@ class Run:
         if self.main:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
         self.model, self.processor = build(recipe)
-        for stage in recipe.stages:  # a part that it has not is refused now; the last stage's stay, for a run that is done
+        # A part that the connector has not is refused now; what the last stage sets stays, for a run that is done.
+        for stage in recipe.stages:
             set_connector_parts(self.model, stage.connector)
         data = recipe.data
         self.samples, self.left_out = prepare_samples(data, data.train_split, self.processor, seed=recipe.seed)

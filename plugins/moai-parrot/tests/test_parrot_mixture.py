@@ -1,4 +1,4 @@
-"""Parrot's connector by itself: the published arithmetic in plain tensor operations, its start, its size, its options."""
+"""Parrot's connector by itself: what is known of it in plain tensor operations, its start, its size, its options."""
 
 from __future__ import annotations
 
@@ -140,7 +140,9 @@ def test_the_mean_asks_where_there_is_no_class_token():
     assert found.shape[1] == connector.tokens(PATCHES) == PATCHES and connector.spatial
     x = connector(bare, None)
     torch.testing.assert_close(found, connector.mixture(x, x.mean(dim=1), *text))
-    with pytest.raises(RecipeError, match="asks by the class token, and the vision encoder gives none; set vision.drop"):
+    with pytest.raises(
+        RecipeError, match="asks by the class token, and the vision encoder gives none; set vision.drop"
+    ):
         made()(bare, text)
 
 

@@ -142,7 +142,9 @@ def test_an_image_without_any_text_is_a_sentence(made):
     model, processor = made
     document = Conversation((Turn("text", (IMAGE, " A red thing.")),), PICTURES[:1], loss="all")
     batch = batch_of(processor, LONG, document)
-    with pytest.raises(PromptError, match="row 1 has an image in a turn without any; write a question beside the image"):
+    with pytest.raises(
+        PromptError, match="row 1 has an image in a turn without any; write a question beside the image"
+    ):
         model(**batch)
 
 
@@ -205,7 +207,9 @@ def test_a_stage_that_names_what_the_connector_has_not(tmp_path):
     tiny.register()
     with pytest.raises(RecipeError, match="'parrot' has no optional part 'moe': its optional parts are mixture; leave"):
         train(staged({**ALIGN, "connector": {"moe": False}}), tmp_path / "run")
-    plain = tiny.recipe(stages=[{"name": "a", "steps": 1, "train": {"connector": 1e-3}, "connector": {"mixture": True}}])
+    plain = tiny.recipe(
+        stages=[{"name": "a", "steps": 1, "train": {"connector": 1e-3}, "connector": {"mixture": True}}]
+    )
     with pytest.raises(RecipeError, match="connector 'mlp' has no optional part 'mixture': it has no optional parts"):
         train(plain, tmp_path / "run")
 

@@ -1,8 +1,8 @@
 """Ask questions about a scene of `scenes`; an answer is one word, or two for a figure or a place.
 
 Knows: wording, in English, Korean and Portuguese. All questions have English answers, as the printed words are English
-and one set of answers is scored by one rule. A place or relation is asked for only where the arrangement leaves no doubt
-(`scene_layouts`); the answer's chances do not depend on the question's words, except that yes and no have a half each.
+and one set of answers is scored by one rule. A place or relation is asked for only where the arrangement leaves no
+doubt (`layouts`); the answer's chances do not depend on the question's words, except that yes and no have a half each.
 """
 
 from __future__ import annotations

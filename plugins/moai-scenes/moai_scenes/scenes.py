@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +22,7 @@ from moai.types import Perception, Sample
 from moai_scenes.backdrops import folder as backdrop_folder
 from moai_scenes.backdrops import sources
 from moai_scenes.plan import Scene, plan_scene
-from moai_scenes.questions import ask, word_question
+from moai_scenes.questions import KINDS, ask, word_question
 from moai_scenes.render import render
 from moai_scenes.truth import truth_of
 from moai_scenes.words import LANGUAGES, SPLITS
@@ -39,6 +39,7 @@ def scenes(
     images: int | None = None,
     folder: str | Path | None = None,
     languages: Mapping[str, float] = SHARES,
+    kinds: Sequence[str] = KINDS,
     both_ways: bool = False,
     counts: bool = False,
 ) -> list[Sample]:
@@ -52,6 +53,7 @@ def scenes(
         images: how many scenes; more contain fewer. By default `IMAGES`.
         folder: where the pictures are kept; without it, ``scenes`` in moai's cache. About 30 kB each.
         languages: share of the questions that are asked in each language, ``"ko"`` or ``"pt"``; all others in English.
+        kinds: of questions that are returned.
         both_ways: the ground truth says "a is left of b" and "b is right of a", not the first alone.
         counts: the ground truth also says how many figures share a colour or a shape.
 
@@ -59,7 +61,7 @@ def scenes(
         RecipeError: unknown split, or a number that is out of its range.
         AssetError: scikit-image's pictures or the fonts are not there, or the folder cannot be written.
     """
-    images = _check(split, limit, images, languages)
+    images = _check(split, limit, images, languages, kinds)
     backdrop_folder()  # a missing package is an error now, not after the planning
     names = sources(split)
     plans = [plan_scene(split, index, seed, names) for index in range(images)]
@@ -69,6 +71,7 @@ def scenes(
         sample
         for index, plan in enumerate(plans)
         for sample in _samples(plan, split, seed, index, place, languages, truth_of(plan, both_ways, counts))
+        if sample.kind in kinds
     ]
     if limit is not None:
         samples = _draw(samples, limit, seed)
@@ -76,12 +79,17 @@ def scenes(
     return samples
 
 
-def _check(split: str, limit: int | None, images: int | None, languages: Mapping[str, float]) -> int:
+def _check(
+    split: str, limit: int | None, images: int | None, languages: Mapping[str, float], kinds: Sequence[str]
+) -> int:
     if split not in SPLITS:
         raise RecipeError(f"the data set scenes has no split '{split}'{nearest(split, SPLITS)}")
     for name, value in (("limit", limit), ("images", images)):
         if value is not None and value < 1:
             raise RecipeError(f"scenes: {name} is {value}; give at least 1, or none")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise RecipeError(f"scenes: kinds has '{kind}'{nearest(kind, KINDS)}")
     for language, share in languages.items():
         if language not in LANGUAGES:
             raise RecipeError(f"scenes: languages has '{language}'{nearest(language, LANGUAGES)}")

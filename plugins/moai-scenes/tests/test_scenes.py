@@ -16,7 +16,17 @@ from moai_scenes.prior import question_prior
 from moai_scenes.questions import KINDS
 from moai_scenes.render import render
 from moai_scenes.scenes import scenes
-from moai_scenes.words import COLORS, LANGUAGES, NUMBERS, PLACES, SHAPES, SPLITS, TEST_WORDS, TRAIN_WORDS, VALIDATION_WORDS
+from moai_scenes.words import (
+    COLORS,
+    LANGUAGES,
+    NUMBERS,
+    PLACES,
+    SHAPES,
+    SPLITS,
+    TEST_WORDS,
+    TRAIN_WORDS,
+    VALIDATION_WORDS,
+)
 from PIL import Image
 
 from moai.errors import AssetError, RecipeError
@@ -202,6 +212,15 @@ def test_a_limit_draws_questions_and_only_their_pictures_are_drawn(unpainted, tm
     more = scenes("train", limit=20, images=40, folder=tmp_path)
     assert {s.id for s in few} < {s.id for s in more}
     assert len({s.id for s in scenes("train", images=40, folder=tmp_path)}) > 300
+
+
+def test_kinds_are_chosen_without_another_draw(unpainted):
+    every = scenes("train", images=30)
+    some = scenes("train", images=30, kinds=["count", "position"])
+    assert some == [sample for sample in every if sample.kind in ("count", "position")]
+    assert len(scenes("train", limit=9, images=30, kinds=["count"])) == 9
+    with pytest.raises(RecipeError, match="kinds has 'counts'; did you mean 'count'"):
+        scenes("train", kinds=["counts"])
 
 
 def test_pictures_on_disk_are_not_drawn_again(unpainted, tmp_path, monkeypatch):
