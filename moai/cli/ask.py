@@ -62,7 +62,8 @@ def ask(
     if explain is not None:
         from moai.evaluation.report.explanation import draw_explanation
 
-        draw_explanation(picture, question, answer.text, answer.explanation, explain)
+        shown = augmented.processor.images.fitted(picture)
+        draw_explanation(shown, question, answer.text, answer.explanation, explain)
     if as_json:
         click.echo(json.dumps(to_json(answer, image, question)))
     else:

@@ -34,6 +34,8 @@ COMMANDS = {  # name -> (where it is, one line of help); pinned to the commands'
     "compare": ("moai.cli.compare:compare", "Set a run beside a baseline run, question by question."),
     "ablate": ("moai.cli.ablate:ablate", "Train and evaluate a folder of ablations, and print one table."),
     "ask": ("moai.cli.ask:ask", "Ask a question about an image."),
+    "import-llava": ("moai.cli.import_llava:import_llava", "Convert a LLaVA checkpoint into a run folder."),
+    "export-llava": ("moai.cli.export_llava:export_llava", "Convert a run into a LLaVA checkpoint."),
     "plan": ("moai.cli.plan:plan", "Say what a recipe needs in memory, or a corpus in hours and disk."),
     "doctor": ("moai.cli.doctor:doctor", "Say what is installed, what fits, and what must be fixed."),
 }

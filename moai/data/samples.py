@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moai.data.records import Records, each, find_part
 from moai.data.row_index import Place
 from moai.errors import DataError, MoaiError
-from moai.types import Sample
+from moai.types import Conversation, Sample
 
 ToSample = Callable[[Any, Place], Sample]
 
@@ -95,6 +96,45 @@ class Listed(Samples):
     def place(self, index: int) -> str:
         """Return the sample's id."""
         return f"sample '{self.samples[index].id}'"
+
+
+class Described(Samples):
+    """Give the samples of a source an answer type, and their first question a line that says how to answer.
+
+    Args:
+        samples: of the source.
+        kind: of all; None leaves each its own.
+        response_format: the line; documents, which ask nothing, get none.
+    """
+
+    def __init__(self, samples: Samples, kind: str | None = None, response_format: str | None = None) -> None:
+        self.samples, self.kind, self.response_format = samples, kind, response_format
+        self.key = samples.key
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Sample:
+        sample = self.samples[index]
+        if self.response_format is not None:
+            sample = replace(sample, conversation=self._asked(sample.conversation))
+        return sample if self.kind is None else replace(sample, kind=self.kind)
+
+    def _asked(self, conversation: Conversation) -> Conversation:
+        turns = list(conversation.turns)
+        at = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
+        if at is None:
+            return conversation
+        turns[at] = replace(turns[at], content=(*turns[at].content, f"\n{self.response_format}"))
+        return replace(conversation, turns=tuple(turns))
+
+    def groups(self) -> Iterator[str]:
+        """Yield the samples' own groups."""
+        return self.samples.groups()
+
+    def place(self, index: int) -> str:
+        """Return where a sample's row stands."""
+        return self.samples.place(index)
 
 
 class Selected(Samples):

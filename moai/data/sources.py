@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from moai import plugins
 from moai.data.hold_out import hold_out
 from moai.data.mixture import mix
-from moai.data.samples import Listed, Samples, concatenated
+from moai.data.samples import Described, Listed, Samples, concatenated
 from moai.data.source import Source
 from moai.errors import DataError, RecipeError
 
@@ -28,6 +28,9 @@ class SourceSettings(Protocol):
     images: str | None
     placeholders: Literal["insert", "refuse"]
     hold_out: dict[str, float]
+    splits: tuple[str, ...] | None
+    kind: str | None
+    response_format: str | None
     weight: float | None
     options: dict[str, Any]
 
@@ -71,6 +74,8 @@ def open_source(settings: SourceSettings, split: str, rest: str = "train") -> Sa
     Raises:
         RecipeError, DataError: as for all sources.
     """
+    if settings.splits is not None and split not in settings.splits:
+        return None
     held = split in settings.hold_out
     base = rest if held or not isinstance(settings.path, dict) and settings.path is not None else split
     if settings.path is not None and base != split and not held:
@@ -84,6 +89,8 @@ def open_source(settings: SourceSettings, split: str, rest: str = "train") -> Sa
     samples = _call(plugins.registry().get_format(settings.format), source, settings)
     if not isinstance(samples, Samples):
         samples = Listed(samples)
+    if settings.kind is not None or settings.response_format is not None:
+        samples = Described(samples, settings.kind, settings.response_format)
     if not settings.hold_out or base != rest:
         return samples
     return hold_out(samples, split, settings.hold_out, rest)

@@ -85,7 +85,7 @@ class Generation(GenerationMixin):
             kwargs["prompt_mask"] = torch.ones_like(input_ids).bool() if attention is None else attention.bool()
         self.images.encode_once(input_ids, cached, kwargs)
         ids, mask, maps, maps_mask = (kwargs.pop(name, None) for name in AUXILIARY)
-        if ids is not None:
+        if ids is not None and len(self.mixers):
             kwargs["aux_states"], kwargs["aux_states_mask"] = self.auxiliary(ids, mask, maps, maps_mask)
             kwargs["aux_sources"] = self.auxiliary.sources(ids, mask, maps_mask) if self.copies else None
 

@@ -85,12 +85,15 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             # A configuration that contains the host's own resets this field, and the host then runs without its
             # causal mask: answers leak into the prompt and the loss falls to zero.
             self.host.set_attn_implementation("sdpa")
+        arguments = {"arithmetic": config.arithmetic, **(config.mixer or {})}
+        count = len(decoder_layers(self.host))
+        numbers = mixer_layers(count, arguments.pop("layers", None), arguments.pop("every", None))
         factors = embedding_factors(self.host)
         self.images = image_input(config, self.host, vision, factors)
         self.auxiliary = AuxiliaryEncoder(
             self.host,
             self.images,
-            {"arithmetic": config.arithmetic, **(config.compressor or {})},
+            {"arithmetic": config.arithmetic, **(config.compressor or {})} if numbers else None,
             centered=config.arithmetic == "moai",
             context_layer=config.context_layer,
             fact_ends=config.fact_ends,
@@ -99,9 +102,6 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             image_tokens=config.image_tokens,
             empty=empty,
         )
-        arguments = {"arithmetic": config.arithmetic, **(config.mixer or {})}
-        count = len(decoder_layers(self.host))
-        numbers = mixer_layers(count, arguments.pop("layers", None), arguments.pop("every", None))
         width = self.host.get_input_embeddings().embedding_dim
         with without_memory() if empty else nullcontext():
             self.mixers = nn.ModuleDict({str(number): Mixer(width, **arguments) for number in numbers})
@@ -135,7 +135,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
 
     def adapters(self) -> dict[str, nn.Module]:
         """Name our own modules: none of the host's, nor of the vision encoder's."""
-        return {**self.images.adapters(), "compressor": self.auxiliary.compressor, "mixers": self.mixers}
+        own = {"compressor": self.auxiliary.compressor, "mixers": self.mixers} if len(self.mixers) else {}
+        return {**self.images.adapters(), **own}
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """Name the parameters of our own modules."""
@@ -189,7 +190,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         """
         host = self.get_decoder() if isinstance(self.images, HostImages) else self.host
         for part in (host, self.auxiliary.compressor):
-            part.compile(*args, **kwargs)
+            if part is not None:
+                part.compile(*args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         """The host's word embeddings."""
@@ -273,7 +275,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         prompt = prompt_of(input_ids, inputs_embeds, prompt_mask, self.config.image_token_id)
         given = self.images.host_inputs(prompt, pixel_values, image_features, image_keep, kwargs)
         aux = Auxiliary(aux_states, aux_states_mask, aux_sources)
-        if aux_input_ids is not None and aux_states is None:
+        if aux_input_ids is not None and aux_states is None and len(self.mixers):
             words = (aux_input_ids, aux_attention_mask)
             states, mask = self.auxiliary(*words, aux_pixel_values, aux_pixel_mask, aux_words, trace)
             aux = Auxiliary(states, mask, self.auxiliary.sources(*words, aux_pixel_mask) if self.copies else None)

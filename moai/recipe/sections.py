@@ -44,7 +44,8 @@ class Host(Section):
     )
     chat_template: str = Field(
         "host",
-        description="`host` for the host's own template, `question_answer` for a short one, or a Jinja template.",
+        description="`host` for the host's own template, `question_answer` for a short one, `vicuna` for LLaVA-1.5's, "
+        "or a Jinja template.",
     )
 
 
@@ -53,6 +54,9 @@ class Connector(Section):
 
     kind: str = Field("mlp", description="`mlp`, `linear`, `average`, or a connector of a plugin.")
     options: dict[str, Any] = Field({}, description="Arguments of the connector, by name.")
+    weights: str | None = Field(
+        None, description="Run whose connector this one starts as: folder or hub id; left out, it starts at random."
+    )
 
 
 class EncoderVision(Section):
@@ -65,6 +69,11 @@ class EncoderVision(Section):
         None, description="Name of a timm model; left out, transformers loads the reference."
     )
     image_size: int = Field(224, ge=8, description="Height and width to which images are resized, in pixels.")
+    fit: Literal["resize", "crop", "pad"] = Field(
+        "resize",
+        description="How images get that size: `resize` changes their aspect, `crop` cuts the middle out as CLIP does, "
+        "`pad` adds the mean colour as LLaVA-1.5 does.",
+    )
     mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="Mean of each colour channel, subtracted.")
     std: tuple[float, float, float] = Field(
         (0.5, 0.5, 0.5), description="Standard deviation of each colour channel, divided by."
@@ -163,6 +172,18 @@ class DataSource(Section):
     )
     hold_out: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
         {}, description="Split -> share of the training split that it gets instead, whole images by hash."
+    )
+    splits: tuple[str, ...] | None = Field(
+        None, description="Splits that the source is a part of, such as `[train]`; left out, all that it has."
+    )
+    kind: str | None = Field(
+        None, min_length=1, description="Answer type of all its samples, for `sampling_rate_by_type` and reports."
+    )
+    response_format: str | None = Field(
+        None,
+        min_length=1,
+        description="Line after each first question that says how to answer, such as LLaVA-1.5's `Answer the question "
+        "using a single word or phrase.`",
     )
     weight: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="Weight in the mixture; left out of all, every sample comes once."

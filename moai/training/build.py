@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoProcessor, AutoTokenizer, PreTrainedConfig, ProcessorMixin, ViTImageProcessor
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedConfig, ProcessorMixin
 
 from moai.assets.hashes import sha256_file
 from moai.assets.host import resolve_host
@@ -25,8 +25,9 @@ from moai.model.host.layers import decoder_layers
 from moai.model.host.native_vision import host_image_token, host_placeholder
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.chat_templates import chat_template, find_image_token
+from moai.model.processor.image_places import encoder_image_processor
 from moai.model.processor.processor import MoaiProcessor
-from moai.model.run_folder import host_hashes, load_host
+from moai.model.run_folder import host_hashes, load_connector, load_host
 from moai.plugins import registry
 from moai.recipe.schema import Recipe
 from moai.recipe.sections import EncoderVision
@@ -73,7 +74,10 @@ def _with_encoder(recipe: Recipe, encoder: EncoderVision, host: nn.Module) -> Bu
         tokens = image_tokens(encoder, vision)
         processor = _encoder_processor(recipe, encoder, host, tokens)
         config = _encoder_config(recipe, encoder, host, processor)
-        return MoaiForConditionalGeneration(config, host=host, vision=vision), processor
+        model = MoaiForConditionalGeneration(config, host=host, vision=vision)
+    if encoder.connector.weights is not None:
+        load_connector(model, encoder.connector.weights)
+    return model, processor
 
 
 def vision_arguments(encoder: EncoderVision) -> dict[str, Any]:
@@ -102,9 +106,8 @@ def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, 
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     token = find_image_token(encoder.image_token, tokenizer)
-    size = {"height": encoder.image_size, "width": encoder.image_size}
     return MoaiProcessor(
-        image_processor=ViTImageProcessor(size=size, image_mean=encoder.mean, image_std=encoder.std),
+        image_processor=encoder_image_processor(encoder.image_size, encoder.fit, encoder.mean, encoder.std),
         tokenizer=tokenizer,
         chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, token),
         image_token=token,
@@ -125,7 +128,7 @@ def _encoder_config(recipe: Recipe, encoder: EncoderVision, host: nn.Module, pro
         host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype, "quantization": h.quantization,
               "sha256": host_hashes(h.reference, h.revision)},
         vision=vision,
-        connector=encoder.connector.model_dump(),
+        connector=encoder.connector.model_dump(include={"kind", "options"}),
         image_token_id=processor.image_token_id,
         image_tokens=processor.image_tokens,
         **_facts(recipe, processor),

@@ -45,7 +45,7 @@ class Monitor:
                 batch = {key: value.to(device) for key, value in batch.items()}
                 count = int((batch["labels"] != -100).sum())
                 sums[name] += float(model(**batch).loss) * count
-                if name == "on" and "aux_input_ids" in batch:
+                if name == "on" and "aux_input_ids" in batch and len(model.mixers):
                     aux = {key[4:]: value for key, value in batch.items() if key.startswith("aux_")}
                     states.append(model.auxiliary(**aux)[0].float())
             tokens += count

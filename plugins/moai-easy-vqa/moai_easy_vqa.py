@@ -15,23 +15,30 @@ from typing import Any
 import moai
 from moai.errors import AssetError, RecipeError, nearest
 from moai.plugin_api import resolve
-from moai.types import Sample
+from moai.types import Conversation, Sample, Turn
 
 SPLITS = ("train", "validation", "test")
 VALIDATION_SHARE = 0.1  # of the train images
 SHAPES = frozenset({"circle", "rectangle", "triangle"})
+COLORS = frozenset({"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"})
 
 
 def easy_vqa(
-    split: str = "train", limit: int | None = None, seed: int = 0, folder: str | Path | None = None
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    captions: bool = False,
 ) -> list[Sample]:
-    """Return the questions of one split, in the data set's order.
+    """Return the questions of one split, in the data set's order, or captions of its images.
 
     Args:
         split: ``"train"``, ``"validation"`` (a fixed 10 % of the train images, with all their questions), ``"test"``.
         limit: draw at most this many questions at random without replacement; a larger limit contains a smaller one.
         seed: of that draw.
         folder: the data set's ``data`` folder; without it, the pinned wheel ``easy-vqa``.
+        captions: return a document per image instead, of the image and "A red circle.", all of whose text is learnt.
+            They are made of the open questions; an image whose questions do not tell both colour and shape has none.
 
     Raises:
         RecipeError: unknown split, or a limit below 1.
@@ -45,6 +52,8 @@ def easy_vqa(
     samples = _read(root)
     if split != "test":
         samples = _part(samples, validation=split == "validation")
+    if captions:
+        samples = _captions(samples)
     return samples if limit is None else _draw(samples, limit, seed)
 
 
@@ -90,6 +99,25 @@ def _sample(root: Path, index: int, row: Any) -> Sample:
         answer=answer,
         kind=kind_of(answer),
     )
+
+
+def _captions(samples: list[Sample]) -> list[Sample]:
+    """Make a caption of each image of what its open questions and their answers name."""
+    told: dict[str, set[str]] = {}
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        [image] = sample.image_ids
+        first.setdefault(image, sample)
+        if sample.kind != "yes/no":
+            told.setdefault(image, set()).update(f"{sample.question} {sample.answer}".replace("?", "").split())
+    made = []
+    for image, words in told.items():
+        color, shape = words & COLORS, words & SHAPES
+        if len(color) == len(shape) == 1:
+            turn = Turn("text", (moai.IMAGE, f"A {color.pop()} {shape.pop()}.\n"))
+            conversation = Conversation((turn,), first[image].images, "all")
+            made.append(Sample(f"{image}/caption", conversation, (image,), "caption"))
+    return made
 
 
 def _part(samples: list[Sample], *, validation: bool) -> list[Sample]:

@@ -6,6 +6,7 @@ Knows: the layout: ``{"id", "image", "conversations": [{"from", "value"}]}``, id
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ConfigDict, validate_call
@@ -16,20 +17,37 @@ from moai.data.samples import LazySamples
 from moai.data.source import Source
 from moai.data.turns import split_at
 from moai.errors import DataError
-from moai.types import Sample
+from moai.types import IMAGE, Conversation, Sample, Turn
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
-def llava(source: Source, marker: str = MARKER) -> LazySamples:
+def llava(source: Source, marker: str = MARKER, plain: bool = False) -> LazySamples:
     """Read LLaVA's conversations.
 
     Args:
         source: files of JSON arrays or JSON lines.
         marker: the text of a turn that is an image's place.
+        plain: each row is an image with a caption, as in LLaVA-1.5's first stage: a document of the image, then the
+            caption with a line break, without the question (the template ``plain``).
     """
-    return LazySamples(source.records(), lambda row, place: from_row(source, row, place, marker))
+    made = from_caption if plain else from_row
+    return LazySamples(source.records(), lambda row, place: made(source, row, place, marker))
+
+
+def from_caption(source: Source, row: Mapping[str, Any], place: Place, marker: str) -> Sample:
+    """Make a document of a row: its image, then its answer.
+
+    Raises:
+        DataError: as for :func:`from_row`, or the row is no question with one image and one answer.
+    """
+    sample = from_row(source, row, place, marker)
+    turns, images = sample.conversation.turns, sample.conversation.images
+    if [turn.role for turn in turns] != ["user", "assistant"] or len(images) != 1:
+        raise DataError("plain needs a question with one image, and an answer; set plain: false, or leave the row out")
+    content = (IMAGE, f"{sample.answer}\n")
+    return replace(sample, conversation=Conversation((Turn("text", content),), images, "all"))
 
 
 def from_row(source: Source, row: Mapping[str, Any], place: Place, marker: str) -> Sample:

@@ -31,7 +31,7 @@ class AuxiliaryEncoder(nn.Module):
     Args:
         host: for its word embeddings and, with ``context_layer``, its lower layers.
         images: encodes panoptic maps.
-        compressor: arguments of :class:`Compressor`.
+        compressor: arguments of :class:`Compressor`; None for a model without mixers, which reads none of it.
         centered: bring word embeddings to zero mean over the vocabulary and unit variance; false is the published form.
         context_layer, fact_ends, word_order: of :class:`moai.model.config.MoaiConfig`.
         scale: what to multiply embeddings by where they are not centred, so that they have the decoder's scale.
@@ -43,7 +43,7 @@ class AuxiliaryEncoder(nn.Module):
         self,
         host: nn.Module,
         images: ImageInput,
-        compressor: dict[str, Any],
+        compressor: dict[str, Any] | None,
         *,
         centered: bool = True,
         context_layer: int | None = None,
@@ -58,7 +58,7 @@ class AuxiliaryEncoder(nn.Module):
         self.graft: Graft | None = None  # set by the model, whose hooks stop at ``context_layer``
         width = host.get_input_embeddings().embedding_dim
         with without_memory() if empty else nullcontext():
-            self.compressor = Compressor(width, **compressor)
+            self.compressor = None if compressor is None else Compressor(width, **compressor)
         self.centered, self.context_layer, self.scale = centered, context_layer, scale
         self.fact_ends = None if fact_ends is None else tuple(fact_ends)
         self.word_order, self.image_tokens = word_order, image_tokens

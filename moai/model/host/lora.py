@@ -45,6 +45,15 @@ def add_lora(host: nn.Module, rank: int, targets: Sequence[str] = ()) -> None:
         parameter.data = parameter.data.to(torch.float32)  # half precision rounds small updates away
 
 
+def merge_lora(host: nn.Module) -> None:
+    """Add the adapters to the weights that they stand beside, in place, and take them off."""
+    for name, module in list(host.named_modules()):
+        if hasattr(module, "lora_A") and hasattr(module, "merge"):
+            module.merge()
+            parent, _, leaf = name.rpartition(".")
+            setattr(host.get_submodule(parent), leaf, module.get_base_layer())
+
+
 def lora_parameters(host: nn.Module) -> dict[str, nn.Parameter]:
     """Name the adapters' parameters in a host."""
     return {name: p for name, p in host.named_parameters() if any(n.startswith("lora_") for n in name.split("."))}

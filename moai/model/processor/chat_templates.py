@@ -39,12 +39,43 @@ QUESTION_ANSWER = """\
 {%- if add_generation_prompt -%}{{ ' Answer:' }}{%- endif -%}
 """
 
+# LLaVA-1.5's template `v1` (haotian-liu/LLaVA at c121f04, llava/conversation.py and llava/train/train.py): a turn's
+# images come first, each on a line of its own, and the text of a turn with images is stripped.
+VICUNA = """\
+{{- bos_token -}}
+{%- set start = namespace(turns=messages, gap=' ', system="A chat between a curious user and an artificial \
+intelligence assistant. The assistant gives helpful, detailed, and polite answers to the user's questions.") -%}
+{%- macro words(content) -%}
+  {%- if content is string -%}{{ content }}
+  {%- else -%}{%- for item in content if item['type'] == 'text' -%}{{ item['text'] }}{%- endfor -%}{%- endif -%}
+{%- endmacro -%}
+{%- if messages[0]['role'] == 'system' -%}
+  {%- set start.system = words(messages[0]['content']) -%}{%- set start.turns = messages[1:] -%}
+{%- endif -%}
+{{- start.system -}}
+{%- for message in start.turns -%}
+  {%- if message['role'] == 'assistant' -%}
+    {{ ' ASSISTANT: ' + words(message['content']) + eos_token }}{%- set start.gap = '' -%}
+  {%- else -%}
+    {%- set shown = namespace(images='') -%}
+    {%- if message['content'] is not string -%}
+      {%- for item in message['content'] if item['type'] == 'image' -%}
+        {%- set shown.images = shown.images + '@IMAGE@\n' -%}
+      {%- endfor -%}
+    {%- endif -%}
+    {{ start.gap + 'USER: ' + shown.images + (words(message['content']) | trim if shown.images
+       else words(message['content'])) }}{%- set start.gap = ' ' -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ ' ASSISTANT:' }}{%- endif -%}
+"""
+
 
 def chat_template(wanted: str, own: str | None, image_token: str) -> str:
     """Return the processor's template.
 
     Args:
-        wanted: ``"host"``, ``"question_answer"``, or a Jinja template that takes string contents.
+        wanted: ``"host"``, ``"question_answer"``, ``"vicuna"``, or a Jinja template that takes string contents.
         own: the host's own template, if it has one.
         image_token: the placeholder's text.
 
@@ -54,13 +85,17 @@ def chat_template(wanted: str, own: str | None, image_token: str) -> str:
     if wanted == "host":
         if not own:
             raise RecipeError(
-                "this host has no chat template; set host.chat_template to question_answer or to a template"
+                "this host has no chat template; set host.chat_template to question_answer, vicuna or to a template"
             )
         wanted = own
+    elif wanted == "vicuna":  # it puts images where it wants them
+        return VICUNA.replace("@IMAGE@", image_token)
     elif wanted == "question_answer":
         wanted = QUESTION_ANSWER
     elif "{" not in wanted:
-        raise RecipeError(f"host.chat_template '{wanted}' is neither 'host' nor 'question_answer' nor a Jinja template")
+        raise RecipeError(
+            f"host.chat_template '{wanted}' is neither 'host', 'question_answer' nor 'vicuna' nor a Jinja template"
+        )
     return PRELUDE.replace("@IMAGE@", image_token) + wanted
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from PIL import Image
 from torch import Tensor
+from transformers import LlavaImageProcessor, ViTImageProcessor
 
 from moai.errors import HostError
 from moai.images import read_image
@@ -22,8 +24,27 @@ if TYPE_CHECKING:
 TYPES = "mm_token_type_ids"  # which tokens are images; the model makes them itself
 
 
+def encoder_image_processor(
+    size: int, fit: Literal["resize", "crop", "pad"], mean: Sequence[float], std: Sequence[float]
+) -> BaseImageProcessor:
+    """Build the image processor of an encoder of ours.
+
+    Args:
+        size: height and width in pixels.
+        fit: ``"resize"`` changes an image's aspect; ``"crop"`` brings its shorter side to the size and cuts the middle
+            out, as CLIP does; ``"pad"`` makes it square with the mean colour first, as LLaVA-1.5 does.
+        mean, std: of each colour channel.
+    """
+    square = {"height": size, "width": size}
+    if fit == "resize":
+        return ViTImageProcessor(size=square, image_mean=mean, image_std=std)
+    return LlavaImageProcessor(
+        size={"shortest_edge": size}, crop_size=square, do_pad=fit == "pad", image_mean=mean, image_std=std
+    )
+
+
 class EncoderImagePlaces:
-    """Every image is resized to one size and takes the same number of tokens.
+    """Every image is brought to one size and takes the same number of tokens.
 
     Args:
         image_processor: of transformers.
@@ -64,7 +85,23 @@ class EncoderImagePlaces:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.image_processor.size["height"], self.image_processor.size["width"]
+        size = self.image_processor.crop_size if self._crops else self.image_processor.size
+        return size["height"], size["width"]
+
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """Cut or pad an image as the encoder gets it, so that its patches lie evenly on it; its size stays."""
+        if not self._crops:
+            return image
+        pads = getattr(self.image_processor, "do_pad", False)
+        side = (max if pads else min)(image.size)
+        left, top = (side - image.width) // 2, (side - image.height) // 2
+        square = Image.new("RGB", (side, side), tuple(int(255 * mean) for mean in self.image_processor.image_mean))
+        square.paste(image, (left, top))
+        return square
+
+    @property
+    def _crops(self) -> bool:
+        return bool(getattr(self.image_processor, "do_center_crop", False))
 
 
 class HostImagePlaces:
@@ -128,6 +165,10 @@ class HostImagePlaces:
     def _closing(self) -> list[int]:
         text = self.placeholder.split(self.image_token)[-1]
         return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """Return the image: how its host cuts it is the host's."""
+        return image
 
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
         """Always an error: there is no encoder of ours.

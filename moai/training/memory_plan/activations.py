@@ -53,8 +53,9 @@ def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int]) -> Ten
             output = VisionOutput(torch.empty(1, image, wide), torch.empty(1, wide), (1, image))
             text = TextInput(torch.empty(1, prompt, width), torch.ones(1, prompt, dtype=torch.bool))
             images = connector(output, text) if getattr(connector, "reads_text", False) else connector(output)
-        words = torch.empty(1, tokens["aux"], width)
-        aux = model.auxiliary.compressor(words, torch.ones(1, tokens["aux"], dtype=torch.bool))
+        words, compressor = torch.empty(1, tokens["aux"], width), model.auxiliary.compressor
+        mask = torch.ones(1, tokens["aux"], dtype=torch.bool)
+        aux = words[:, :0] if compressor is None else compressor(words, mask)
     embeds = torch.cat([images.to(table.dtype), torch.empty(1, prompt, width, dtype=table.dtype)], dim=1)
     places = [torch.zeros(1, n, dtype=torch.long) for n in (images.shape[1], prompt)]
     masks = [torch.ones_like(place, dtype=torch.bool) for place in places]

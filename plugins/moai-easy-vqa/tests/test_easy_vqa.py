@@ -5,7 +5,9 @@ import json
 import pytest
 from moai_easy_vqa import easy_vqa, kind_of
 
+import moai
 from moai.errors import AssetError, RecipeError
+from moai.types import Turn
 
 TRAIN_IMAGES, TEST_IMAGES = 40, 5
 PINNED_VALIDATION = [1, 11, 18, 26]  # a change here would let trained-on images into validation
@@ -55,6 +57,23 @@ def test_a_sample_has_path_answer_and_kind(folder):
     assert (first.question, first.answer, first.kind) == ("what shape is this?", "circle", "shape")
     assert (second.kind, third.kind) == ("color", "yes/no")
     assert first.image_ids == second.image_ids
+
+
+def test_captions_are_made_of_what_open_questions_tell(folder, tmp_path):
+    [first, *others] = easy_vqa("test", folder=folder, captions=True)
+    assert first.conversation.turns == (Turn("text", (moai.IMAGE, "A teal circle.\n")),)
+    assert (first.kind, first.conversation.loss, first.image_ids) == ("caption", "all", ("easy-vqa/test/0",))
+    assert first.images == (folder / "test" / "images" / "0.png",) and len(others) == TEST_IMAGES - 1
+    (tmp_path / "test").mkdir()
+    rows = [
+        ["is it red?", "no", 0],  # neither colour nor shape
+        ["what is the blue shape?", "rectangle", 1],
+        ["what color is the shape?", "green", 2],  # no shape
+        ["what color is the triangle?", "gray", 3],
+    ]
+    (tmp_path / "test" / "questions.json").write_text(json.dumps(rows))
+    made = easy_vqa("test", folder=tmp_path, captions=True)
+    assert [s.conversation.turns[0].content[1] for s in made] == ["A blue rectangle.\n", "A gray triangle.\n"]
 
 
 def test_a_limit_draws_without_replacement_in_order_by_seed(folder):
