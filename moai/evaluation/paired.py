@@ -111,9 +111,7 @@ def run_conditions(
     conditions = expand_conditions(conditions, list(reduced) or left_out(conditions))
     _check_questions(samples, batch_size)
     views = make_views(conditions, samples, perceptions, reduced, seed)
-    images = {id: image for sample in samples for id, image in zip(sample.image_ids, sample.images, strict=True)}
-    donors = derange(images, seed) if any(name in views for name in MOVED) else {}
-    others = {image: images[donor] for image, donor in donors.items()} if OTHER_IMAGE in views else {}
+    donors, others = _donors(samples, views, seed)
     builder = _RecordBuilder(perceptions, donors if "shuffled" in views else {}, metric)
     records = {row["id"]: Record(**row) for row in (journal.rows if journal else ())}
     ordered = sorted(samples, key=lambda sample: len(sample.question))
@@ -138,6 +136,15 @@ def confidence(perception: Perception) -> dict[str, float] | None:
     if not scores:
         return None
     return {"mean": sum(scores) / len(scores), "least": min(scores), "items": len(scores)}
+
+
+def _donors(samples: Sequence[Sample], views: Mapping[str, View], seed: int) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return image id -> the other image's id, and -> that image; both are empty where no condition needs them."""
+    if not any(name in views for name in MOVED):
+        return {}, {}
+    images = {id: image for sample in samples for id, image in zip(sample.image_ids, sample.images, strict=True)}
+    donors = derange(images, seed)
+    return donors, {image: images[donor] for image, donor in donors.items()}
 
 
 def _check_questions(samples: Sequence[Sample], batch_size: int) -> None:

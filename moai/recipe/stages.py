@@ -120,8 +120,8 @@ class Stage(Section):
     )
     connector: dict[str, bool] = Field(
         {},
-        description="Optional parts of the connector by name, and whether they run in this stage, such as "
-        "`{mixture: false}`; those that are not named run. One that does not run does not train.",
+        description="Optional parts of the connector by name, and whether they run and train in this stage, such as "
+        "`{mixture: false}`; those that are not named do.",
     )
     schedule: Schedule | None = Field(None, description="Schedule; keys that are left out are those of `training`.")
     weight_decay: float | None = Field(None, ge=0, description="Weight decay; left out, that of `training`.")

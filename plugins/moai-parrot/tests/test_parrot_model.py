@@ -148,6 +148,24 @@ def test_an_image_without_any_text_is_a_sentence(made):
         model(**batch)
 
 
+@pytest.mark.slow
+def test_mixers_train_beside_the_mixture_and_the_host_stays(tmp_path, monkeypatch):
+    """MoAI on Parrot's connector: both of MoAI's steps, with perception and panoptic maps."""
+    tiny.register()
+    tiny.draw_nothing(monkeypatch)
+    recipe = tiny.recipe(vision=vision(), stages=[
+        {"name": "modules", "steps": 2, "routing": "random_module", "image_dropout": 0.0},
+        {"name": "gates", "steps": 2, "continues": True, "image_dropout": 0.0},
+    ])  # fmt: skip
+    fresh = tiny.made_of(recipe, 0.0)[0]
+    train(recipe, tmp_path / "run")
+    model = moai.load(tmp_path / "run").model
+    assert all(torch.equal(a, b) for a, b in zip(model.host.parameters(), fresh.host.parameters(), strict=True))
+    before, after = fresh.adapter_parameters(), model.adapter_parameters()
+    moved = {name.split(".")[1] for name in after if not torch.equal(before[name], after[name])}
+    assert {"projector", "mixture", "0", "2"} <= moved
+
+
 # Stages ------------------------------------------------------------------------------------------------------------
 
 
