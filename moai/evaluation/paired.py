@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from moai.errors import MoaiError, RecipeError
+from moai.evaluation.blank import BlankImages
 from moai.evaluation.conditions import MOVED, OTHER_IMAGE, View, derange, expand_conditions, left_out, make_views
 from moai.images import read_image
 from moai.perception.words.verbalize import verbalize
@@ -171,7 +172,8 @@ def _answer(
     for condition, view in views.items():
         asked = _prompts(batch, others) if condition == OTHER_IMAGE else own
         given = [[view[image] for image in s.image_ids] for s in batch]
-        answers = answerer.answer(asked, given, max_new_tokens=max_new_tokens)
+        shown = BlankImages(answerer) if condition == "blank" else answerer
+        answers = shown.answer(asked, given, max_new_tokens=max_new_tokens)
         if len(answers) != len(batch):
             raise MoaiError(f"the model gave {len(answers)} answers to {len(batch)} questions")
         costs = count(asked, given) if count else [None] * len(batch)

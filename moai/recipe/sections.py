@@ -182,8 +182,7 @@ class DataSource(Section):
     response_format: str | None = Field(
         None,
         min_length=1,
-        description="Line after each first question that says how to answer, such as LLaVA-1.5's `Answer the question "
-        "using a single word or phrase.`",
+        description="Line after each first question that says how to answer, such as `Answer with a single word`.",
     )
     weight: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="Weight in the mixture; left out of all, every sample comes once."

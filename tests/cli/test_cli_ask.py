@@ -64,6 +64,8 @@ def test_an_explanation_is_drawn_and_put_into_the_json(run_cli, model, picture_f
         return SimpleNamespace(**vars(ask(model, *args, **options)), explanation=explanation)
 
     monkeypatch.setattr(model, "ask", explaining, False)
+    cut = SimpleNamespace(images=SimpleNamespace(fitted=lambda image: image.crop((0, 0, 8, 8))))
+    monkeypatch.setattr(model, "processor", cut, False)
     target = tmp_path / "new" / "why.png"
     result = run_cli("ask", "runs/toy", picture_file, "What?", "--explain", target)
     assert result.exit_code == 0 and f"explained in {target}" in result.stdout

@@ -15,6 +15,8 @@ _NAMES = {
     "off": "perception off",
     "shuffled": "another image's perception",
     "oracle": "ground truth",
+    "blank": "grey images",
+    "other-image": "another image",
 }
 
 
