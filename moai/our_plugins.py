@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the distribution of ours that registers it
     "command": {"import-official": "moai-official"},
+    "connector": {"parrot": "moai-parrot"},
     "data set": {
         "easy-vqa": "moai-easy-vqa",
         "kosmos-twin": "moai-kosmos",
@@ -39,7 +40,10 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "kosmos-1": "moai-kosmos",
         "kosmos-1-twin": "moai-kosmos",
         "kosmos-1-twin-text": "moai-kosmos",
+        "llava-twin-multilingual": "moai-parrot",
         "official": "moai-official",
+        "parrot": "moai-parrot",
+        "parrot-twin": "moai-parrot",
         "scenes": "moai-scenes",
         "scenes-connector-only": "moai-scenes",
         "scenes-prompt": "moai-scenes",
@@ -51,7 +55,7 @@ def how_to_install(kind: str, name: str) -> str | None:
     """Return the command that installs what brings a name, ``None`` where no plugin of ours does.
 
     Args:
-        kind: ``"command"``, ``"data set"``, ``"expert"``, ``"host"`` (a model type) or ``"recipe"``.
+        kind: ``"command"``, ``"connector"``, ``"data set"``, ``"expert"``, ``"host"`` (a model type) or ``"recipe"``.
         name: as it was asked for.
     """
     distribution = BROUGHT[kind].get(name)

@@ -22,7 +22,7 @@ import pluggy
 
 from moai import hookspecs
 from moai.errors import ExpertError, HostError, MoaiError, RecipeError, nearest
-from moai.our_plugins import how_to_install
+from moai.our_plugins import BROUGHT, how_to_install
 from moai.registrars import Command, registrars
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Registry:
     def _get(self, table: dict[str, Any], name: str, what: str, error: type[MoaiError]) -> Any:
         if name in table:
             return table[name]
-        if (install := how_to_install(what, str(name)) if what in ("expert", "data set") else None) is not None:
+        if (install := how_to_install(what, str(name)) if what in BROUGHT else None) is not None:
             raise error(f"the {what} '{name}' comes with a plugin that is not installed; {install}")
         broken = ", ".join(sorted({problem.plugin for problem in self.problems}))
         hint = f" (plugins with problems: {broken}; see `moai experts`)" if broken else ""

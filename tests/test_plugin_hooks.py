@@ -245,6 +245,8 @@ def test_what_comes_with_a_plugin_of_ours_names_it():
     bare = load_registry()
     with pytest.raises(RecipeError, match="^the data set 'easy-vqa' comes .*; pip install moai-easy-vqa$"):
         bare.get_dataset("easy-vqa")
+    with pytest.raises(RecipeError, match="^the connector 'parrot' comes with a plugin .*; pip install moai-parrot$"):
+        bare.get_connector("parrot")
     with pytest.raises(ExpertError, match="^the expert 'shapes' comes with a plugin .*; pip install moai-shapes$"):
         bare.get_expert("shapes")
     with pytest.raises(HostError, match="^the host 'moai_plora_llama' comes .*; pip install moai-official$"):
@@ -258,11 +260,13 @@ def test_the_table_of_our_plugins_is_what_they_register(installed):
     installed += [p for p in entry_points(group="moai") if p.dist is not None and p.dist.name in ours]
     known = load_registry()
     tables = {"command": known.commands, "data set": known.datasets, "host": known.hosts, "expert": known.experts}
+    tables["connector"] = known.connectors
     registered = {kind: set(table) for kind, table in tables.items()}
     registered["recipe"] = {name for name in known.recipes if "/" not in name}
     installed.clear()
     own = load_registry()
     registered["command"] -= set(own.commands)
+    registered["connector"] -= set(own.connectors)
     registered["recipe"] -= set(own.recipes)
     assert registered == {kind: set(table) for kind, table in BROUGHT.items()}
     assert {name for table in BROUGHT.values() for name in table.values()} <= ours

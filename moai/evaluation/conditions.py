@@ -1,9 +1,10 @@
 """Make the conditions of an evaluation: the perception of each image that the model is given.
 
 Knows: samples and perceptions; nothing of models. ``on`` is the image's own perception, ``off`` none,
-``blank`` none and grey pictures, ``shuffled`` another image's, ``oracle`` the data set's ground truth,
-``without:EXPERT`` that of the other experts where one is missing, ``noisy:P`` the perception with a share of its words
-replaced. A view depends on the images and the seed only, so that all questions about one image get the same perception.
+``blank`` none and grey pictures, ``shuffled`` another image's, ``other-image`` another image's together with that image
+itself, ``oracle`` the data set's ground truth, ``without:EXPERT`` that of the other experts where one is missing,
+``noisy:P`` the perception with a share of its words replaced. A view depends on the images and the seed only, so that
+all questions about one image get the same perception.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from moai.errors import MoaiError, RecipeError, nearest
 from moai.evaluation.noise import noisy
 from moai.types import Perception, Sample
 
-CONDITIONS = ("on", "off", "shuffled", "oracle", "blank", "leave-one-out", "without:EXPERT", "noisy:P")
+CONDITIONS = ("on", "off", "shuffled", "oracle", "blank", "other-image", "leave-one-out", "without:EXPERT", "noisy:P")
 WITHOUT, NOISY = "without:", "noisy:"
-_FIXED = ("on", "off", "shuffled", "oracle", "blank")
+OTHER_IMAGE = "other-image"
+_FIXED = ("on", "off", "shuffled", "oracle", "blank", OTHER_IMAGE)
+MOVED = ("shuffled", OTHER_IMAGE)  # conditions that give another image's perception
 
 View = Mapping[str, "Perception | None"]  # image id -> what the model is given of that image
 
@@ -62,7 +65,7 @@ def make_views(
 
     Raises:
         RecipeError: ``oracle``, and a sample has no ground truth.
-        MoaiError: an image without a perception, or ``shuffled`` with fewer than two images.
+        MoaiError: an image without a perception, or ``shuffled`` or ``other-image`` with fewer than two images.
     """
     images = list(dict.fromkeys(image for sample in samples for image in sample.image_ids))
     return {name: _view(name, images, samples, perceptions, reduced, seed) for name in conditions}
@@ -76,7 +79,9 @@ def derange(image_ids: Iterable[str], seed: int) -> dict[str, str]:
     """
     ids = sorted(image_ids)
     if len(ids) < 2:
-        raise MoaiError("the condition 'shuffled' needs at least two images; evaluate more, or leave the condition out")
+        raise MoaiError(
+            "the conditions 'shuffled' and 'other-image' need at least two images; evaluate more, or leave them out"
+        )
     mixed, rng = list(ids), random.Random(seed)
     for last in range(len(mixed) - 1, 0, -1):  # Sattolo's shuffle: one single cycle, so that no image stays in place
         other = rng.randrange(last)
@@ -93,7 +98,7 @@ def _view(name, images: list[str], samples, perceptions, reduced, seed: int) -> 
     lacking = sorted(set(images) - set(source))
     if lacking:
         raise MoaiError(f"{len(lacking)} images have no perception, first '{lacking[0]}'; perceive them first")
-    if name == "shuffled":
+    if name in MOVED:
         donors = derange(images, seed)
         return {image: perceptions[donors[image]] for image in images}
     own = {image: source[image] for image in images}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from moai.errors import MoaiError, RecipeError
 from moai.evaluation.blank import BlankImages
-from moai.evaluation.conditions import View, derange, expand_conditions, left_out, make_views
+from moai.evaluation.conditions import MOVED, OTHER_IMAGE, View, derange, expand_conditions, left_out, make_views
 from moai.evaluation.prompting import Answered, Answerer, Prompts, Rationale
 from moai.perception.words.verbalize import verbalize
 from moai.types import Perception, Sample, describe, merge
@@ -90,16 +90,16 @@ def run_conditions(
 
     Raises:
         RecipeError: an unknown condition, ``oracle`` without ground truth, or a batch size below 1.
-        MoaiError: no samples, one without an answer, an image without a perception, or ``shuffled`` with fewer than
-            two images.
+        MoaiError: no samples, one without an answer, an image without a perception, or ``shuffled`` or
+            ``other-image`` with fewer than two images.
         ImageError: an image cannot be read.
     """
     reduced = reduced or {}
     conditions = expand_conditions(conditions, list(reduced) or left_out(conditions))
     _check_questions(samples, batch_size)
     views = make_views(conditions, samples, perceptions, reduced, seed)
-    images = {image for sample in samples for image in sample.image_ids}
-    builder = _RecordBuilder(perceptions, derange(images, seed) if "shuffled" in views else {}, metric)
+    donors, others = _donors(samples, views, seed)
+    builder = _RecordBuilder(perceptions, donors if "shuffled" in views else {}, metric)
     records = {row["id"]: Record(**row) for row in (journal.rows if journal else ())}
     ordered = sorted(samples, key=lambda sample: len(sample.question))
     for start in range(0, len(ordered), batch_size):
@@ -108,7 +108,7 @@ def run_conditions(
             if progress is not None:
                 progress(len(batch) * len(views))
             continue
-        answered = _answer(answerer, batch, views, max_new_tokens, rationale, progress)
+        answered = _answer(answerer, batch, views, others, max_new_tokens, rationale, progress)
         made = [builder.record(s, {c: rows[i] for c, rows in answered.items()}) for i, s in enumerate(batch)]
         records.update({record.id: record for record in made})
         if journal is not None:
@@ -123,6 +123,15 @@ def confidence(perception: Perception) -> dict[str, float] | None:
     if not scores:
         return None
     return {"mean": sum(scores) / len(scores), "least": min(scores), "items": len(scores)}
+
+
+def _donors(samples: Sequence[Sample], views: Mapping[str, View], seed: int) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return image id -> the other image's id, and -> that image; both are empty where no condition needs them."""
+    if not any(name in views for name in MOVED):
+        return {}, {}
+    images = {id: image for sample in samples for id, image in zip(sample.image_ids, sample.images, strict=True)}
+    donors = derange(images, seed)
+    return donors, {image: images[donor] for image, donor in donors.items()}
 
 
 def _check_questions(samples: Sequence[Sample], batch_size: int) -> None:
@@ -140,11 +149,18 @@ def _check_questions(samples: Sequence[Sample], batch_size: int) -> None:
 
 
 def _answer(
-    answerer, batch, views: Mapping[str, View], max_new_tokens: int, rationale: Rationale | None, progress
+    answerer,
+    batch,
+    views: Mapping[str, View],
+    others: Mapping[str, Any],
+    max_new_tokens: int,
+    rationale: Rationale | None,
+    progress,
 ) -> dict[str, list[Answered]]:
-    """Return condition -> the answer to each question."""
-    prompts, answered = Prompts(batch), {}
+    """Return condition -> the answer to each question; ``others`` are the other images by id."""
+    own, answered = Prompts(batch), {}
     for condition, view in views.items():
+        prompts = Prompts(batch, others) if condition == OTHER_IMAGE else own
         shown = BlankImages(answerer) if condition == "blank" else answerer
         answered[condition] = prompts.answer(shown, view, max_new_tokens, rationale)
         if progress is not None:

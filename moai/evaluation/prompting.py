@@ -5,7 +5,7 @@ Knows: samples, perceptions and something that answers; nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,14 +58,19 @@ class Answered:
 
 
 class Prompts:
-    """The prompts of a batch of samples, with every image read once for all conditions."""
+    """The prompts of a batch of samples, with every image read once for all conditions.
 
-    def __init__(self, batch: Sequence[Sample]) -> None:
+    Args:
+        batch: the samples.
+        others: image id -> the image that is shown in its place; None shows each sample its own.
+    """
+
+    def __init__(self, batch: Sequence[Sample], others: Mapping[str, Any] | None = None) -> None:
         pictures: dict[str, Image] = {}
         for sample in batch:
             for name, image in zip(sample.image_ids, sample.images, strict=True):
                 if name not in pictures:
-                    pictures[name] = read_image(image)
+                    pictures[name] = read_image(image if others is None else others[name])
         self.batch, self.conversations, self.ids, self.starts = batch, [], [], [0]
         for sample in batch:
             for prompt, ids in sample.prompts:

@@ -26,7 +26,7 @@ class MoaiConfig(PreTrainedConfig):
             that started from random weights, ``scratch: true`` in place of the hashes.
         vision: ``kind: encoder``, arguments of ``build_vision``, and ``sha256`` of the weights file, if there is one;
             or only ``kind: host``, where the host is a vision-language model with its own vision.
-        connector: ``kind`` and ``options``.
+        connector: ``kind`` and ``options``; and ``left_out``, names of its optional parts without which it runs.
         compressor: arguments of ``Compressor``.
         mixer: ``layers`` (numbers), and arguments of ``Mixer``.
         arithmetic: ``"moai"`` or ``"published"``, of mixers, compressor and auxiliary words; see

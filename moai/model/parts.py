@@ -6,12 +6,13 @@ Knows: modules and parameters. A part is what a recipe's stage names: ``connecto
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from moai.errors import RecipeError
+from moai.model.encoders.connectors import leave_out
 from moai.model.encoders.image_input import EncoderImages
 from moai.model.host.lora import add_lora, lora_parameters
 
@@ -25,13 +26,14 @@ def parts_of(model: MoaiForConditionalGeneration) -> dict[str, Parameters]:
     """Name the parts that a model has, each with the parameters that train where a stage names it.
 
     Of the host that is all, or its low-rank adapters where it has some; of the vision encoder all, or its last blocks
-    where ``config.trained`` says so.
+    where ``config.trained`` says so; of the connector all but the optional parts that are left out.
     """
     gates = {id(p) for mixer in model.mixers.values() for gate in mixer.gates() for p in gate.parameters()}
     found: dict[str, Parameters] = {}
     for part, module in model.adapters().items():
         named = {f"{part}.{name}": p for name, p in module.named_parameters()}
-        found[part] = {name: p for name, p in named.items() if id(p) not in gates}
+        idle = tuple(f"{part}.{name}." for name in getattr(module, "left_out", ()))
+        found[part] = {name: p for name, p in named.items() if id(p) not in gates and not name.startswith(idle)}
         if part == "mixers":
             found["gates"] = {name: p for name, p in named.items() if id(p) in gates}
     trained = model.config.trained or {}
@@ -49,6 +51,26 @@ def saved_parameters(model: MoaiForConditionalGeneration) -> Parameters:
     """Name what a run folder holds: our own parts, which no reference names, and frozen ones that trained."""
     parts, trained = parts_of(model), model.config.trained or {}
     return {**model.adapter_parameters(), **{n: p for part in trained for n, p in parts[part].items()}}
+
+
+def set_connector_parts(model: MoaiForConditionalGeneration, parts: Mapping[str, bool]) -> None:
+    """Let the connector run with or without its optional parts, here and in the configuration that is saved.
+
+    Args:
+        model: with any image input; without a connector there must be no ``parts``.
+        parts: name -> whether it runs; those that are not named do.
+
+    Raises:
+        RecipeError: the connector has no optional part of a name.
+    """
+    settings = model.config.connector
+    if not isinstance(model.images, EncoderImages) or settings is None:
+        return
+    left_out = sorted(name for name, runs in parts.items() if not runs)
+    leave_out(model.images.connector, settings["kind"], [*parts])  # names are checked whether they run or not
+    leave_out(model.images.connector, settings["kind"], left_out)
+    others = {name: value for name, value in settings.items() if name != "left_out"}
+    model.config.connector = {**others, "left_out": left_out} if left_out else others
 
 
 def train_only(model: MoaiForConditionalGeneration, names: Iterable[str]) -> Parameters:

@@ -71,6 +71,8 @@ def _filled(recipe: Recipe, stage: Stage, before: Stage | None) -> Stage:
         update["image_dropout"] = 0.5 if encoder and stage.objective == "answers" else 0.0
     elif stage.image_dropout and not encoder:
         raise ValueError(f"stages.{stage.name}.image_dropout needs vision.kind: encoder; leave it out")
+    if stage.connector and not encoder:
+        raise ValueError(f"stages.{stage.name}.connector needs vision.kind: encoder; leave it out")
     if stage.train is None:
         update["train"] = _default_parts(recipe, stage)
     return stage.model_copy(update=update)

@@ -118,6 +118,11 @@ class Stage(Section):
         None,
         description="The parts that train; left out, connector, mixers and gates at 1e-3 and the compressor at 1e-4.",
     )
+    connector: dict[str, bool] = Field(
+        {},
+        description="Optional parts of the connector by name, and whether they run and train in this stage, such as "
+        "`{mixture: false}`; those that are not named do.",
+    )
     schedule: Schedule | None = Field(None, description="Schedule; keys that are left out are those of `training`.")
     weight_decay: float | None = Field(None, ge=0, description="Weight decay; left out, that of `training`.")
     batch_size: int | None = Field(None, ge=1, description="Samples of a step; left out, that of `training`.")

@@ -23,7 +23,7 @@ from torch import nn
 from moai.dependencies import warn_of_newer_versions
 from moai.errors import RecipeError, TrainingError
 from moai.model.packing import check_packing
-from moai.model.parts import parts_of, saved_parameters, train_only
+from moai.model.parts import parts_of, saved_parameters, set_connector_parts, train_only
 from moai.model.run_folder import MANIFEST
 from moai.recipe.schema import Recipe
 from moai.recipe.stages import PartSection
@@ -64,6 +64,9 @@ class Run:
         if self.main:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
         self.model, self.processor = build(recipe)
+        # A part that the connector has not is refused now; what the last stage sets stays, for a run that is done.
+        for stage in recipe.stages:
+            set_connector_parts(self.model, stage.connector)
         if self.training.packing:
             self._check_packing()
         self.data = TrainingData(recipe, self.processor, progress)
@@ -108,6 +111,7 @@ class Run:
     def _stage(self, plan: StagePlan, done: int, moments: Moments) -> Moments:
         """Train one stage from its step ``done``, and return what its optimizer then keeps."""
         stage = plan.stage
+        set_connector_parts(self.model, stage.connector)
         self._prepare_words(plan)
         attention = stage.objective == "attention"
         given = {"optim": "adamw_torch"} if attention else {}  # its few small tensors gain nothing by a fused kernel

@@ -8,6 +8,8 @@ from moai.errors import MoaiError, RecipeError
 from moai.evaluation.conditions import derange
 from moai.evaluation.journal import Journal
 from moai.evaluation.paired import run_conditions
+from moai.evaluation.summary import summarize
+from moai.images import read_image
 from moai.types import Perception
 
 
@@ -226,3 +228,26 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_batches(parrot, samples
     resumed = run_conditions(parrot, samples, perceptions, batch_size=5, journal=journal, progress=counts.append)
     assert resumed == whole and sum(counts) == 3 * len(samples)
     assert [c[1] for c in parrot.calls] == [c[1] for c in calls[3:]], "the first batch is not answered again"
+
+
+def test_another_image_comes_with_its_perception_and_the_question_stays(parrot, samples, perceptions):
+    records = run_conditions(parrot, samples, perceptions, conditions=["on", "other-image"])
+    donors = derange({name for s in samples for name in s.image_ids}, 0)
+    colors = {name: read_image(image).getpixel((0, 0)) for s in samples for name, image in zip(s.image_ids, s.images)}
+    assert all(r.predictions["other-image"] == donors[r.image_id] and r.donor is None for r in records)
+    (on, *_), (other, *_) = parrot.calls[:2]
+    asked = [sample.image_ids[0] for sample in sorted(samples, key=lambda s: len(s.question))]
+    assert [image.getpixel((0, 0)) for image in on] == [colors[name] for name in asked]
+    assert [image.getpixel((0, 0)) for image in other] == [colors[donors[name]] for name in asked]
+    assert parrot.calls[0][1] == parrot.calls[1][1]
+
+
+def test_each_language_has_its_own_figures_against_each_baseline(parrot, samples, perceptions):
+    mixed = [replace(s, language=("en", "ko", "pt")[n % 3]) for n, s in enumerate(samples)]
+    records = run_conditions(parrot, mixed, perceptions, conditions=["on", "other-image"])
+    groups = summarize(records, split="test", seed=0)["groups"]
+    for language in ("en", "ko", "pt"):
+        group = groups[f"language: {language}"]
+        assert group["n"] == sum(s.language == language for s in mixed)
+        for figure in (*group["accuracy"].values(), group["differences"]["on-other-image"]):
+            assert figure["low"] <= figure["value"] <= figure["high"]

@@ -112,6 +112,13 @@ def test_a_host_in_half_precision_or_quantized_trains_adapters_only(host):
     assert tiny.recipe(host=host, stages=lora).stages[0].train.host.lora == 2
 
 
+def test_parts_of_a_connector_are_left_out_where_there_is_one():
+    left_out = tiny.stage(train={"mixers": 1e-3}, connector={"mixture": False})
+    assert tiny.recipe(stages=[left_out]).stages[0].connector == {"mixture": False}
+    with pytest.raises(ValueError, match="stages.gates.connector needs vision.kind: encoder; leave it out"):
+        tiny.recipe(vision={"kind": "host"}, stages=[left_out])
+
+
 def test_the_attention_is_aligned_before_mixers_train():
     align = tiny.stage("align", objective="attention", train={"mixers": 1e-3})
     with pytest.raises(ValueError, match="'gates' trains them before it; move it before that stage"):

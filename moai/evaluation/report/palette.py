@@ -16,6 +16,7 @@ _NAMES = {
     "shuffled": "another image's perception",
     "oracle": "ground truth",
     "blank": "grey images",
+    "other-image": "another image",
 }
 
 

@@ -3,13 +3,17 @@
 Knows: tensors. A connector is called with a :class:`VisionOutput` and returns ``(N, tokens, D)``; ``tokens(patches)``
 gives their number without running it. Plugins add more through the hook ``register_connectors``.
 
-A connector that reads the text of its prompt (Parrot) has a true attribute ``reads_text`` and is called with a
-:class:`TextInput` as well. One whose tokens keep the grid of patches has a true attribute ``spatial``.
+A connector that reads the text of an image's turn (Parrot) has a true attribute ``reads_text`` and is called with a
+:class:`TextInput` as well, or with ``None`` for a panoptic map, which belongs to no turn. One whose tokens keep the
+grid of patches has a true attribute ``spatial``.
+
+A connector of which a stage may leave parts out names these children in ``optional``. It runs without those that its
+attribute ``left_out`` holds, as :func:`leave_out` sets it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -27,7 +31,7 @@ class VisionOutput(NamedTuple):
 
 
 class TextInput(NamedTuple):
-    """The prompt of each image, for connectors that read it; ``P`` counts its tokens, images and answers left out."""
+    """The text of each image's turn, for connectors that read it: ``P`` words, without images and answers."""
 
     embeddings: Tensor  # (N, P, D) word embeddings of the host
     mask: Tensor  # (N, P) bool
@@ -89,6 +93,21 @@ class AverageConnector(nn.Module):
     def tokens(self, patches: int) -> int:
         """``side * side``."""
         return self.side**2
+
+
+def leave_out(connector: nn.Module, kind: str, parts: Collection[str]) -> None:
+    """Let a connector run without the optional parts of these names, and with its others.
+
+    Raises:
+        RecipeError: it has no optional part of a name.
+    """
+    optional = getattr(connector, "optional", ())
+    for part in parts:
+        if part not in optional:
+            known = f"its optional parts are {', '.join(optional)}" if optional else "it has no optional parts"
+            raise RecipeError(f"connector '{kind}' has no optional part '{part}': {known}; leave it out of the stage")
+    if optional:
+        connector.left_out = frozenset(parts)
 
 
 def builtin_connectors() -> dict[str, Callable[..., nn.Module]]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from moai.errors import HostError, PromptError
 from moai.model.arguments import positions
 from moai.model.config import MoaiConfig
-from moai.model.encoders.connectors import TextInput
+from moai.model.encoders.connectors import TextInput, leave_out
+from moai.model.encoders.image_text import image_texts
 from moai.model.encoders.vision import VisionEncoder, build_vision, vision_arguments
 from moai.model.mixer.gather import gather_tokens
 from moai.model.mixer.graft import half_precision
@@ -105,47 +106,59 @@ class EncoderImages(ImageInput):
         Args:
             pixels: of all rows' images.
             input_ids: ``(B, S)``.
-            words: ``(B, S)`` bool, for connectors that read the prompt.
+            words: ``(B, S)`` bool, true at the prompt's words, for connectors that read the text of an image's turn.
             keep: ``(B,)`` bool; rows that are false get zero vision features. Before the connector, never after it: a
                 zero embedding stays zero through every layer, and its gradient is multiplied by each norm's
                 ``1 / sqrt(eps)``.
 
         Raises:
-            PromptError: the placeholders in ``input_ids`` do not match the number of images.
+            PromptError: the placeholders in ``input_ids`` do not match the number of images, or the connector reads
+                text and an image's turn has none.
         """
         counts = (input_ids == self.image_token_id).sum(dim=1)
         output = self.vision(pixels)
-        images = counts // self.image_tokens
         if keep is not None:
-            kept = keep.repeat_interleave(images)
+            kept = keep.repeat_interleave(counts // self.image_tokens)
             patches = output.patches * kept[:, None, None].to(output.patches.dtype)
             token = None if output.class_token is None else output.class_token * kept[:, None].to(patches.dtype)
             output = output._replace(patches=patches, class_token=token)
-        features = self._connected(output, self._text(input_ids, words, images))
-        if int(counts.sum()) != features.shape[0] * features.shape[1]:
-            raise PromptError(
-                f"{int(counts.sum())} image placeholders for {features.shape[0]} images of "
-                f"{features.shape[1]} tokens; build the inputs with MoaiProcessor"
-            )
+        if self.reads_text:
+            self._check_count(counts, len(pixels), self.image_tokens)
+        features = self._connected(output, self._text(input_ids, words))
+        self._check_count(counts, *features.shape[:2])
         rows = features.flatten(0, 1).split(counts.tolist())
         return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
 
     def encode_maps(self, pixels: Tensor) -> Tensor:
-        """Encode panoptic maps ``(N, 3, h, w)`` as ``(N, tokens, D)`` in fp32."""
+        """Encode panoptic maps ``(N, 3, h, w)`` as ``(N, tokens, D)`` in fp32.
+
+        A connector that reads text gets none: a map is perception, which is the same for every question about its
+        image and serves all turns.
+        """
         return self._connected(self.vision(pixels), None).float()
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the connector reads the text of an image's turn."""
+        return getattr(self.connector, "reads_text", False)
 
     def _connected(self, output, text: TextInput | None) -> Tensor:
         with half_precision(self.host.get_input_embeddings().weight):
-            if getattr(self.connector, "reads_text", False):
-                return self.connector(output, text)
-            return self.connector(output)
+            return self.connector(output, text) if self.reads_text else self.connector(output)
 
-    def _text(self, input_ids: Tensor, words: Tensor | None, images: Tensor) -> TextInput | None:
-        if not getattr(self.connector, "reads_text", False):
+    def _text(self, input_ids: Tensor, words: Tensor | None) -> TextInput | None:
+        if not self.reads_text:
             return None
-        mask = (input_ids != self.image_token_id) if words is None else words
-        embeddings = self.host.get_input_embeddings()(input_ids.masked_fill(~mask, 0))
-        return TextInput(embeddings.repeat_interleave(images, dim=0), mask.repeat_interleave(images, dim=0))
+        is_image = input_ids == self.image_token_id
+        words = ~is_image if words is None else words
+        return image_texts(self.host.get_input_embeddings(), is_image, words, input_ids, self.image_tokens)
+
+    def _check_count(self, counts: Tensor, images: int, tokens: int) -> None:
+        if int(counts.sum()) != images * tokens:
+            raise PromptError(
+                f"{int(counts.sum())} image placeholders for {images} images of {tokens} tokens; "
+                "build the inputs with MoaiProcessor"
+            )
 
     def host_inputs(
         self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None, given: dict[str, Any]
@@ -259,5 +272,6 @@ def image_input(
     kind, options = config.connector["kind"], config.connector.get("options") or {}
     width = host.get_input_embeddings().embedding_dim
     connector = registry().get_connector(kind)(vision.width, width, **options)
+    leave_out(connector, kind, config.connector.get("left_out") or ())
     tokens = {"image_token_id": config.image_token_id, "image_tokens": config.image_tokens}
     return EncoderImages(host, vision, connector, **tokens, factors=factors)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 
 from moai.errors import AssetError, RecipeError, nearest
 from moai.plugin_api import cache_dir, replacing, status
@@ -21,13 +22,14 @@ from moai.types import Perception, Sample
 from moai_scenes.backdrops import folder as backdrop_folder
 from moai_scenes.backdrops import sources
 from moai_scenes.plan import Scene, plan_scene
-from moai_scenes.questions import ask, word_question
+from moai_scenes.questions import KINDS, ask, word_question
 from moai_scenes.render import render
 from moai_scenes.truth import truth_of
-from moai_scenes.words import SPLITS
+from moai_scenes.words import LANGUAGES, SPLITS
 
 VERSION = 1  # of the generator: raise it when a picture, a question or an answer may change
 IMAGES = {"train": 2000, "validation": 300, "test": 500, "validation-unseen": 300, "test-unseen": 500}
+SHARES: Mapping[str, float] = MappingProxyType({"ko": 0.1})
 
 
 def scenes(
@@ -36,7 +38,8 @@ def scenes(
     seed: int = 0,
     images: int | None = None,
     folder: str | Path | None = None,
-    korean: float = 0.1,
+    languages: Mapping[str, float] = SHARES,
+    kinds: Sequence[str] = KINDS,
     both_ways: bool = False,
     counts: bool = False,
 ) -> list[Sample]:
@@ -49,7 +52,8 @@ def scenes(
         seed: of the scenes, and of that draw.
         images: how many scenes; more contain fewer. By default `IMAGES`.
         folder: where the pictures are kept; without it, ``scenes`` in moai's cache. About 30 kB each.
-        korean: share of the questions that are asked in Korean.
+        languages: share of the questions that are asked in each language, ``"ko"`` or ``"pt"``; all others in English.
+        kinds: of questions that are returned.
         both_ways: the ground truth says "a is left of b" and "b is right of a", not the first alone.
         counts: the ground truth also says how many figures share a colour or a shape.
 
@@ -57,7 +61,7 @@ def scenes(
         RecipeError: unknown split, or a number that is out of its range.
         AssetError: scikit-image's pictures or the fonts are not there, or the folder cannot be written.
     """
-    images = _check(split, limit, images, korean)
+    images = _check(split, limit, images, languages, kinds)
     backdrop_folder()  # a missing package is an error now, not after the planning
     names = sources(split)
     plans = [plan_scene(split, index, seed, names) for index in range(images)]
@@ -66,7 +70,8 @@ def scenes(
     samples = [
         sample
         for index, plan in enumerate(plans)
-        for sample in _samples(plan, split, seed, index, place, korean, truth_of(plan, both_ways, counts))
+        for sample in _samples(plan, split, seed, index, place, languages, truth_of(plan, both_ways, counts))
+        if sample.kind in kinds
     ]
     if limit is not None:
         samples = _draw(samples, limit, seed)
@@ -74,31 +79,51 @@ def scenes(
     return samples
 
 
-def _check(split: str, limit: int | None, images: int | None, korean: float) -> int:
+def _check(
+    split: str, limit: int | None, images: int | None, languages: Mapping[str, float], kinds: Sequence[str]
+) -> int:
     if split not in SPLITS:
         raise RecipeError(f"the data set scenes has no split '{split}'{nearest(split, SPLITS)}")
     for name, value in (("limit", limit), ("images", images)):
         if value is not None and value < 1:
             raise RecipeError(f"scenes: {name} is {value}; give at least 1, or none")
-    if not 0 <= korean <= 1:
-        raise RecipeError(f"scenes: korean is {korean}; give a share between 0 and 1")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise RecipeError(f"scenes: kinds has '{kind}'{nearest(kind, KINDS)}")
+    for language, share in languages.items():
+        if language not in LANGUAGES:
+            raise RecipeError(f"scenes: languages has '{language}'{nearest(language, LANGUAGES)}")
+        if not 0 <= share <= 1:
+            raise RecipeError(f"scenes: languages.{language} is {share}; give a share between 0 and 1")
+    if sum(languages.values()) > 1 + 1e-9:
+        raise RecipeError(f"scenes: the shares of languages add up to {sum(languages.values()):g}; give 1 at most")
     return IMAGES[split] if images is None else images
 
 
 def _samples(
-    plan: Scene, split: str, seed: int, index: int, place: Path, korean: float, truth: Perception
+    plan: Scene, split: str, seed: int, index: int, place: Path, languages: Mapping[str, float], truth: Perception
 ) -> list[Sample]:
     rng = random.Random(f"questions {split} {seed} {index}")
     image_id = f"scenes/{split}/{seed}/{index:05d}"
     samples = []
     for number, question in enumerate(ask(plan, rng)):
-        language = "ko" if rng.random() < korean else "en"
+        language = _language(rng.random(), languages)
         wording = word_question(question, language, rng)
         translation = None if language == "en" else question.wordings["en"][0]
         name, file = f"{image_id}/{number}", _file(place, index)
         about = (question.answer, question.kind, truth, language, translation)
         samples.append(Sample.from_question(name, file, image_id, wording, *about))
     return samples
+
+
+def _language(drawn: float, languages: Mapping[str, float]) -> str:
+    """Choose by a number in [0, 1), of which each language takes its share, one after another."""
+    for language in LANGUAGES:
+        share = languages.get(language, 0.0)
+        if drawn < share:
+            return language
+        drawn -= share
+    return "en"
 
 
 def _file(place: Path, index: int) -> Path:

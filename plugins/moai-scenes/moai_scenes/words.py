@@ -46,6 +46,8 @@ SHAPES = ("circle", "square", "triangle", "star")
 NUMBERS = ("zero", "one", "two", "three", "four")
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 
+LANGUAGES = ("ko", "pt")  # of questions, beside English; in this order a question's language is drawn
+
 KOREAN = {  # every shape ends in a consonant, so the particles after a name are always the same
     "red": "빨간",
     "orange": "주황색",

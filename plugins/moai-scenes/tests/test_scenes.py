@@ -16,7 +16,17 @@ from moai_scenes.prior import question_prior
 from moai_scenes.questions import KINDS
 from moai_scenes.render import render
 from moai_scenes.scenes import scenes
-from moai_scenes.words import COLORS, NUMBERS, PLACES, SHAPES, SPLITS, TEST_WORDS, TRAIN_WORDS, VALIDATION_WORDS
+from moai_scenes.words import (
+    COLORS,
+    LANGUAGES,
+    NUMBERS,
+    PLACES,
+    SHAPES,
+    SPLITS,
+    TEST_WORDS,
+    TRAIN_WORDS,
+    VALIDATION_WORDS,
+)
 from PIL import Image
 
 from moai.errors import AssetError, RecipeError
@@ -92,7 +102,7 @@ def solve(question, truth):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_answer_can_be_read_from_the_truth(split, unpainted):
-    samples = scenes(split, images=60, korean=0)
+    samples = scenes(split, images=60, languages={})
     assert {sample.kind for sample in samples} == set(KINDS)
     for sample in samples:
         assert (sample.question, solve(sample.question, truth_in(sample))) == (sample.question, sample.answer)
@@ -152,7 +162,7 @@ def test_questions_alone_give_little_away(unpainted):
 
 
 def test_what_is_not_there_is_nearly_there(unpainted):
-    for sample in scenes("train", images=60, korean=0):
+    for sample in scenes("train", images=60, languages={}):
         if sample.kind == "existence" and sample.answer == "no":
             color, shape = sample.question.rstrip("?").split()[-2:]
             names = {describe(segment) for segment in truth_in(sample).segments}
@@ -166,16 +176,18 @@ def test_a_tenth_is_asked_in_korean_and_answered_in_english(unpainted):
     assert 0.07 < len(korean) / len(samples) < 0.13
     assert {sample.kind for sample in korean} == set(KINDS)
     assert all(re.fullmatch(r"[가-힣 ,]+\?", sample.question) and sample.answer.isascii() for sample in korean)
-    assert all(s.question.isascii() and s.language == "en" for s in scenes("train", images=20, korean=0))
-    assert all(s.language == "ko" for s in scenes("train", images=20, korean=1))
+    assert all(s.question.isascii() and s.language == "en" for s in scenes("train", images=20, languages={}))
+    assert all(s.language == "ko" for s in scenes("train", images=20, languages={"ko": 1}))
 
 
-def test_a_korean_question_comes_with_what_it_asks_in_english(unpainted):
-    for korean, english in zip(scenes("train", images=40, korean=1), scenes("train", images=40, korean=0), strict=True):
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_question_in_another_language_comes_with_what_it_asks_in_english(language, unpainted):
+    asked, plain = (scenes("train", images=40, languages=shares) for shares in ({language: 1}, {}))
+    for foreign, english in zip(asked, plain, strict=True):
         names = [word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", english.question)]
-        assert korean.answer == english.answer and english.question_translation is None
+        assert foreign.answer == english.answer and english.question_translation is None
         assert names == [
-            word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", korean.question_translation)
+            word for word in (*COLORS, *SHAPES) if re.search(rf"\b{word}s?\b", foreign.question_translation)
         ]
 
 
@@ -200,6 +212,15 @@ def test_a_limit_draws_questions_and_only_their_pictures_are_drawn(unpainted, tm
     more = scenes("train", limit=20, images=40, folder=tmp_path)
     assert {s.id for s in few} < {s.id for s in more}
     assert len({s.id for s in scenes("train", images=40, folder=tmp_path)}) > 300
+
+
+def test_kinds_are_chosen_without_another_draw(unpainted):
+    every = scenes("train", images=30)
+    some = scenes("train", images=30, kinds=["count", "position"])
+    assert some == [sample for sample in every if sample.kind in ("count", "position")]
+    assert len(scenes("train", limit=9, images=30, kinds=["count"])) == 9
+    with pytest.raises(RecipeError, match="kinds has 'counts'; did you mean 'count'"):
+        scenes("train", kinds=["counts"])
 
 
 def test_pictures_on_disk_are_not_drawn_again(unpainted, tmp_path, monkeypatch):
@@ -261,8 +282,12 @@ def test_wrong_wishes_are_sentences(tmp_path):
         scenes("train", images=0)
     with pytest.raises(RecipeError, match="limit is -1"):
         scenes("train", limit=-1)
-    with pytest.raises(RecipeError, match="korean is 2"):
-        scenes("train", korean=2)
+    with pytest.raises(RecipeError, match="languages.ko is 2; give a share between 0 and 1"):
+        scenes("train", languages={"ko": 2})
+    with pytest.raises(RecipeError, match="languages has 'de'; known: ko, pt"):
+        scenes("train", languages={"de": 0.1})
+    with pytest.raises(RecipeError, match="the shares of languages add up to 1.2; give 1 at most"):
+        scenes("train", languages={"ko": 0.6, "pt": 0.6})
     (tmp_path / "file").write_text("")
     with pytest.raises(AssetError, match="cannot write .*another folder"):
         scenes("train", images=1, folder=tmp_path / "file")
