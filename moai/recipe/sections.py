@@ -55,6 +55,23 @@ class Connector(Section):
     options: dict[str, Any] = Field({}, description="Arguments of the connector, by name.")
 
 
+class TilesSection(Section):
+    """Images as several pictures, each encoded by itself: crops of a grid, and perhaps the whole."""
+
+    rows: int = Field(2, ge=1, le=8, description="Rows of the grid of crops, each of `image_size`.")
+    columns: int = Field(2, ge=1, le=8, description="Columns of the grid of crops.")
+    thumbnail: bool = Field(True, description="Whether the whole image, at the size of a crop, comes after the crops.")
+    last: int | None = Field(
+        None, ge=0, description="Number of a conversation's last images that are cut; left out, all of them."
+    )
+
+    @model_validator(mode="after")
+    def _something_is_cut(self) -> TilesSection:
+        if self.rows * self.columns == 1:
+            raise ValueError("a grid of one crop cuts nothing; give more rows or columns, or leave tiles out")
+        return self
+
+
 class EncoderVision(Section):
     """A frozen vision encoder and a trained connector give the image tokens."""
 
@@ -64,7 +81,9 @@ class EncoderVision(Section):
     architecture: str | None = Field(
         None, description="Name of a timm model; left out, transformers loads the reference."
     )
-    image_size: int = Field(224, ge=8, description="Height and width to which images are resized, in pixels.")
+    image_size: int = Field(
+        224, ge=8, description="Height and width of what is encoded, in pixels; positions are interpolated to it."
+    )
     mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="Mean of each colour channel, subtracted.")
     std: tuple[float, float, float] = Field(
         (0.5, 0.5, 0.5), description="Standard deviation of each colour channel, divided by."
@@ -74,6 +93,9 @@ class EncoderVision(Section):
     )
     drop_first: int = Field(0, ge=0, description="Number of leading tokens that are no patches, such as a class token.")
     connector: Connector = Field(Connector(), description="The network from the encoder's width to the decoder's.")
+    tiles: TilesSection | None = Field(
+        None, description="How images are cut into several pictures; left out, an image is one."
+    )
     image_token: str | None = Field(
         None, description="Special token of the host that stands for images; left out, an unused one is found."
     )

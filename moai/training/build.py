@@ -72,17 +72,21 @@ def _with_encoder(recipe: Recipe, encoder: EncoderVision, host: nn.Module) -> Bu
         torch.manual_seed(recipe.seed)
         tokens = image_tokens(encoder, vision)
         processor = _encoder_processor(recipe, encoder, host, tokens)
+        _check_context(processor)
         config = _encoder_config(recipe, encoder, host, processor)
         return MoaiForConditionalGeneration(config, host=host, vision=vision), processor
 
 
+_VISION = ("architecture", "reference", "revision", "layer", "drop_first", "image_size")
+
+
 def vision_arguments(encoder: EncoderVision) -> dict[str, Any]:
     """Keyword arguments of ``build_vision``."""
-    return encoder.model_dump(include={"architecture", "reference", "revision", "layer", "drop_first"})
+    return encoder.model_dump(include=set(_VISION))
 
 
 def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
-    """Count the tokens that the connector makes of one image.
+    """Count the tokens that the connector makes of one picture that is encoded.
 
     Raises:
         RecipeError: the connector does not take its options.
@@ -97,6 +101,20 @@ def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
         return connector.tokens(vision(torch.zeros(1, 3, size, size)).patches.shape[1])
 
 
+def _check_context(processor: MoaiProcessor) -> None:
+    """Refuse images that the host's context has no room for.
+
+    Raises:
+        RecipeError: says both numbers.
+    """
+    needed, limit = processor.images.least(1), processor.max_length
+    if limit is not None and needed >= limit:
+        raise RecipeError(
+            f"an image takes {needed} tokens and the host's context holds {limit}; "
+            "give vision.tiles fewer rows and columns, or a connector with fewer tokens"
+        )
+
+
 def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, tokens: int) -> MoaiProcessor:
     tokenizer = AutoTokenizer.from_pretrained(resolve_host(recipe.host.reference, recipe.host.revision))
     if tokenizer.pad_token_id is None:
@@ -109,6 +127,7 @@ def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, 
         chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, token),
         image_token=token,
         image_tokens=tokens,
+        tiles=encoder.tiles.model_dump() if encoder.tiles else None,
         panoptic_map=encoder.panoptic_map,
         **word_settings(recipe, host.config),
     )

@@ -14,51 +14,72 @@ from torch import Tensor
 
 from moai.errors import HostError
 from moai.images import read_image
+from moai.model.processor.tiles import Tiles
 from moai.model.run_folder import HOST_PROCESSOR
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import BaseImageProcessor, ProcessorMixin
 
 TYPES = "mm_token_type_ids"  # which tokens are images; the model makes them itself
 
 
 class EncoderImagePlaces:
-    """Every image is resized to one size and takes the same number of tokens.
+    """Every picture is resized to one size and takes the same number of tokens; an image is one picture, or several.
 
     Args:
         image_processor: of transformers.
         image_token_id: the placeholder's id.
-        tokens: per image.
+        tokens: per picture.
+        tiles: into which pictures images are cut; left out, each is one.
     """
 
     begins = False  # a prompt begins as its template begins it
 
-    def __init__(self, image_processor: BaseImageProcessor, image_token_id: int, tokens: int) -> None:
-        self.image_processor, self.tokens = image_processor, tokens
-        self._place = [image_token_id] * tokens
+    def __init__(
+        self, image_processor: BaseImageProcessor, image_token_id: int, tokens: int, tiles: Tiles | None = None
+    ) -> None:
+        self.image_processor, self.image_token_id = image_processor, image_token_id
+        self.tokens, self.tiles = tokens, tiles
 
     def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:
         """Encode each row's images.
 
         Returns:
-            the tokens that take the place of each image, in order; and ``pixel_values (N, 3, h, w)``.
+            the tokens that take the place of each image, in order; and ``pixel_values (N, 3, h, w)`` of all pictures.
         """
-        flat = [read_image(image) for row in images for image in row]
-        if not flat:
+        places = [[self.image_token_id] * count for row in images for count in self.counts(row)]
+        pictures = [picture for row in images for picture in self._pictures(row)]
+        if not pictures:
             return [], {}
-        pixels = self.image_processor(flat, return_tensors="pt")["pixel_values"]
-        return [self._place] * len(flat), {"pixel_values": pixels}
+        return places, {"pixel_values": self.pictures(pictures)}
 
     def counts(self, images: Sequence[Any]) -> list[int]:
-        """Count the tokens of each image; none is read for it."""
-        return [self.tokens] * len(images)
+        """Count the tokens of each of a conversation's images; none is read for it."""
+        return [self.tokens * pictures for pictures in self._counts(len(images))]
+
+    def least(self, images: int) -> int:
+        """Count the tokens that so many images of a conversation take."""
+        return self.tokens * sum(self._counts(images))
+
+    def _counts(self, images: int) -> list[int]:
+        return [1] * images if self.tiles is None else self.tiles.counts(images)
+
+    def _pictures(self, row: Sequence[Any]) -> list[Image]:
+        """The pictures of a conversation's images, in the order of their places."""
+        found: list[Image] = []
+        for given, count in zip(row, self._counts(len(row)), strict=True):
+            image = read_image(given)
+            cut = self.tiles is not None and count > 1
+            found += self.tiles.cut(image, self.size, self.image_processor.resample) if cut else [image]
+        return found
 
     def closing(self, following: Sequence[int]) -> int:
         """How many of the tokens after an image belong to it: none."""
         return 0
 
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
-        """Encode drawn pictures of the encoder's own size, ``(N, 3, h, w)``."""
+        """Encode pictures, ``(N, 3, h, w)``."""
         return self.image_processor(pictures, return_tensors="pt")["pixel_values"]
 
     @property
@@ -119,6 +140,10 @@ class HostImagePlaces:
     def counts(self, images: Sequence[Any]) -> list[int]:
         """Count the tokens of each image, which depend on its size."""
         return [len(place) for place in self.encode([images])[0]]
+
+    def least(self, images: int) -> int:
+        """Count one token for each image: how many there are depends on sizes, and no image is read for this."""
+        return images
 
     def closing(self, following: Sequence[int]) -> int:
         """How many of the tokens after an image belong to it: those that close it, where the host has any."""

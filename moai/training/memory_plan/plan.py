@@ -24,6 +24,7 @@ from moai.model.host.checks import check_vision
 from moai.model.host.layers import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.parts import parts_of
+from moai.model.processor.tiles import Tiles
 from moai.recipe.schema import Recipe
 from moai.recipe.sections import EncoderVision
 from moai.training.build import image_tokens, trained_parts
@@ -132,8 +133,10 @@ def plan(
         vision = None if encoder is None else encoder_of(encoder, vision_shape)
     image = host_image_tokens(recipe, host_config, picture) if encoder is None else None
     with _quiet(), fake:
-        tokens = {"image": image or image_tokens(encoder, vision), "prompt": prompt, "aux": aux}
-        given = {"host": {}, "image_tokens": tokens["image"], **trained_parts(recipe)}
+        pictures = _pictures(encoder)
+        each = image or image_tokens(encoder, vision)
+        tokens = {"image": each * pictures, "prompt": prompt, "aux": aux}
+        given = {"host": {}, "image_tokens": each, **trained_parts(recipe)}
         if encoder is None:
             given |= host_vision(host_config)
         else:
@@ -143,7 +146,8 @@ def plan(
         for part in config.trained or {}:
             for parameter in parts_of(model)[part].values():
                 parameter.requires_grad_(True)
-        outside, kept = kept_by_autograd(model, tokens, True), kept_by_autograd(model, tokens, False)
+        shape = (0, 0) if encoder is None else (pictures, encoder.image_size)
+        outside, kept = (kept_by_autograd(model, tokens, shape, checkpointed) for checkpointed in (True, False))
     layers = len(decoder_layers(host))
     states = (tokens["image"] + prompt) * host_config.get_text_config().hidden_size * dtype.itemsize
     checkpointed = outside + layers * states + (kept - outside) // max(1, layers)  # one layer is alive at a time
@@ -151,6 +155,13 @@ def plan(
         _parts(model, recipe.host.quantization), tuple(map(int, model.mixers)), tokens, kept, min(kept, checkpointed),
         _cache(host_config.get_text_config(), tokens["image"] + prompt, dtype),
     )  # fmt: skip
+
+
+def _pictures(encoder: EncoderVision | None) -> int:
+    """How many pictures one image is for the encoder."""
+    if encoder is None or encoder.tiles is None:
+        return 1
+    return sum(Tiles(**encoder.tiles.model_dump()).counts(1))
 
 
 def _parts(model: MoaiForConditionalGeneration, quantization: str | None) -> tuple[Part, ...]:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, CLIPVisionConfig, LlamaConfig, P
 from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, RecipeError, nearest
+from moai.model.encoders.interpolation import interpolation_arguments
 from moai.model.encoders.vision import VisionEncoder, build_vision
 from moai.recipe.schema import Recipe
 from moai.recipe.sections import EncoderVision
@@ -84,7 +85,9 @@ def encoder_of(encoder: EncoderVision, shape: str | None) -> VisionEncoder:
         )  # fmt: skip
         return VisionEncoder(AutoModel.from_config(config), config.hidden_size, drop_first=1)
     if v.architecture is not None:
-        return build_vision(architecture=v.architecture, reference=None)
+        return build_vision(
+            architecture=v.architecture, reference=None, drop_first=v.drop_first, image_size=v.image_size
+        )
     if v.reference is None:
         raise RecipeError("plan cannot tell the shape of this vision encoder; describe it with --vision-shape")
     try:
@@ -92,4 +95,5 @@ def encoder_of(encoder: EncoderVision, shape: str | None) -> VisionEncoder:
     except (AssetError, OSError) as error:
         raise AssetError(f"{error}; or describe the encoder with --vision-shape width=1024,layers=24") from None
     body = getattr(body, "vision_model", body)
-    return VisionEncoder(body, body.config.hidden_size, v.layer, v.drop_first)
+    more = interpolation_arguments(body, v.image_size)
+    return VisionEncoder(body, body.config.hidden_size, v.layer, v.drop_first, more)

@@ -153,3 +153,11 @@ def test_the_command(run_cli, tmp_path):
     assert data["training"] == sum(p["weights"] + p["gradients"] + p["optimizer"] for p in data["parts"]) + (
         4 * data["activations"]
     )
+
+
+def test_every_picture_of_an_image_counts():
+    average = {"connector": {"kind": "average", "options": {"side": 3}}, "image_size": 64}
+    one = plan(tiny.recipe(vision=average), host_shape=SMALL)
+    five = plan(tiny.recipe(vision={**average, "tiles": {}}), host_shape=SMALL)
+    assert (one.tokens["image"], five.tokens["image"]) == (9, 45)
+    assert five.activations > one.activations and five.cache > one.cache
