@@ -12,9 +12,10 @@ from moai.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from moai.assets.cache import cache_dir, publish, status
+    from moai.assets.host import resolve_host
     from moai.assets.replacing import replacing
     from moai.assets.resolver import resolve
-    from moai.compat import CACHE, takes_cache
+    from moai.compat import CACHE, has_values, takes_cache
     from moai.data.records import Records
     from moai.data.row_index import Place
     from moai.data.samples import LazySamples
@@ -40,6 +41,7 @@ _HOMES = {
     "chat_template": "moai.model.processor.chat_templates",
     "clean_label": "moai.perception.words.formatting",
     "derange": "moai.evaluation.conditions",
+    "has_values": "moai.compat",
     "host_hashes": "moai.model.host.loading",
     "identify": "moai.perception.running.weights",
     "image_key": "moai.images",
@@ -48,6 +50,7 @@ _HOMES = {
     "registry": "moai.plugins",
     "replacing": "moai.assets.replacing",
     "resolve": "moai.assets.resolver",
+    "resolve_host": "moai.assets.host",
     "save_adapters": "moai.model.run_folder",
     "split_at": "moai.data.turns",
     "status": "moai.assets.cache",
@@ -64,6 +67,7 @@ __all__ = [
     "chat_template",
     "clean_label",
     "derange",
+    "has_values",
     "host_hashes",
     "identify",
     "image_key",
@@ -72,6 +76,7 @@ __all__ = [
     "registry",
     "replacing",
     "resolve",
+    "resolve_host",
     "save_adapters",
     "split_at",
     "status",

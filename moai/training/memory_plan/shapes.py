@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, CLIPVisionConfig, LlamaConfig, P
 from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, RecipeError, nearest
+from moai.model.config import import_host
 from moai.model.encoders.interpolation import interpolation_arguments
 from moai.model.encoders.vision import VisionEncoder, build_vision
 from moai.recipe.schema import Recipe
@@ -54,7 +55,9 @@ def host_config_of(recipe: Recipe) -> PreTrainedConfig:
     """
     reference = recipe.host.reference
     try:
-        return AutoConfig.from_pretrained(_config_file(reference, recipe.host.revision) or resolve_host(reference))
+        where = _config_file(reference, recipe.host.revision) or resolve_host(reference)
+        import_host(PreTrainedConfig.get_config_dict(where)[0].get("model_type"))
+        return AutoConfig.from_pretrained(where)
     except AssetError as error:
         shape = "; or describe the host with --host-shape layers=32,width=4096,heads=32"
         other = "" if recipe.vision.kind == "host" else shape
