@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the distribution of ours that registers it
-    "command": {"import-official": "moai-official"},
-    "data set": {"easy-vqa": "moai-easy-vqa", "scenes": "moai-scenes"},
+    "command": {"import-official": "moai-official", "mm1-upcycle": "moai-mm1"},
+    "data set": {"easy-vqa": "moai-easy-vqa", "mm1-documents": "moai-mm1", "scenes": "moai-scenes"},
     "expert": {
         "easyocr": "moai-easyocr",
         "eomt": "moai-transformers",
@@ -29,8 +29,13 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "yolo-world": "moai-ultralytics",
         "yoloe": "moai-ultralytics",
     },
-    "host": {"moai_plora_llama": "moai-official"},
+    "host": {"mm1_moe_llama": "moai-mm1", "moai_plora_llama": "moai-official"},
     "recipe": {
+        "mm1-30b": "moai-mm1",
+        "mm1-3b": "moai-mm1",
+        "mm1-3b-tiles": "moai-mm1",
+        "mm1-7b": "moai-mm1",
+        "mm1-twin": "moai-mm1",
         "official": "moai-official",
         "scenes": "moai-scenes",
         "scenes-connector-only": "moai-scenes",

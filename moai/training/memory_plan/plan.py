@@ -123,14 +123,18 @@ def plan(
         refuse_shapes(host_shape=host_shape, vision_shape=vision_shape)
     host_config = llama(host_shape) if host_shape else host_config_of(recipe)
     check_vision(host_config, recipe.host.reference, encoder is None)
-    fake = FakeTensorMode()  # one for both blocks: tensors of two do not mix
+    fake, vision = FakeTensorMode(), None  # one for all blocks: tensors of two do not mix
     with _quiet(), fake:
         dtype = getattr(torch, recipe.host.dtype)
         auto = AutoModelForImageTextToText if encoder is None else AutoModelForCausalLM
         with no_init_weights():  # what SigLIP draws its first weights from asks tensors for their values
             host = auto.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
         host.tie_weights()  # which comes with the first weights otherwise
-        vision = None if encoder is None else encoder_of(encoder, vision_shape)
+    if encoder is not None:
+        with _quiet(), torch.device("meta"), no_init_weights():  # timm asks a tensor for the rates of dropped layers
+            vision = encoder_of(encoder, vision_shape)
+        with fake:
+            vision._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
     image = host_image_tokens(recipe, host_config, picture) if encoder is None else None
     with _quiet(), fake:
         pictures = _pictures(encoder)

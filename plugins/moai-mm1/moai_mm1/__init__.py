@@ -1,4 +1,4 @@
-"""Register MM1's connectors, its mixture of experts as a host, the command that makes one, and its recipes.
+"""Register MM1's connectors, its mixture of experts as a host, the command that makes one, its data and its recipes.
 
 Knows: names. What they name is imported when it is used.
 """
@@ -15,6 +15,12 @@ def register_connectors(register):
     """Register attention pooling and the C-Abstractor; average pooling is in the core."""
     register("attention_pooling", _attention_pooling)
     register("c_abstractor", _c_abstractor)
+
+
+@moai.hookimpl
+def register_datasets(register):
+    """Register documents of easy-VQA's drawings."""
+    register("mm1-documents", _documents)
 
 
 @moai.hookimpl
@@ -45,3 +51,9 @@ def _c_abstractor(in_width: int, out_width: int, **options):
     from moai_mm1.connectors import CAbstractor
 
     return CAbstractor(in_width, out_width, **options)
+
+
+def _documents(split: str, **options):
+    from moai_mm1.documents import documents
+
+    return documents(split, **options)

@@ -12,12 +12,8 @@ import click
 @click.argument("host")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--experts", type=click.IntRange(min=2), default=8, show_default=True, help="Experts of a layer.")
-@click.option(
-    "--every", type=click.IntRange(min=1), default=2, show_default=True, help="Every k-th layer is one."
-)
-@click.option(
-    "--chosen", type=click.IntRange(min=1), default=2, show_default=True, help="Experts of a token."
-)
+@click.option("--every", type=click.IntRange(min=1), default=2, show_default=True, help="Every k-th layer is one.")
+@click.option("--chosen", type=click.IntRange(min=1), default=2, show_default=True, help="Experts of a token.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the routers' first weights.")
 def upcycle(host: str, out: Path, experts: int, every: int, chosen: int, seed: int) -> None:
     """Make a dense host a mixture of experts, as MM1 does.

@@ -16,6 +16,14 @@ from torch import Tensor, nn
 from moai.errors import RecipeError
 
 
+class Queries(AttentionPoolLatent):
+    """Start timm's queries from a plain normal draw, which also runs on shapes alone, as for a plan."""
+
+    def init_weights(self) -> None:
+        """Draw them with variance ``1 / width``."""
+        nn.init.normal_(self.latent, std=self.latent.shape[-1] ** -0.5)
+
+
 class AttentionPooling(nn.Module):
     """Pool patches by one cross-attention of learned queries, then one linear layer.
 
@@ -39,7 +47,7 @@ class AttentionPooling(nn.Module):
                 f"connector attention_pooling: {heads} heads do not divide the patches' width {in_width}; "
                 "change vision.connector.options.heads"
             )
-        self.pool = AttentionPoolLatent(in_width, num_heads=heads, latent_len=tokens, pool_type="")
+        self.pool = Queries(in_width, num_heads=heads, latent_len=tokens, pool_type="")
         self.project = nn.Linear(in_width, out_width)
 
     def forward(self, vision) -> Tensor:
@@ -90,7 +98,7 @@ class CAbstractor(nn.Module):
                     f"change vision.connector.options.{name}"
                 )
         self.positions = nn.Parameter(torch.empty(1, patches, in_width))
-        nn.init.trunc_normal_(self.positions, std=0.02)
+        nn.init.normal_(self.positions, std=0.02)
         stage = partial(RegStage, depth, stride=1, dilation=1, act_layer=nn.SiLU, norm_layer=LayerNorm2d)
         self.before = stage(in_chs=in_width, out_chs=width)
         self.pool = nn.AdaptiveAvgPool2d(sides["tokens"])
