@@ -58,8 +58,9 @@ class Connector(Section):
 class TilesSection(Section):
     """Images as several pictures, each encoded by itself: crops of a grid, and perhaps the whole."""
 
-    rows: int = Field(2, ge=1, le=8, description="Rows of the grid of crops, each of `image_size`.")
-    columns: int = Field(2, ge=1, le=8, description="Columns of the grid of crops.")
+    grid: tuple[Annotated[int, Field(ge=1, le=8)], Annotated[int, Field(ge=1, le=8)]] = Field(
+        (2, 2), description="Rows and columns of crops, each of `image_size`."
+    )
     thumbnail: bool = Field(True, description="Whether the whole image, at the size of a crop, comes after the crops.")
     last: int | None = Field(
         None, ge=0, description="Number of a conversation's last images that are cut; left out, all of them."
@@ -67,7 +68,7 @@ class TilesSection(Section):
 
     @model_validator(mode="after")
     def _something_is_cut(self) -> TilesSection:
-        if self.rows * self.columns == 1:
+        if self.grid == (1, 1):
             raise ValueError("a grid of one crop cuts nothing; give more rows or columns, or leave tiles out")
         return self
 

@@ -111,7 +111,7 @@ def _check_context(processor: MoaiProcessor) -> None:
     if limit is not None and needed >= limit:
         raise RecipeError(
             f"an image takes {needed} tokens and the host's context holds {limit}; "
-            "give vision.tiles fewer rows and columns, or a connector with fewer tokens"
+            "give vision.tiles a smaller grid, or a connector with fewer tokens"
         )
 
 
@@ -127,7 +127,7 @@ def _encoder_processor(recipe: Recipe, encoder: EncoderVision, host: nn.Module, 
         chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, token),
         image_token=token,
         image_tokens=tokens,
-        tiles=encoder.tiles.model_dump() if encoder.tiles else None,
+        tiles=encoder.tiles.model_dump(mode="json") if encoder.tiles else None,
         panoptic_map=encoder.panoptic_map,
         **word_settings(recipe, host.config),
     )

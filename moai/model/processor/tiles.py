@@ -16,20 +16,19 @@ class Tiles(NamedTuple):
     """Into which pictures an image is cut.
 
     Attributes:
-        rows, columns: of the grid of crops.
+        grid: rows and columns of crops.
         thumbnail: whether the whole image is a picture, too, after the crops.
         last: how many of a conversation's last images are cut; those before them are one picture each. None cuts all.
     """
 
-    rows: int = 2
-    columns: int = 2
+    grid: tuple[int, int] = (2, 2)
     thumbnail: bool = True
     last: int | None = None
 
     @property
     def pictures(self) -> int:
         """How many pictures an image is that is cut."""
-        return self.rows * self.columns + self.thumbnail
+        return self.grid[0] * self.grid[1] + self.thumbnail
 
     def counts(self, images: int) -> list[int]:
         """Count the pictures of each of a conversation's images, in their order."""
@@ -44,11 +43,11 @@ class Tiles(NamedTuple):
             size: height and width of a crop.
             resample: how the image is resized to what the grid covers.
         """
-        height, width = size
-        whole = image.resize((self.columns * width, self.rows * height), resample)
+        (height, width), (rows, columns) = size, self.grid
+        whole = image.resize((columns * width, rows * height), resample)
         boxes = [
             (column * width, row * height, (column + 1) * width, (row + 1) * height)
-            for row in range(self.rows)
-            for column in range(self.columns)
+            for row in range(rows)
+            for column in range(columns)
         ]
         return [*map(whole.crop, boxes), *([image] if self.thumbnail else [])]

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from moai.compat import FakeTensorMode
 from moai.model.config import MoaiConfig
 from moai.model.encoders.image_input import EncoderImages
+from moai.model.encoders.vision import VisionEncoder
 from moai.model.host.checks import check_vision
 from moai.model.host.layers import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
@@ -123,18 +124,14 @@ def plan(
         refuse_shapes(host_shape=host_shape, vision_shape=vision_shape)
     host_config = llama(host_shape) if host_shape else host_config_of(recipe)
     check_vision(host_config, recipe.host.reference, encoder is None)
-    fake, vision = FakeTensorMode(), None  # one for all blocks: tensors of two do not mix
+    fake = FakeTensorMode()  # one for all blocks: tensors of two do not mix
     with _quiet(), fake:
         dtype = getattr(torch, recipe.host.dtype)
         auto = AutoModelForImageTextToText if encoder is None else AutoModelForCausalLM
         with no_init_weights():  # what SigLIP draws its first weights from asks tensors for their values
             host = auto.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
         host.tie_weights()  # which comes with the first weights otherwise
-    if encoder is not None:
-        with _quiet(), torch.device("meta"), no_init_weights():  # timm asks a tensor for the rates of dropped layers
-            vision = encoder_of(encoder, vision_shape)
-        with fake:
-            vision._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+    vision = None if encoder is None else _vision(encoder, vision_shape, fake)
     image = host_image_tokens(recipe, host_config, picture) if encoder is None else None
     with _quiet(), fake:
         pictures = _pictures(encoder)
@@ -159,6 +156,14 @@ def plan(
         _parts(model, recipe.host.quantization), tuple(map(int, model.mixers)), tokens, kept, min(kept, checkpointed),
         _cache(host_config.get_text_config(), tokens["image"] + prompt, dtype),
     )  # fmt: skip
+
+
+def _vision(encoder: EncoderVision, shape: str | None, fake: FakeTensorMode) -> VisionEncoder:
+    """Build the encoder on "meta", since timm asks a tensor for a value, and put it on fake tensors."""
+    with _quiet(), torch.device("meta"), no_init_weights():
+        made = encoder_of(encoder, shape)
+    with fake:
+        return made._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
 
 
 def _pictures(encoder: EncoderVision | None) -> int:

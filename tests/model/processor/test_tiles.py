@@ -14,7 +14,7 @@ from moai.model.processor.processor import MoaiProcessor
 from moai.model.processor.tiles import Tiles
 from moai.types import IMAGE, Conversation, Sample, Turn
 
-FIVE = {"rows": 2, "columns": 2, "thumbnail": True}
+FIVE = {"grid": [2, 2], "thumbnail": True}
 COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 0)]
 TOKENS = tiny.IMAGE_TOKENS
 
@@ -58,7 +58,7 @@ def test_crops_come_row_by_row_and_the_whole_last():
     cut = Tiles().cut(whole, (32, 32), Image.Resampling.BILINEAR)
     assert [picture.size for picture in cut[:4]] == [(32, 32)] * 4 and cut[4] is whole
     assert [picture.getpixel((16, 16)) for picture in cut[:4]] == COLOURS
-    three = Tiles(rows=3, columns=1, thumbnail=False)
+    three = Tiles(grid=(3, 1), thumbnail=False)
     assert [picture.size for picture in three.cut(whole, (20, 30), Image.Resampling.BICUBIC)] == [(30, 20)] * 3
 
 
@@ -177,8 +177,8 @@ def test_what_does_not_fit_the_context_loses_its_last_exchanges(five):
 def test_a_grid_that_does_not_fit_is_a_sentence():
     tiny.register()
     with pytest.raises(RecipeError, match="an image takes 260 tokens and the host's context holds 192; give vision.ti"):
-        parts({"rows": 8, "columns": 8})
+        parts({"grid": [8, 8]})
     with pytest.raises(ValidationError, match="a grid of one crop cuts nothing"):
-        parts({"rows": 1, "columns": 1})
+        parts({"grid": [1, 1]})
     with pytest.raises(ValidationError, match="tiles"):
         tiny.recipe(vision={"kind": "host", "tiles": FIVE})
