@@ -15,8 +15,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -32,6 +32,7 @@ __all__ = [
     "cache_names",
     "cache_of",
     "has_model",
+    "has_values",
     "is_compiled",
     "take_cache",
     "takes_cache",
@@ -92,6 +93,11 @@ def cache_names(function: Callable[..., Any]) -> tuple[str, ...]:
 def has_model(auto: type, config: PreTrainedConfig) -> bool:
     """Say whether an Auto class of transformers knows a model for a configuration."""
     return type(config) in auto._model_mapping  # type: ignore[attr-defined]
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Say whether a tensor has values: on "meta", and among the fake tensors of a plan, it has a shape alone."""
+    return not (tensor.is_meta or isinstance(tensor, FakeTensor))
 
 
 def attention_implementation(config: PreTrainedConfig) -> str | None:

@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the distribution of ours that registers it
-    "command": {"import-official": "moai-official"},
-    "connector": {"parrot": "moai-parrot"},
+    "command": {"import-official": "moai-official", "mm1-upcycle": "moai-mm1"},
+    "connector": {
+        "attention_pooling": "moai-mm1",
+        "c_abstractor": "moai-mm1",
+        "kosmos": "moai-kosmos",
+        "parrot": "moai-parrot",
+    },
     "data set": {
         "easy-vqa": "moai-easy-vqa",
         "kosmos-twin": "moai-kosmos",
+        "mm1-documents": "moai-mm1",
         "raven": "moai-kosmos",
         "scenes": "moai-scenes",
     },
@@ -35,12 +41,17 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "yolo-world": "moai-ultralytics",
         "yoloe": "moai-ultralytics",
     },
-    "host": {"moai_kosmos": "moai-kosmos", "moai_plora_llama": "moai-official"},
+    "host": {"mm1_moe_llama": "moai-mm1", "moai_kosmos": "moai-kosmos", "moai_plora_llama": "moai-official"},
     "recipe": {
         "kosmos-1": "moai-kosmos",
         "kosmos-1-twin": "moai-kosmos",
         "kosmos-1-twin-text": "moai-kosmos",
         "llava-twin-multilingual": "moai-parrot",
+        "mm1-30b": "moai-mm1",
+        "mm1-3b": "moai-mm1",
+        "mm1-3b-tiles": "moai-mm1",
+        "mm1-7b": "moai-mm1",
+        "mm1-twin": "moai-mm1",
         "official": "moai-official",
         "parrot": "moai-parrot",
         "parrot-twin": "moai-parrot",

@@ -12,9 +12,10 @@ from moai.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from moai.assets.cache import cache_dir, publish, status
+    from moai.assets.host import resolve_host
     from moai.assets.replacing import replacing
     from moai.assets.resolver import resolve
-    from moai.compat import CACHE, takes_cache
+    from moai.compat import CACHE, has_values, takes_cache
     from moai.data.records import Records
     from moai.data.row_index import Place
     from moai.data.samples import LazySamples
@@ -42,6 +43,7 @@ _HOMES = {
     "chat_template": "moai.model.processor.chat_templates",
     "clean_label": "moai.perception.words.formatting",
     "derange": "moai.evaluation.conditions",
+    "has_values": "moai.compat",
     "host_hashes": "moai.model.host.loading",
     "identify": "moai.perception.running.weights",
     "image_key": "moai.images",
@@ -50,6 +52,7 @@ _HOMES = {
     "registry": "moai.plugins",
     "replacing": "moai.assets.replacing",
     "resolve": "moai.assets.resolver",
+    "resolve_host": "moai.assets.host",
     "save_adapters": "moai.model.run_folder",
     "score_answers": "moai.model.likelihood",
     "split_at": "moai.data.turns",
@@ -68,6 +71,7 @@ __all__ = [
     "chat_template",
     "clean_label",
     "derange",
+    "has_values",
     "host_hashes",
     "identify",
     "image_key",
@@ -76,6 +80,7 @@ __all__ = [
     "registry",
     "replacing",
     "resolve",
+    "resolve_host",
     "save_adapters",
     "score_answers",
     "split_at",

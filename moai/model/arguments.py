@@ -66,16 +66,3 @@ def kept_logits(logits: Tensor, keep: int | Tensor, window: int) -> Tensor:
     if logits.shape[1] == count or every:
         return logits
     return logits[:, -count:] if isinstance(keep, int) else logits[:, keep]
-
-
-def answer_loss(logits: Tensor, targets: Tensor, items: Tensor | int | None) -> Tensor:
-    """Cross-entropy of ``logits (B, T + 1, V)``, the last of which has no target, with ``targets (B, T)``.
-
-    The mean over the targets, or their sum over ``items``; zero, with zero gradients, without a target.
-    """
-    if not bool((targets != -100).any()):
-        return logits.float().sum() * 0.0
-    flat = logits[:, :-1].flatten(0, 1).float()
-    if items is None:
-        return F.cross_entropy(flat, targets.flatten())
-    return F.cross_entropy(flat, targets.flatten(), reduction="sum") / items

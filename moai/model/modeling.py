@@ -23,7 +23,6 @@ from moai.errors import HostError, PromptError
 from moai.model.analysis.attribution import AugmentedOutput, Trace
 from moai.model.arguments import (
     OPTIONAL,
-    answer_loss,
     answer_positions,
     kept_logits,
     padding_mask,
@@ -38,6 +37,7 @@ from moai.model.generation import Generation
 from moai.model.host.checks import cache_keyword, check_host, embedding_factors
 from moai.model.host.layers import decoder_layers, mixer_layers
 from moai.model.host.native_vision import host_vision_config
+from moai.model.loss import router_arguments, training_loss
 from moai.model.mixer.forward_context import ForwardContext, checkpoint_contexts
 from moai.model.mixer.graft import graft, ungraft
 from moai.model.mixer.inputs import Auxiliary, attended_in, mixer_inputs, prompt_of
@@ -141,9 +141,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """Name the parameters of our own modules."""
-        return {
-            f"{part}.{name}": p for part, module in self.adapters().items() for name, p in module.named_parameters()
-        }
+        parts = self.adapters().items()
+        return {f"{part}.{name}": p for part, module in parts for name, p in module.named_parameters()}
 
     def fix_adapters(self) -> MoaiForConditionalGeneration:
         """For answering: cache the half-precision copies and products of weights that every forward computes anew.
@@ -298,6 +297,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         context = ForwardContext(self.graft, inputs, trace=trace)
         if labels is not None:
             logits_to_keep = answer_positions(labels)
+            given |= router_arguments(self)
         if document_ids is not None:
             attention_mask, position_ids = packed_inputs(document_ids, self.get_input_embeddings().weight.dtype)
         elif position_ids is None:
@@ -315,7 +315,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         self._check_calls(context)
         logits, loss = kept_logits(output.logits, logits_to_keep, window), None
         if labels is not None:
-            loss = answer_loss(logits, labels[:, logits_to_keep[1:]], num_items_in_batch)
+            loss = training_loss(self, output, logits, labels[:, logits_to_keep[1:]], num_items_in_batch)
         return AugmentedOutput(
             loss=loss,
             logits=logits,

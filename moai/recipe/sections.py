@@ -66,6 +66,24 @@ class Connector(Section):
     )
 
 
+class TilesSection(Section):
+    """Images as several pictures, each encoded by itself: crops of a grid, and perhaps the whole."""
+
+    grid: tuple[Annotated[int, Field(ge=1, le=8)], Annotated[int, Field(ge=1, le=8)]] = Field(
+        (2, 2), description="Rows and columns of crops, each of `image_size`."
+    )
+    thumbnail: bool = Field(True, description="Whether the whole image, at the size of a crop, comes after the crops.")
+    last: int | None = Field(
+        None, ge=0, description="Number of a conversation's last images that are cut; left out, all of them."
+    )
+
+    @model_validator(mode="after")
+    def _something_is_cut(self) -> TilesSection:
+        if self.grid == (1, 1):
+            raise ValueError("a grid of one crop cuts nothing; give more rows or columns, or leave tiles out")
+        return self
+
+
 class EncoderVision(Section):
     """A frozen vision encoder and a trained connector give the image tokens."""
 
@@ -75,7 +93,9 @@ class EncoderVision(Section):
     architecture: str | None = Field(
         None, description="Name of a timm model; left out, transformers loads the reference."
     )
-    image_size: int = Field(224, ge=8, description="Height and width to which images are resized, in pixels.")
+    image_size: int = Field(
+        224, ge=8, description="Height and width of what is encoded, in pixels; positions are interpolated to it."
+    )
     fit: Literal["resize", "crop", "pad"] = Field(
         "resize",
         description="How images get that size: `resize` changes their aspect, `crop` cuts the middle out as CLIP does, "
@@ -90,6 +110,9 @@ class EncoderVision(Section):
     )
     drop_first: int = Field(0, ge=0, description="Number of leading tokens that are no patches, such as a class token.")
     connector: Connector = Field(Connector(), description="The network from the encoder's width to the decoder's.")
+    tiles: TilesSection | None = Field(
+        None, description="How images are cut into several pictures; left out, an image is one."
+    )
     image_token: str | None = Field(
         None, description="Special token of the host that stands for images; left out, an unused one is found."
     )

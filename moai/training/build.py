@@ -119,6 +119,7 @@ def _with_encoder(recipe: Recipe, encoder: EncoderVision, host: nn.Module) -> Bu
         torch.manual_seed(recipe.seed)
         tokens = image_tokens(encoder, vision)
         processor = _encoder_processor(recipe, encoder, host.config, tokens)
+        _check_context(processor)
         config = _encoder_config(recipe, encoder, host, processor)
         model = MoaiForConditionalGeneration(config, host=host, vision=vision)
     if encoder.connector.weights is not None:
@@ -126,13 +127,16 @@ def _with_encoder(recipe: Recipe, encoder: EncoderVision, host: nn.Module) -> Bu
     return model, processor
 
 
+_VISION = ("architecture", "reference", "revision", "layer", "drop_first", "image_size")
+
+
 def vision_arguments(encoder: EncoderVision) -> dict[str, Any]:
     """Keyword arguments of ``build_vision``."""
-    return encoder.model_dump(include={"architecture", "reference", "revision", "layer", "drop_first"})
+    return encoder.model_dump(include=set(_VISION))
 
 
 def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
-    """Count the tokens that the connector makes of one image; the encoder may be on the meta device.
+    """Count the tokens that the connector makes of one picture that is encoded; the encoder may be on the meta device.
 
     Raises:
         RecipeError: the connector does not take its options.
@@ -145,6 +149,20 @@ def image_tokens(encoder: EncoderVision, vision: VisionEncoder) -> int:
     size, device = encoder.image_size, next(vision.parameters()).device
     with torch.no_grad():
         return connector.tokens(vision(torch.zeros(1, 3, size, size, device=device)).patches.shape[1])
+
+
+def _check_context(processor: MoaiProcessor) -> None:
+    """Refuse images that the host's context has no room for.
+
+    Raises:
+        RecipeError: says both numbers.
+    """
+    needed, limit = processor.images.least(1), processor.max_length
+    if limit is not None and needed >= limit:
+        raise RecipeError(
+            f"an image takes {needed} tokens and the host's context holds {limit}; "
+            "give vision.tiles a smaller grid, or a connector with fewer tokens"
+        )
 
 
 def _encoder_processor(recipe: Recipe, encoder: EncoderVision, config: PreTrainedConfig, tokens: int) -> MoaiProcessor:
@@ -160,6 +178,7 @@ def _encoder_processor(recipe: Recipe, encoder: EncoderVision, config: PreTraine
         image_token=token,
         image_tokens=tokens,
         image_boundary=encoder.image_boundary,
+        tiles=encoder.tiles.model_dump(mode="json") if encoder.tiles else None,
         panoptic_map=encoder.panoptic_map,
         **word_settings(recipe, config),
     )

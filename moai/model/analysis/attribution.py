@@ -159,10 +159,11 @@ class Trace:
 def patches(model: nn.Module, tokens: int) -> tuple[int, int] | None:
     """Rows and columns of an image's tokens where they stand for its patches, row by row; None where they do not.
 
-    A connector says by a true attribute ``spatial`` that it keeps the grid of patches.
+    A connector says by a true attribute ``spatial`` that it keeps the grid of patches. The tokens of several images, or
+    of one that is cut into tiles, are no grid.
     """
     side = math.isqrt(tokens)
-    kept = getattr(model.images.adapters().get("connector"), "spatial", False)
+    kept = getattr(model.images.adapters().get("connector"), "spatial", False) and tokens == model.config.image_tokens
     return (side, side) if kept and tokens and side * side == tokens else None
 
 

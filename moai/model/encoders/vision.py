@@ -6,9 +6,10 @@ Knows: the asset resolver, timm, transformers. An encoder maps pixels ``(N, 3, h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,23 @@ from transformers.initialization import no_init_weights
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, nearest
 from moai.model.encoders.connectors import VisionOutput
+from moai.model.encoders.interpolation import interpolate_timm, interpolation_arguments
 
 
 class VisionEncoder(nn.Module):
     """An encoder, frozen unless a stage trains it; always in evaluation mode, so that batch statistics never move."""
 
-    def __init__(self, body: nn.Module, width: int, layer: int | None = None, drop_first: int = 0) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        width: int,
+        layer: int | None = None,
+        drop_first: int = 0,
+        arguments: Mapping[str, Any] | None = None,  # further ones of an encoder of transformers
+    ) -> None:
         super().__init__()
         self.body, self.width, self.layer, self.drop_first = body, width, layer, drop_first
+        self.arguments = dict(arguments or {})
         self.requires_grad_(False)
         self.eval()
 
@@ -45,7 +55,7 @@ class VisionEncoder(nn.Module):
             if features.ndim == 4:
                 return VisionOutput(features.flatten(2).transpose(1, 2), None, tuple(features.shape[2:]))
             return self._split(features)
-        states = self.body(pixels, output_hidden_states=True).hidden_states
+        states = self.body(pixels, output_hidden_states=True, **self.arguments).hidden_states
         return self._split(states[self.layer if self.layer is not None else -1])
 
     def _split(self, tokens: Tensor) -> VisionOutput:
@@ -62,6 +72,7 @@ def build_vision(
     revision: str | None = None,
     layer: int | None = None,
     drop_first: int = 0,
+    image_size: int | None = None,
     empty: bool = False,
 ) -> VisionEncoder:
     """Build the encoder and load its weights.
@@ -72,13 +83,14 @@ def build_vision(
         revision: of a hub id.
         layer: which hidden state of a transformers encoder to take (LLaVA-1.5: -2); ``None`` is the last.
         drop_first: how many leading tokens to drop (1 drops the class token).
+        image_size: height and width in pixels, to which positions are interpolated; ``None`` is the encoder's own.
         empty: shapes only, on the meta device; no weights are read.
 
     Raises:
-        AssetError: unknown architecture, or weights that do not fit it.
+        AssetError: unknown architecture, weights that do not fit it, or an image size that it cannot take.
     """
     if architecture is None:
-        return _from_transformers(reference, revision, layer, drop_first, empty)
+        return _from_transformers(reference, revision, layer, drop_first, image_size, empty)
     import timm
 
     if not timm.is_model(architecture):  # the list is for the message: making it takes longer than a small encoder
@@ -89,6 +101,7 @@ def build_vision(
 
     with without_memory() if empty else nullcontext():
         body = create() if reference is None or empty else _loaded(create, resolve(reference, revision))
+        interpolate_timm(body, architecture, image_size)
     return VisionEncoder(body, body.num_features, layer, drop_first)
 
 
@@ -101,11 +114,16 @@ def without_memory() -> Iterator[None]:
 
 def vision_arguments(config) -> dict:
     """The keyword arguments of :func:`build_vision` in a :class:`MoaiConfig`."""
-    return {name: value for name, value in config.vision.items() if name not in ("kind", "sha256", "image_size")}
+    return {name: value for name, value in config.vision.items() if name not in ("kind", "sha256")}
 
 
 def _from_transformers(
-    reference: str | None, revision: str | None, layer: int | None, drop_first: int, empty: bool
+    reference: str | None,
+    revision: str | None,
+    layer: int | None,
+    drop_first: int,
+    image_size: int | None,
+    empty: bool,
 ) -> VisionEncoder:
     from transformers import AutoConfig, AutoModel
 
@@ -119,7 +137,7 @@ def _from_transformers(
     else:
         model = AutoModel.from_pretrained(where)
     body = getattr(model, "vision_model", model)
-    return VisionEncoder(body, body.config.hidden_size, layer, drop_first)
+    return VisionEncoder(body, body.config.hidden_size, layer, drop_first, interpolation_arguments(body, image_size))
 
 
 def _loaded(create: Callable[[], nn.Module], path: Path) -> nn.Module:

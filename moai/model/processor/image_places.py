@@ -16,6 +16,7 @@ from transformers import LlavaImageProcessor, ViTImageProcessor
 
 from moai.errors import HostError
 from moai.images import read_image
+from moai.model.processor.tiles import Tiles
 from moai.model.run_folder import HOST_PROCESSOR
 
 if TYPE_CHECKING:
@@ -44,38 +45,65 @@ def encoder_image_processor(
 
 
 class EncoderImagePlaces:
-    """Every image is brought to one size and takes the same number of tokens.
+    """Every picture is resized to one size and takes the same number of tokens; an image is one picture, or several.
 
     Args:
         image_processor: of transformers.
         image_token_id: the placeholder's id.
-        tokens: per image.
+        tokens: per picture.
         boundary: ids of the tokens that stand before and after each image; empty for none.
+        tiles: into which pictures images are cut; left out, each is one.
     """
 
     begins = False  # a prompt begins as its template begins it
 
     def __init__(
-        self, image_processor: BaseImageProcessor, image_token_id: int, tokens: int, boundary: Sequence[int] = ()
+        self,
+        image_processor: BaseImageProcessor,
+        image_token_id: int,
+        tokens: int,
+        boundary: Sequence[int] = (),
+        tiles: Tiles | None = None,
     ) -> None:
-        self.image_processor, self.boundary = image_processor, list(boundary)
-        self.place = [*self.boundary[:1], *[image_token_id] * tokens, *self.boundary[1:]]
+        self.image_processor, self.image_token_id = image_processor, image_token_id
+        self.tokens, self.boundary, self.tiles = tokens, list(boundary), tiles
 
     def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:
         """Encode each row's images.
 
         Returns:
-            the tokens that take the place of each image, in order; and ``pixel_values (N, 3, h, w)``.
+            the tokens that take the place of each image, in order; and ``pixel_values (N, 3, h, w)`` of all pictures.
         """
-        flat = [read_image(image) for row in images for image in row]
-        if not flat:
+        places = [place for row in images for place in self.stand_ins(len(row))]
+        pictures = [picture for row in images for picture in self._pictures(row)]
+        if not pictures:
             return [], {}
-        pixels = self.image_processor(flat, return_tensors="pt")["pixel_values"]
-        return [self.place] * len(flat), {"pixel_values": pixels}
+        return places, {"pixel_values": self.pictures(pictures)}
+
+    def stand_ins(self, images: int) -> list[list[int]]:
+        """List the tokens that stand for each of so many images of a conversation."""
+        first, last = self.boundary[:1], self.boundary[1:]
+        return [[*first, *[self.image_token_id] * (self.tokens * n), *last] for n in self._counts(images)]
 
     def counts(self, images: Sequence[Any]) -> list[int]:
-        """Count the tokens of each image; none is read for it."""
-        return [len(self.place)] * len(images)
+        """Count the tokens of each of a conversation's images; none is read for it."""
+        return [self.tokens * pictures + len(self.boundary) for pictures in self._counts(len(images))]
+
+    def least(self, images: int) -> int:
+        """Count the tokens that so many images of a conversation take."""
+        return sum(self.counts((None,) * images))
+
+    def _counts(self, images: int) -> list[int]:
+        return [1] * images if self.tiles is None else self.tiles.counts(images)
+
+    def _pictures(self, row: Sequence[Any]) -> list[Image.Image]:
+        """The pictures of a conversation's images, in the order of their places."""
+        found: list[Image.Image] = []
+        for given, count in zip(row, self._counts(len(row)), strict=True):
+            image = read_image(given)
+            cut = self.tiles is not None and count > 1
+            found += self.tiles.cut(self.fitted(image), self.size, self.image_processor.resample) if cut else [image]
+        return found
 
     def closing(self, following: Sequence[int]) -> int:
         """How many of the tokens after an image belong to it: the one that closes it, where there is one."""
@@ -83,7 +111,7 @@ class EncoderImagePlaces:
         return len(end) if end and list(following[: len(end)]) == end else 0
 
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
-        """Encode drawn pictures of the encoder's own size, ``(N, 3, h, w)``."""
+        """Encode pictures, ``(N, 3, h, w)``."""
         return self.image_processor(pictures, return_tensors="pt")["pixel_values"]
 
     @property
@@ -122,7 +150,7 @@ class HostImagePlaces:
 
     def __init__(self, processor: ProcessorMixin, placeholder: str | None = None) -> None:
         self.processor, self.image_token = processor, processor.image_token
-        self.place = [processor.tokenizer.convert_tokens_to_ids(processor.image_token)]
+        self.image_token_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
         self.placeholder = placeholder or self.image_token
 
     def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:
@@ -158,9 +186,17 @@ class HostImagePlaces:
         tensors = {name: value for name, value in data.items() if name not in about_text}
         return [places[piece] for piece in pieces], tensors
 
+    def stand_ins(self, images: int) -> list[list[int]]:
+        """List one token for each image: how many there are depends on sizes, and no image is read for this."""
+        return [[self.image_token_id]] * images
+
     def counts(self, images: Sequence[Any]) -> list[int]:
         """Count the tokens of each image, which depend on its size."""
         return [len(place) for place in self.encode([images])[0]]
+
+    def least(self, images: int) -> int:
+        """Count one token for each image: how many there are depends on sizes, and no image is read for this."""
+        return images
 
     def closing(self, following: Sequence[int]) -> int:
         """How many of the tokens after an image belong to it: those that close it, where the host has any."""

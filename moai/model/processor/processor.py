@@ -20,6 +20,7 @@ from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlace
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
 from moai.model.processor.prompts import Encoded, PromptEncoder
 from moai.model.processor.rendered import read_rendered, refuse_control_tokens
+from moai.model.processor.tiles import Tiles
 from moai.model.run_folder import HOST_PROCESSOR, write_manifest
 from moai.model.run_format import check_format
 from moai.perception.running.settings import usable_experts
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from moai.perception.words.token_budget import Verbalization
 
 SETTINGS = (
-    "image_token", "image_tokens", "image_boundary", "placeholder", "experts", "expert_options", "expert_versions",
-    "language", "style", "inject", "panoptic_map", "max_aux_tokens", "max_length",
+    "image_token", "image_tokens", "image_boundary", "tiles", "placeholder", "experts", "expert_options",
+    "expert_versions", "language", "style", "inject", "panoptic_map", "max_aux_tokens", "max_length",
 )  # fmt: skip
 HOST_CLASS = "host_processor_class"  # in processor_config.json, only of a run with the host's own vision
 
@@ -45,8 +46,9 @@ class MoaiProcessor(ProcessorMixin):
         image_processor, tokenizer: of transformers.
         host_processor: instead of both, the processor of a vision-language model whose own vision is used.
         chat_template: Jinja text; left out, the host processor's.
-        image_token: the placeholder's text; ``image_tokens`` of them stand for one image.
+        image_token: the placeholder's text; ``image_tokens`` of them stand for one picture that is encoded.
         image_boundary: the special tokens that stand before and after each image of an encoder; None for none.
+        tiles: arguments of :class:`~moai.model.processor.tiles.Tiles`, by which an image is several pictures.
         placeholder: what a template writes for an image, where that is more than the host processor's image token.
         experts, expert_options: names and options of the experts that run when no perceptions are given.
         expert_versions: expert -> ``version`` and ``distribution`` that the run was trained with.
@@ -67,6 +69,7 @@ class MoaiProcessor(ProcessorMixin):
         image_token: str = "<image>",
         image_tokens: int = 9,
         image_boundary: Sequence[str] | None = None,
+        tiles: dict[str, Any] | None = None,
         placeholder: str | None = None,
         experts: Sequence[str] = (),
         expert_options: dict[str, dict[str, Any]] | None = None,
@@ -84,7 +87,8 @@ class MoaiProcessor(ProcessorMixin):
             image_token, image_tokens, panoptic_map = host_processor.image_token, 1, False
             host_processor.chat_template = chat_template = chat_template or host_processor.chat_template
         self.host_processor, self.placeholder = host_processor, placeholder
-        self.image_token, self.image_tokens, self.image_boundary = image_token, image_tokens, image_boundary
+        self.image_token, self.image_tokens, self.tiles = image_token, image_tokens, tiles
+        self.image_boundary = image_boundary
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.experts = list(experts)
         # A recipe that leaves an expert out may inherit its options.
@@ -105,7 +109,7 @@ class MoaiProcessor(ProcessorMixin):
     @property
     def images(self) -> ImagePlaces:
         """The encoder of images: one size for an encoder of ours, or the host's own processor."""
-        settings = (self.image_tokens, str(self.image_boundary), self.placeholder)
+        settings = (self.image_tokens, self.tiles, str(self.image_boundary), self.placeholder)
         return self._running.get("images", settings, self._make_images)
 
     @property
@@ -123,7 +127,8 @@ class MoaiProcessor(ProcessorMixin):
         if self.host_processor is not None:
             return HostImagePlaces(self.host_processor, self.placeholder)
         boundary = [self.tokenizer.convert_tokens_to_ids(token) for token in self.image_boundary or ()]
-        return EncoderImagePlaces(self.image_processor, self.image_token_id, self.image_tokens, boundary)
+        tiles = None if self.tiles is None else Tiles(**self.tiles)
+        return EncoderImagePlaces(self.image_processor, self.image_token_id, self.image_tokens, boundary, tiles)
 
     def _make_prompts(self) -> PromptEncoder:
         return PromptEncoder(self.tokenizer, self.chat_template, self.image_token_id, self.images.begins)
@@ -195,13 +200,12 @@ class MoaiProcessor(ProcessorMixin):
             found = self.prompts.answered(conversation.turns, conversation.loss)
         else:
             found = self.prompts.prompt(conversation.turns)
-        self._check_length(len(found.ids) + (len(self.images.place) - 1) * len(conversation.images))
+        check_length(self._length(found, conversation), self.max_length)
         return found
 
     def lengths(self, conversations: Sequence[Conversation], *, labels: bool = True) -> list[int]:
         """Count the tokens of each conversation; with the host's own vision an image counts as one."""
-        more = len(self.images.place) - 1
-        return [len(self.encode(c, labels=labels).ids) + more * len(c.images) for c in conversations]
+        return [self._length(self.encode(c, labels=labels), c) for c in conversations]
 
     def perceive(self, images: Sequence[Sequence[Any]]) -> list[list[Perception]]:
         """Run the experts on each row's images; without experts every row is empty."""
@@ -223,8 +227,8 @@ class MoaiProcessor(ProcessorMixin):
         )
         return BatchFeature(made)
 
-    def _check_length(self, length: int) -> None:
-        check_length(length, self.max_length)
+    def _length(self, encoded: Encoded, conversation: Conversation) -> int:
+        return len(encoded.ids) + self.images.least(len(conversation.images)) - len(conversation.images)
 
     # Text --------------------------------------------------------------------------------------------------------
 
@@ -239,8 +243,8 @@ class MoaiProcessor(ProcessorMixin):
             PromptError: longer than the host's context.
         """
         encoded = self.encode(Conversation.ask(question, (None,) * images))
-        places = {True: self.images.place}
-        return [token for one in encoded.ids for token in places.get(one == self.image_token_id, [one])]
+        places = iter(self.images.stand_ins(images))
+        return [token for one in encoded.ids for token in (next(places) if one == self.image_token_id else [one])]
 
     def verbalize(self, perception: Perception) -> Verbalization:
         """Verbalize a perception as the model gets it: the text, and the facts that do not fit."""

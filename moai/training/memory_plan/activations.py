@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moai.model.encoders.connectors import TextInput, VisionOutput
+from moai.model.encoders.connectors import TextInput
 from moai.model.mixer.forward_context import ForwardContext, MixerInputs
 from moai.model.mixer.graft import half_precision
 from moai.model.modeling import MoaiForConditionalGeneration
@@ -18,8 +18,17 @@ from moai.model.modeling import MoaiForConditionalGeneration
 ANSWER = 8  # tokens whose logits a training step computes, per sample
 
 
-def kept_by_autograd(model: MoaiForConditionalGeneration, tokens: dict[str, int], checkpointed: bool) -> int:
-    """Bytes that autograd keeps of one sample's forward, weights aside; with checkpointing, outside the layers only."""
+def kept_by_autograd(
+    model: MoaiForConditionalGeneration, tokens: dict[str, int], pictures: tuple[int, int], checkpointed: bool
+) -> int:
+    """Bytes that autograd keeps of one sample's forward, weights aside; with checkpointing, outside the layers only.
+
+    Args:
+        model: on fake tensors.
+        tokens: of a sample, by kind.
+        pictures: how many an encoder of ours encodes of a sample, and their height and width in pixels.
+        checkpointed: whether the host's layers run again in the backward pass.
+    """
     if checkpointed:
         model.activation_checkpointing_enable()
     else:
@@ -35,12 +44,12 @@ def kept_by_autograd(model: MoaiForConditionalGeneration, tokens: dict[str, int]
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-        loss = _forward(model, tokens)
+        loss = _forward(model, tokens, *pictures)
     assert loss.requires_grad, "nothing trains"
     return sum(size for _, size in kept.values())
 
 
-def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int]) -> Tensor:
+def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int], pictures: int, size: int) -> Tensor:
     """One sample as in training. Not ``model.forward``: that asks masks for their values, and there are none."""
     table = model.get_input_embeddings().weight
     width, image, prompt = table.shape[1], tokens["image"], tokens["prompt"]
@@ -48,11 +57,11 @@ def _forward(model: MoaiForConditionalGeneration, tokens: dict[str, int]) -> Ten
         connector = model.images.adapters().get("connector")
         if connector is None:  # the host's vision tower is frozen and takes pixels: autograd keeps nothing of it
             images = torch.empty(1, image, width)
-        else:  # by width: pooling comes before
-            wide = model.images.vision.width
-            output = VisionOutput(torch.empty(1, image, wide), torch.empty(1, wide), (1, image))
-            text = TextInput(torch.empty(1, prompt, width), torch.ones(1, prompt, dtype=torch.bool))
+        else:
+            output = model.images.vision(torch.empty(pictures, 3, size, size))
+            text = TextInput(torch.empty(pictures, prompt, width), torch.ones(pictures, prompt, dtype=torch.bool))
             images = connector(output, text) if getattr(connector, "reads_text", False) else connector(output)
+            images = images.flatten(0, 1)[None]
         words, compressor = torch.empty(1, tokens["aux"], width), model.auxiliary.compressor
         mask = torch.ones(1, tokens["aux"], dtype=torch.bool)
         aux = words[:, :0] if compressor is None else compressor(words, mask)

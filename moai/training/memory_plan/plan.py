@@ -20,10 +20,12 @@ from transformers.pytorch_utils import Conv1D
 from moai.compat import FakeTensorMode
 from moai.model.config import MoaiConfig
 from moai.model.encoders.image_input import EncoderImages
+from moai.model.encoders.vision import VisionEncoder
 from moai.model.host.checks import check_vision
 from moai.model.host.layers import decoder_layers
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.parts import parts_of
+from moai.model.processor.tiles import Tiles
 from moai.recipe.schema import Recipe
 from moai.recipe.sections import EncoderVision
 from moai.training.build import image_tokens, trained_parts
@@ -122,18 +124,20 @@ def plan(
         refuse_shapes(host_shape=host_shape, vision_shape=vision_shape)
     host_config = llama(host_shape) if host_shape else host_config_of(recipe)
     check_vision(host_config, recipe.host.reference, encoder is None)
-    fake = FakeTensorMode()  # one for both blocks: tensors of two do not mix
+    fake = FakeTensorMode()  # one for all blocks: tensors of two do not mix
     with _quiet(), fake:
         dtype = getattr(torch, recipe.host.dtype)
         auto = AutoModelForImageTextToText if encoder is None else AutoModelForCausalLM
         with no_init_weights():  # what SigLIP draws its first weights from asks tensors for their values
             host = auto.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
         host.tie_weights()  # which comes with the first weights otherwise
-        vision = None if encoder is None else encoder_of(encoder, vision_shape)
+    vision = None if encoder is None else _vision(encoder, vision_shape, fake)
     image = host_image_tokens(recipe, host_config, picture) if encoder is None else None
     with _quiet(), fake:
-        tokens = {"image": image or image_tokens(encoder, vision), "prompt": prompt, "aux": aux}
-        given = {"host": {}, "image_tokens": tokens["image"], **trained_parts(recipe)}
+        pictures = _pictures(encoder)
+        each = image or image_tokens(encoder, vision)
+        tokens = {"image": each * pictures, "prompt": prompt, "aux": aux}
+        given = {"host": {}, "image_tokens": each, **trained_parts(recipe)}
         if encoder is None:
             given |= host_vision(host_config)
         else:
@@ -144,7 +148,8 @@ def plan(
         for part in config.trained or {}:
             for parameter in parts_of(model)[part].values():
                 parameter.requires_grad_(True)
-        outside, kept = kept_by_autograd(model, tokens, True), kept_by_autograd(model, tokens, False)
+        shape = (0, 0) if encoder is None else (pictures, encoder.image_size)
+        outside, kept = (kept_by_autograd(model, tokens, shape, checkpointed) for checkpointed in (True, False))
     layers = len(decoder_layers(host))
     states = (tokens["image"] + prompt) * host_config.get_text_config().hidden_size * dtype.itemsize
     checkpointed = outside + layers * states + (kept - outside) // max(1, layers)  # one layer is alive at a time
@@ -152,6 +157,21 @@ def plan(
         _parts(model, recipe.host.quantization), tuple(map(int, model.mixers)), tokens, kept, min(kept, checkpointed),
         _cache(host_config.get_text_config(), tokens["image"] + prompt, dtype),
     )  # fmt: skip
+
+
+def _vision(encoder: EncoderVision, shape: str | None, fake: FakeTensorMode) -> VisionEncoder:
+    """Build the encoder on "meta", since timm asks a tensor for a value, and put it on fake tensors."""
+    with _quiet(), torch.device("meta"), no_init_weights():
+        made = encoder_of(encoder, shape)
+    with fake:
+        return made._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+
+
+def _pictures(encoder: EncoderVision | None) -> int:
+    """How many pictures one image is for the encoder."""
+    if encoder is None or encoder.tiles is None:
+        return 1
+    return sum(Tiles(**encoder.tiles.model_dump()).counts(1))
 
 
 def _parts(model: MoaiForConditionalGeneration, quantization: str | None) -> tuple[Part, ...]:

@@ -13,6 +13,7 @@ from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
 from moai.errors import AssetError, RecipeError, nearest
 from moai.model.config import import_host
+from moai.model.encoders.interpolation import interpolation_arguments
 from moai.model.encoders.vision import VisionEncoder, build_vision
 from moai.model.host.scratch import scratch_config
 from moai.recipe.schema import Recipe
@@ -90,7 +91,9 @@ def encoder_of(encoder: EncoderVision, shape: str | None) -> VisionEncoder:
         )  # fmt: skip
         return VisionEncoder(AutoModel.from_config(config), config.hidden_size, drop_first=1)
     if v.architecture is not None:
-        return build_vision(architecture=v.architecture, reference=None)
+        return build_vision(
+            architecture=v.architecture, reference=None, drop_first=v.drop_first, image_size=v.image_size
+        )
     if v.reference is None:
         raise RecipeError("plan cannot tell the shape of this vision encoder; describe it with --vision-shape")
     try:
@@ -98,4 +101,5 @@ def encoder_of(encoder: EncoderVision, shape: str | None) -> VisionEncoder:
     except (AssetError, OSError) as error:
         raise AssetError(f"{error}; or describe the encoder with --vision-shape width=1024,layers=24") from None
     body = getattr(body, "vision_model", body)
-    return VisionEncoder(body, body.config.hidden_size, v.layer, v.drop_first)
+    more = interpolation_arguments(body, v.image_size)
+    return VisionEncoder(body, body.config.hidden_size, v.layer, v.drop_first, more)

@@ -1,8 +1,10 @@
 """The vision encoder: what it gives of each image, that it is frozen, and weights that do not fit."""
 
 import pytest
+import timm
 import tiny
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -80,3 +82,57 @@ def test_an_empty_encoder_has_the_shapes_of_a_loaded_one(tmp_path):
         loaded = build_vision(**{**given, "reference": given["reference"] if "layer" in given else None})
         pixels = torch.zeros(1, 3, size, size)
         assert empty(pixels.to("meta")).patches.shape == loaded(pixels).patches.shape
+
+
+# Other resolutions ------------------------------------------------------------------------------------------------
+
+
+def bicubic(grid: torch.Tensor, side: int, antialias: bool = False) -> torch.Tensor:
+    """Positions ``(n, V)`` of a square grid, at another side; said apart from the libraries that do it."""
+    old = round(len(grid) ** 0.5)
+    square = grid.T.reshape(1, -1, old, old)
+    return F.interpolate(square, size=(side, side), mode="bicubic", antialias=antialias)[0].flatten(1).T
+
+
+def test_positions_of_timm_are_interpolated_on_the_grid_and_the_class_token_keeps_its_own(tmp_path):
+    own = timm.create_model("test_vit", pretrained=False, num_classes=0, global_pool="")
+    save_file(own.state_dict(), tmp_path / "vit.safetensors")
+    size, patch = own.patch_embed.img_size[0], own.patch_embed.patch_size[0]
+    given = {"architecture": "test_vit", "reference": str(tmp_path / "vit.safetensors"), "drop_first": 1}
+    larger, side = build_vision(**given, image_size=size + 4 * patch), size // patch + 4
+    assert larger(torch.randn(1, 3, size + 4 * patch, size + 4 * patch)).grid == (side, side)
+    places = larger.body.pos_embed[0]
+    assert torch.equal(places[0], own.pos_embed[0, 0]) and not places.requires_grad
+    torch.testing.assert_close(places[1:], bicubic(own.pos_embed[0, 1:], side, antialias=True), atol=1e-4, rtol=1e-3)
+    same = build_vision(**given, image_size=size)
+    assert torch.equal(same.body.pos_embed, own.pos_embed)
+    with pytest.raises(AssetError, match=f"image_size {size + 1} is no multiple of the .* set it to {size}"):
+        build_vision(**given, image_size=size + 1)
+
+
+def test_positions_of_transformers_are_interpolated_on_the_grid(tmp_path):
+    config = CLIPVisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
+                              image_size=32, patch_size=16)  # fmt: skip
+    body = CLIPVisionModel(config).eval()
+    body.save_pretrained(tmp_path / "clip")
+    given = {"architecture": None, "reference": str(tmp_path / "clip"), "drop_first": 1, "layer": 0}
+    output = build_vision(**given, image_size=64)(PIXELS)
+    assert output.grid == (4, 4)
+    embeddings = getattr(body, "vision_model", body).embeddings
+    plain = embeddings.patch_embedding(PIXELS).flatten(2).transpose(1, 2)
+    places = bicubic(embeddings.position_embedding.weight[1:], 4)
+    expected = getattr(body, "vision_model", body).pre_layrnorm(plain + places)
+    torch.testing.assert_close(output.patches, expected, atol=1e-5, rtol=1e-4)
+    assert build_vision(**given, image_size=32).arguments == {}
+    with pytest.raises(AssetError, match="image_size 40 is no multiple of the 16 x 16 patches .* set it to 32"):
+        build_vision(**given, image_size=40)
+
+
+def test_an_encoder_that_cannot_interpolate_says_so(monkeypatch):
+    body = timm.create_model("test_vit", pretrained=False, num_classes=0, global_pool="")
+    monkeypatch.delattr(type(body), "set_input_size")
+    size = body.patch_embed.img_size[0]
+    with pytest.raises(
+        AssetError, match=f"cannot interpolate the positions of 'test_vit', which takes {size} x {size}"
+    ):
+        build_vision(architecture="test_vit", reference=None, image_size=2 * size)

@@ -181,3 +181,11 @@ def test_gradients_and_moments_of_a_trained_host_are_those_of_real_tensors(host)
         assert own and made[part].gradients == sum(p.grad.nbytes for p in own)
         assert made[part].optimizer == sum(t.nbytes for t in moments)
     assert made["host"].weights == sum(p.nbytes for p in model.host.parameters())
+
+
+def test_every_picture_of_an_image_counts():
+    average = {"connector": {"kind": "average", "options": {"side": 3}}, "image_size": 64}
+    one = plan(tiny.recipe(vision=average), host_shape=SMALL)
+    five = plan(tiny.recipe(vision={**average, "tiles": {}}), host_shape=SMALL)
+    assert (one.tokens["image"], five.tokens["image"]) == (9, 45)
+    assert five.activations > one.activations and five.cache > one.cache
