@@ -85,8 +85,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             # A configuration that contains the host's own resets this field, and the host then runs without its
             # causal mask: answers leak into the prompt and the loss falls to zero.
             self.host.set_attn_implementation("sdpa")
-        arguments = {"arithmetic": config.arithmetic, **(config.mixer or {})}
-        numbers = mixer_layers(len(decoder_layers(self.host)), *(arguments.pop(key, None) for key in ("layers", "every")))
+        own = {"arithmetic": config.arithmetic, **(config.mixer or {})}
+        numbers = mixer_layers(len(decoder_layers(self.host)), own.pop("layers", None), own.pop("every", None))
         factors = embedding_factors(self.host)
         self.images = image_input(config, self.host, vision, factors)
         self.auxiliary = AuxiliaryEncoder(
@@ -103,7 +103,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         )
         with without_memory() if empty else nullcontext():
             width = self.host.get_input_embeddings().embedding_dim
-            self.mixers = nn.ModuleDict({str(number): Mixer(width, **arguments) for number in numbers})
+            self.mixers = nn.ModuleDict({str(number): Mixer(width, **own) for number in numbers})
         self.graft = graft(self.host, self.mixers, config.arithmetic, config.context_layer)
         self.auxiliary.graft, self.mixed = self.graft, True
         self.copies = any(mixer.copying is not None for mixer in self.mixers.values())
