@@ -19,6 +19,8 @@ import moai
 from moai.errors import AssetError, CheckpointError
 from moai.model.llava.exporting import export_llava
 from moai.model.llava.importing import import_llava
+from moai.training.build import build
+from moai.training.trainer import train
 from moai.types import IMAGE, Conversation, Turn
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -194,3 +196,40 @@ def test_a_run_that_is_no_llava_is_one_sentence(tmp_path):
         check_checkpoint(
             {"model_type": "llava", "text_config": {}, "vision_config": {}, "vision_feature_layer": [-2, -5]}, "x"
         )
+
+
+@pytest.mark.slow
+def test_a_moai_around_a_llava_begins_as_it_and_leaves_it_as_it_was(tmp_path):
+    """Host, encoder and connector come from the checkpoint and stay frozen; mixers begin as nothing, and learn."""
+    import_llava(native_vision_families.folder("llava"), tmp_path / "llava")
+    plain = moai.load(tmp_path / "llava", device="cpu")
+    host, vision = (str(tmp_path / "llava" / name) for name in ("host", "vision"))
+    connector = {"kind": "mlp", "weights": str(tmp_path / "llava")}
+    tiny.register()
+    recipe = tiny.recipe(
+        host={"reference": host, "chat_template": "vicuna"},
+        vision={
+            "kind": "encoder", "reference": vision, "architecture": None, "image_size": 16, "layer": -2,
+            "drop_first": 1, "fit": "pad", "mean": MEAN, "std": STD, "connector": connector, "panoptic_map": False,
+        },
+        stages=[
+            tiny.stage("modules", 3, routing="random_module", train={"mixers": 0.05, "compressor": 0.005}),
+            tiny.stage("gates", 3, train={"mixers": 0.05, "gates": 0.05, "compressor": 0.005}),
+        ],
+    )  # fmt: skip
+    fresh, processor = build(recipe)
+    batch = processor.batch(CONVERSATIONS, [[tiny.seen("red circle")] * len(c.images) for c in CONVERSATIONS])
+    given = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
+    real = batch["attention_mask"].bool()
+    with torch.no_grad():
+        expected = plain.model(**given).logits[real]
+        assert_near(fresh.eval()(**batch).logits[real], expected)
+    run = moai.load(train(recipe, tmp_path / "run"), device="cpu")
+    for name, tensor in plain.model.images.connector.state_dict().items():
+        assert torch.equal(run.model.images.connector.state_dict()[name], tensor)
+    with torch.no_grad():
+        assert not torch.allclose(run.model(**batch).logits[real], expected, atol=1e-3)
+        run.model.remove_mixers()
+        assert_near(run.model(**given).logits[real], expected)
+    with pytest.raises(CheckpointError, match=r"is no LLaVA: it would need mixer.layers: \[\]; export"):
+        export_llava(tmp_path / "run", tmp_path / "out")

@@ -67,6 +67,7 @@ def import_llava(checkpoint: str | Path, out: str | Path, *, revision: str | Non
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     host = language_model(model)
     host.save_pretrained(out / "host")
+    processor.tokenizer.save_pretrained(out / "host")  # for recipes that begin from the host
     tower.save_pretrained(out / "vision")
     connector = {f"connector.{place}.{name}": value.detach().clone() for place, layer in ((0, projector.linear_1),
                  (2, projector.linear_2)) for name, value in layer.state_dict().items()}  # fmt: skip
