@@ -119,11 +119,10 @@ def processor():
     from transformers import ViTImageProcessor
 
     recipe = load_recipe("kosmos-1-twin")
-    return MoaiProcessor(
-        ViTImageProcessor(size={"height": 64, "width": 64}), scratch_tokenizer(recipe.host.reference),
-        chat_template(recipe.host.chat_template, None, "<img>"), image_token="<img>", image_tokens=8, image_boundary=["<image>", "</image>"],
-        max_length=512,
-    )  # fmt: skip
+    template = chat_template(recipe.host.chat_template, None, "<img>")
+    sizes = {"image_tokens": 8, "image_boundary": ["<image>", "</image>"], "max_length": 512}
+    images = ViTImageProcessor(size={"height": 64, "width": 64})
+    return MoaiProcessor(images, scratch_tokenizer(recipe.host.reference), template, image_token="<img>", **sizes)
 
 
 def rows_of(processor, conversation, picture):
