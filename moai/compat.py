@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -35,6 +35,7 @@ __all__ = [
     "is_compiled",
     "take_cache",
     "takes_cache",
+    "unset_fake_temporarily",
 ]
 
 CACHE_NAMES = ("cache", "past_key_values")

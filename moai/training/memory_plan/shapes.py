@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch import nn
 from transformers import AutoConfig, AutoModel, CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
 from moai.assets.host import resolve_host
 from moai.assets.resolver import resolve
+from moai.compat import unset_fake_temporarily
 from moai.errors import AssetError, RecipeError, nearest
 from moai.model.encoders.vision import VisionEncoder, build_vision
 from moai.model.host.scratch import scratch_config
@@ -72,6 +75,17 @@ def _config_file(reference: str, revision: str | None) -> Path | None:
     return resolve(f"{reference}/config.json", revision) if is_hub_id else None
 
 
+def _without_values(encoder: VisionEncoder) -> VisionEncoder:
+    """Replace all tensors by those of the mode that is active, which has shapes alone."""
+    for module in encoder.modules():
+        for own in (module._parameters, module._buffers):
+            for name, tensor in own.items():
+                if tensor is not None:
+                    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    own[name] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
+    return encoder
+
+
 def encoder_of(encoder: EncoderVision, shape: str | None) -> VisionEncoder:
     """Build the vision encoder with random weights, or a CLIP of the shape ``"width=1024,layers=24,.."``.
 
@@ -87,7 +101,9 @@ def encoder_of(encoder: EncoderVision, shape: str | None) -> VisionEncoder:
         )  # fmt: skip
         return VisionEncoder(AutoModel.from_config(config), config.hidden_size, drop_first=1)
     if v.architecture is not None:
-        return build_vision(architecture=v.architecture, reference=None)
+        with unset_fake_temporarily(), torch.device("meta"):  # timm reads numbers from tensors while it builds
+            made = build_vision(architecture=v.architecture, reference=None, drop_first=v.drop_first)
+        return _without_values(made)
     if v.reference is None:
         raise RecipeError("plan cannot tell the shape of this vision encoder; describe it with --vision-shape")
     try:

@@ -213,6 +213,16 @@ def test_a_host_from_scratch_has_to_train():
 
 
 @pytest.mark.slow
+def test_the_full_size_can_be_planned(full):
+    from moai.training.memory_plan.plan import plan
+
+    made = plan(full)
+    sizes = {part.name: round(part.parameters / 1e6, 1) for part in made.parts}
+    assert (sizes["host"], sizes["vision"], sizes["connector"]) == (1342.3, 303.2, 19.0)
+    assert made.tokens["image"] == 64
+
+
+@pytest.mark.slow
 def test_the_twin_trains_is_saved_and_opens_the_same(tmp_path, picture):
     import moai
     from moai.training.trainer import train
