@@ -1,6 +1,7 @@
 """References: a path, a pinned wheel or a hub id; what is cached is found without the network; errors name the fix."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -133,3 +134,19 @@ def test_one_file_of_a_hub_repository_comes_from_the_cache_first(monkeypatch, tm
     assert resolve("owner/name/model.gguf") == tmp_path / "model.gguf"
     assert resolve("owner/name/model.gguf") == tmp_path / "model.gguf"
     assert asked == [True, False, True]
+
+
+def test_a_file_of_an_installed_package_is_found_without_importing_it(tmp_path, monkeypatch):
+    (tmp_path / "brings_files" / "data").mkdir(parents=True)
+    (tmp_path / "brings_files" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve("package:brings_files/data") == tmp_path / "brings_files" / "data"
+    for wrong, said in (
+        ("package:brings_files/other", "the package 'brings_files' holds no 'other'; check the path"),
+        ("package:brings_files/../x", "'../x' leaves the package 'brings_files'"),
+        ("package:brings_files", "the package 'brings_files' holds no ''"),
+        ("package:brings_nothing/a", "the package 'brings_nothing' is not installed"),
+        ("package:os.path/a", "the package 'os.path' is not installed"),
+    ):
+        with pytest.raises(AssetError, match=re.escape(said)):
+            resolve(wrong)

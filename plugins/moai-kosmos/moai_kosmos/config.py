@@ -30,6 +30,15 @@ class KosmosConfig(LlamaConfig):
     xpos_scale_base: float = 512.0
     tie_word_embeddings: bool = True
 
+    def __post_init__(self, **kwargs):
+        """Refuse widths that heads or xPos cannot split."""
+        super().__post_init__(**kwargs)
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of twice the {self.num_attention_heads} heads; "
+                "change num_attention_heads"
+            )
+
 
 def init_scale(layers: int) -> float:
     """Compute the factor on the first weights of a decoder with sub-LN, ``sqrt(ln 2N)``: 1.9675 for 24 layers."""
