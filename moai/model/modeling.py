@@ -85,9 +85,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             # A configuration that contains the host's own resets this field, and the host then runs without its
             # causal mask: answers leak into the prompt and the loss falls to zero.
             self.host.set_attn_implementation("sdpa")
-        arguments = {"arithmetic": config.arithmetic, **(config.mixer or {})}
-        count = len(decoder_layers(self.host))
-        numbers = mixer_layers(count, arguments.pop("layers", None), arguments.pop("every", None))
+        own = {"arithmetic": config.arithmetic, **(config.mixer or {})}
+        numbers = mixer_layers(len(decoder_layers(self.host)), own.pop("layers", None), own.pop("every", None))
         factors = embedding_factors(self.host)
         self.images = image_input(config, self.host, vision, factors)
         self.auxiliary = AuxiliaryEncoder(
@@ -102,9 +101,9 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             image_tokens=config.image_tokens,
             empty=empty,
         )
-        width = self.host.get_input_embeddings().embedding_dim
         with without_memory() if empty else nullcontext():
-            self.mixers = nn.ModuleDict({str(number): Mixer(width, **arguments) for number in numbers})
+            width = self.host.get_input_embeddings().embedding_dim
+            self.mixers = nn.ModuleDict({str(number): Mixer(width, **own) for number in numbers})
         self.graft = graft(self.host, self.mixers, config.arithmetic, config.context_layer)
         self.auxiliary.graft, self.mixed = self.graft, True
         self.copies = any(mixer.copying is not None for mixer in self.mixers.values())
@@ -135,8 +134,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
 
     def adapters(self) -> dict[str, nn.Module]:
         """Name our own modules: none of the host's, nor of the vision encoder's."""
-        own = {"compressor": self.auxiliary.compressor, "mixers": self.mixers} if len(self.mixers) else {}
-        return {**self.images.adapters(), **own}
+        mixing = {"compressor": self.auxiliary.compressor, "mixers": self.mixers} if len(self.mixers) else {}
+        return self.images.adapters() | mixing
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """Name the parameters of our own modules."""
@@ -189,9 +188,8 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         tokens a row has and where they stand. ``torch.compile(model)`` breaks its graph there; this does not.
         """
         host = self.get_decoder() if isinstance(self.images, HostImages) else self.host
-        for part in (host, self.auxiliary.compressor):
-            if part is not None:
-                part.compile(*args, **kwargs)
+        for part in (host, *self.auxiliary.children()):
+            part.compile(*args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         """The host's word embeddings."""
