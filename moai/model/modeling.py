@@ -273,11 +273,9 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             words = (aux_input_ids, aux_attention_mask)
             states, mask = self.auxiliary(*words, aux_pixel_values, aux_pixel_mask, aux_words, trace)
             aux = Auxiliary(states, mask, self.auxiliary.sources(*words, aux_pixel_mask) if self.copies else None)
-        targets = None
-        if attention_targets is not None:
-            targets = self.auxiliary.target_latents(
-                attention_targets, aux_input_ids, aux_attention_mask, aux_pixel_mask
-            )
+        targets = attention_targets
+        if targets is not None:
+            targets = self.auxiliary.target_latents(targets, aux_input_ids, aux_attention_mask, aux_pixel_mask)
         self.auxiliary.check(aux, self.copies)
         inputs = None
         if prompt_mask is not None and self.mixed and len(self.mixers):
@@ -305,8 +303,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         with context.running():
             output = self.host(
                 **given,
-                attention_mask=attention_mask,
-                **{self.host_cache: cache},
+                **{"attention_mask": attention_mask, self.host_cache: cache},
                 **{name: value for name, value in optional.items() if name in self.host_takes},
                 **kwargs,
             )

@@ -19,6 +19,7 @@ from moai.model.processor.batch import Row, build_batch, check_length, packed_ro
 from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlaces, ImagePlaces
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
 from moai.model.processor.prompts import Encoded, PromptEncoder
+from moai.model.processor.in_process import Running
 from moai.model.processor.rendered import read_rendered, refuse_control_tokens
 from moai.model.processor.tiles import Tiles
 from moai.model.run_folder import HOST_PROCESSOR, write_manifest
@@ -98,7 +99,7 @@ class MoaiProcessor(ProcessorMixin):
         self.max_aux_tokens, self.max_length = max_aux_tokens, max_length
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
-        self._running = _Running()
+        self._running = Running()
 
     def __repr__(self) -> str:
         # transformers spells a processor out on every load, for a log; its own way copies the tokenizer.
@@ -330,27 +331,6 @@ class MoaiProcessor(ProcessorMixin):
     def get_attributes(cls) -> list[str]:
         """The parts that transformers loads; a host's processor is ours to load."""
         return ["image_processor", "tokenizer"]
-
-
-class _Running:
-    """What belongs to this object in this process: encoders with their caches, and loaded experts.
-
-    A copied or pickled processor makes its own: engines, threads and caches cannot be copied.
-    """
-
-    def __init__(self) -> None:
-        self.perceiver: Perceiver | None = None
-        self._made: dict[str, tuple[Any, Any]] = {}
-
-    def get(self, name: str, key: Any, make: Any) -> Any:
-        """The object of this name, made anew when ``key`` has changed."""
-        known = self._made.get(name)
-        if known is None or known[0] != key:
-            known = self._made[name] = (key, make())
-        return known[1]
-
-    def __reduce__(self) -> tuple[type[_Running], tuple[()]]:
-        return _Running, ()
 
 
 AutoProcessor.register(MoaiConfig, MoaiProcessor, exist_ok=True)
