@@ -17,9 +17,9 @@ from moai.images import read_image
 from moai.model.config import MoaiConfig
 from moai.model.processor.batch import Row, build_batch, check_length, packed_rows
 from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlaces, ImagePlaces
+from moai.model.processor.in_process import Running
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
 from moai.model.processor.prompts import Encoded, PromptEncoder
-from moai.model.processor.in_process import Running
 from moai.model.processor.rendered import read_rendered, refuse_control_tokens
 from moai.model.processor.tiles import Tiles
 from moai.model.run_folder import HOST_PROCESSOR, write_manifest
