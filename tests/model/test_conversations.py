@@ -93,11 +93,11 @@ def test_generating_with_and_without_a_cache(made):
     assert torch.equal(cached, anew)
 
 
-def test_a_document_takes_a_loss_of_every_token(made):
+def test_a_document_takes_a_loss_of_every_token_but_the_first(made):
     model, processor = made
     document = Conversation((Turn("text", ("A red ", IMAGE, " thing and ", IMAGE, ".")),), IMAGES, loss="all")
     batch = processor.batch([document], [SEEN], labels=True)
-    assert (batch["labels"] != -100).sum() == (batch["input_ids"] != processor.image_token_id).sum()
+    assert (batch["labels"] != -100).sum() == (batch["input_ids"] != processor.image_token_id).sum() - 1
     loss = model(**batch).loss
     assert torch.isfinite(loss) and loss > 0
     changed = Conversation((Turn("text", ("A red ", IMAGE, " house and ", IMAGE, ".")),), IMAGES, loss="all")

@@ -8,6 +8,7 @@ import pytest
 import tiny
 from safetensors.torch import load_file
 
+from moai.data.quarantine import Quarantine
 from moai.errors import CheckpointError, CorpusError, RecipeError, TrainingError
 from moai.plugins import registry
 from moai.training.callbacks import StepSeed
@@ -97,9 +98,8 @@ def test_a_refusal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch, 
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "notes.txt").write_text("mine")
     written = []
-    monkeypatch.setattr("moai.training.run.write_quarantine", lambda *given: written.append(quarantine(*given)))
-    from moai.data.quarantine import write_quarantine as quarantine
-
+    append = Quarantine._append
+    monkeypatch.setattr(Quarantine, "_append", lambda self, *given: (append(self, *given), written.append(self.path)))
     changes = {"data": {**tiny.data("bad"), "tolerate": 0.5}, "perception": {"shards": str(tmp_path / "none")}}
     with pytest.raises(CorpusError):
         train(tiny.recipe(**changes), tmp_path / "run")

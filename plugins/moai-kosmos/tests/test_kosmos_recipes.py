@@ -161,7 +161,7 @@ def test_lengths_count_the_tokens_around_images(processor, picture):
 
 def test_words_in_the_prompt_stand_after_the_token_that_closes_an_image():
     places = EncoderImagePlaces(None, 9, 2, (7, 8))
-    assert places.place == [7, 9, 9, 8] and places.closing([8, 1]) == 1 and places.closing([1, 8]) == 0
+    assert places.stand_ins(1) == [[7, 9, 9, 8]] and places.closing([8, 1]) == 1 and places.closing([1, 8]) == 0
     assert EncoderImagePlaces(None, 9, 2).closing([8]) == 0
 
 
