@@ -16,6 +16,7 @@ from pages import PAGES, ROOT, Page, Reader, parse
 import moai
 from moai import errors
 from moai.assets.pins import PINS
+from moai.evaluation.conditions import CONDITIONS
 from moai.plugins import registry
 from moai.recipe.loading import load_recipe
 from moai.recipe.schema import Recipe
@@ -83,7 +84,7 @@ def test_commands_are_understood(line, monkeypatch):
     for name in given["experts"].split(",") if given.get("experts") and "images" in given else []:
         assert name in {*registry().experts, "qr"}, f"`{line}` names no expert of ours"
     for condition in (given.get("conditions") or "on").split(","):
-        assert condition.partition(":")[0] in ("on", "off", "shuffled", "oracle", "leave-one-out", "without", "noisy")
+        assert condition.partition(":")[0] in {name.partition(":")[0] for name in CONDITIONS}
 
 
 def test_commands_named_in_passing_exist():

@@ -92,7 +92,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_the_folder_as_it_wa
 
 @pytest.mark.parametrize("there", [False, True])
 def test_a_refusal_before_the_first_step_leaves_no_trace(tmp_path, monkeypatch, there):
-    bad = Sample.from_question("bad", b"no picture", "bad", "What color is the shape?", "red", "color")
+    bad = Sample.from_question("long", tiny.png(tiny.picture("red")), "long", "red " * 999, "red", "color")
     monkeypatch.setitem(registry().datasets, "bad", lambda split, limit=None: [*tiny.dataset(split), bad])
     if there:
         (tmp_path / "run").mkdir()
