@@ -94,6 +94,8 @@ class LazyGroup(click.Group):
         log = logging.getLogger("moai")
         if not any(isinstance(handler, _Echo) for handler in log.handlers):
             log.addHandler(_Echo(logging.WARNING))
+        # It warns of a kernel that no host of ours uses, whenever something imports it: peft does.
+        logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
         try:
             return super().invoke(ctx)
         except MoaiError as error:
