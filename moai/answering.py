@@ -243,7 +243,7 @@ class Augmented:
         ``prompt``: tokens in the host's sequence, the images' among them; ``auxiliary``: compressed tokens that the
         mixers attend to beside it; ``words``: tokens of the verbalized perception that the compressor condensed.
         """
-        latents = len(self.model.auxiliary.compressor.latents) if len(self.model.mixers) else 0
+        latents = len(self.model.auxiliary.compressor.latents) if self.model.auxiliary.compressor else 0
         counts, encoder = [], self.processor.perceptions
         for conversation, own in zip(conversations, perceptions, strict=True):
             text = len(self.processor.encode(conversation).ids) - len(conversation.images)
@@ -314,8 +314,8 @@ class Augmented:
         own = [own] if isinstance(own, int) else list(own or ())
         return list(dict.fromkeys([*own, *self.processor.prompts.stops]))
 
-    def _inputs(self, conversations, perceptions: Given, labels: bool = False) -> dict[str, torch.Tensor]:
-        batch = self.processor.batch(conversations, perceptions, labels=labels)
+    def _inputs(self, chats: Sequence[Conversation], given: Given, labels: bool = False) -> dict[str, torch.Tensor]:
+        batch = self.processor.batch(chats, given, labels=labels)
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
 

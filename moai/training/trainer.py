@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from moai.assets.replacing import replacing
 from moai.data.quarantine import FILE as QUARANTINE
@@ -50,9 +51,11 @@ def train(recipe: Recipe, run_dir: str | Path, *, resume: bool = False, progress
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
     run = Run(recipe, run_dir, progress or Progress())
-    # Only now, after everything has been found: a recipe to be fixed must not block its folder.
-    with _claimed(recipe, run_dir, resume) if run.main else _unclaimed(), naming_lost_processes(run_dir):
-        return run.train()
+    with naming_lost_processes(run_dir):
+        PartialState().wait_for_everyone()  # else one that starts later finds the folder taken, by its own run
+        # Only now, after everything has been found: a recipe to be fixed must not block its folder.
+        with _claimed(recipe, run_dir, resume) if run.main else _unclaimed():
+            return run.train()
 
 
 def _check_free(recipe: Recipe, run_dir: Path, resume: bool) -> None:

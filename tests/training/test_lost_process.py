@@ -46,15 +46,16 @@ def test_a_killed_process_ends_the_run_with_a_sentence(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     run = tmp_path / "run"
     done = subprocess.run(
-        [*command, tmp_path / "child.py", tmp_path / "recipe.yaml", "--run", run],
+        [*command, "--", tmp_path / "child.py", tmp_path / "recipe.yaml", "--run", run],
         env=environment,
         capture_output=True,
         text=True,
         timeout=600,  # against a hang
     )
-    assert done.returncode != 0
+    assert done.returncode != 0, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1 and "another process of this run has ended" in said[0] and f"--resume --run {run}" in said[0]
+    assert len(said) == 1, done.stderr[-4000:]
+    assert "another process of this run has ended" in said[0] and f"--resume --run {run}" in said[0]
     assert "Signal 9 (SIGKILL)" in done.stderr, "torchrun names what was killed"
     assert load_checkpoint(run).step == 4
     train(tiny.recipe(**CHANGES), run, resume=True)
