@@ -21,7 +21,6 @@ SPLITS = {"train": 300, "validation": 50, "test": 50}  # items; the paper has 50
 LAYOUTS = {3: (2, 2), 4: (1, 5), 8: (3, 3)}  # images that are shown -> rows and columns
 WORDS = {3: "three", 4: "four", 8: "eight"}
 CANDIDATES = 6
-CHANCE = 1 / CANDIDATES
 SIDE = 96  # pixels
 SHAPES = ("triangle", "square", "circle", "cross", "diamond")
 SIZES = (16, 22, 28, 34, 40)  # pixels from the middle
