@@ -49,13 +49,13 @@ def _bins(records: Sequence[Record], by: str) -> list[list[Record]]:
 
 def _bin(records: Sequence[Record], by: str, seed: int, resamples: int) -> dict[str, Any]:
     on, off = ([exact_match(r.predictions[c], r.accepted) for r in records] for c in ("on", "off"))
-    images = [r.image_id for r in records]
-    value, low, high = paired_difference(on, off, groups=images, seed=seed, resamples=resamples)
+    clusters = [r.cluster for r in records]
+    value, low, high = paired_difference(on, off, groups=clusters, seed=seed, resamples=resamples)
     return {
         "from": records[0].confidence[by],
         "to": records[-1].confidence[by],
         "n": len(records),
-        "images": len(set(images)),
+        "images": len({r.image_id for r in records if r.image_id}),
         "value": value,
         "low": low,
         "high": high,

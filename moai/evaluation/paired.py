@@ -46,6 +46,11 @@ class Record:
     rationales: dict[str, list[str]] = field(default_factory=dict)  # condition -> what the model said of the images
 
     @property
+    def cluster(self) -> str:
+        """Whose questions are resampled together: the images, or the question alone where there is none."""
+        return self.image_id or self.id
+
+    @property
     def accepted(self) -> list[str]:
         """All accepted answers."""
         return [self.answer, *self.answers]

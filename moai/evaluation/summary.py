@@ -67,7 +67,7 @@ def summarize(
         "n": len(records),
         "available": whole,
         "sampled": len(records) < whole,
-        "images": len({r.image_id for r in records}),
+        "images": len({r.image_id for r in records if r.image_id}),
         "seed": seed,
         "conditions": conditions,
         "method": f"exact match; 95 % bootstrap intervals, {resamples} resamples of images; exact McNemar test",
@@ -106,10 +106,10 @@ def split_groups(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _group(records: Sequence[Record], conditions: Sequence[str], seed: int, resamples: int) -> dict[str, Any]:
-    images = [r.image_id for r in records]
-    settings = {"groups": images, "seed": seed, "resamples": resamples}
+    clusters = [r.cluster for r in records]
+    settings = {"groups": clusters, "seed": seed, "resamples": resamples}
     right = {c: [exact_match(r.predictions[c], r.accepted) for r in records] for c in conditions}
-    group: dict[str, Any] = {"n": len(records), "images": len(set(images))}
+    group: dict[str, Any] = {"n": len(records), "images": len({r.image_id for r in records if r.image_id})}
     group["accuracy"] = {c: _interval(values, accuracy_interval(values, **settings)) for c, values in right.items()}
     group["differences"] = {}
     for first, second in pairs(conditions):

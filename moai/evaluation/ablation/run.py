@@ -186,5 +186,5 @@ def _row(outcome: Outcome, base: list[Record] | None, seed: int) -> dict[str, An
 
 def _against(records: Sequence[Record], seed: int) -> dict[str, float]:
     right = {c: [exact_match(r.predictions[c], r.accepted) for r in records] for c in ("on", BASE)}
-    value, low, high = paired_difference(right["on"], right[BASE], groups=[r.image_id for r in records], seed=seed)
+    value, low, high = paired_difference(right["on"], right[BASE], groups=[r.cluster for r in records], seed=seed)
     return {"value": value, "low": low, "high": high, "mcnemar_p": mcnemar(right["on"], right[BASE])[2]}

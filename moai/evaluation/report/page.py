@@ -132,8 +132,8 @@ def _pick(records: Sequence[Record], right: str, wrong: str, most: int) -> list[
     shown: dict[str, int] = {}
     turns = []
     for record in found:
-        shown[record.image_id] = shown.get(record.image_id, 0) + 1
-        turns.append(shown[record.image_id])
+        shown[record.cluster] = shown.get(record.cluster, 0) + 1
+        turns.append(shown[record.cluster])
     return [record for _, record in sorted(zip(turns, found), key=lambda pair: pair[0])][:most]
 
 

@@ -105,7 +105,8 @@ def _documents(pictures: Sequence[Picture], name: str, rng: random.Random, image
     """Deal pictures out to documents; of the documents with one image half are left out, as in the paper.
 
     A solved question is the last thing before the next image or the end. Nothing predicts an image, so that the end is
-    what a model learns to write after an answer.
+    what a model learns to write after an answer. Without images nothing would stand between two questions, so that each
+    picture's texts are a document then.
     """
     order = [picture for _ in range(ROUNDS) for picture in rng.sample(pictures, len(pictures))]
     made: list[Sample] = []
@@ -116,7 +117,9 @@ def _documents(pictures: Sequence[Picture], name: str, rng: random.Random, image
         for picture in part:
             told = picture.figure is not None and rng.random() < DESCRIBED
             parts.append((picture, [f" This is {picture.figure}."] * told + [_solved(rng.choice(picture.samples))]))
-        if count > 1 or rng.random() < 0.5:
+        if not images:
+            made += [_document(f"{name}/{len(made) + n}", [one], images) for n, one in enumerate(parts)]
+        elif count > 1 or rng.random() < 0.5:
             made.append(_document(f"{name}/{len(made)}", parts, images))
     return made
 

@@ -53,6 +53,14 @@ def test_accuracies_and_differences_are_counted_right(summary):
     assert difference["mcnemar_p"] == pytest.approx(2 * (1 + 20) / 2**20)
 
 
+def test_questions_without_an_image_are_resampled_one_by_one(records):
+    textual = [replace(r, image_id="") for r in records]
+    group = summarize(textual, split="test", seed=7, available=100, resamples=200)["groups"]["overall"]
+    assert group["images"] == 0
+    off = group["accuracy"]["off"]
+    assert 0.1 < off["low"] < off["value"] < off["high"] < 0.5  # one cluster would have no spread at all
+
+
 def test_every_interval_holds_its_value(summary):
     for group in summary["groups"].values():
         for value in (*group["accuracy"].values(), *group["differences"].values()):
