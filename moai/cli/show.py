@@ -103,8 +103,9 @@ def _box(box: Any) -> str:
 
 
 def sources(perception: Perception) -> str:
-    """List the experts that answered: ``shapes 1, geometry 1``."""
-    return ", ".join(f"{source.expert} {source.version}" for source in perception.sources) or "no expert"
+    """List the experts that answered: ``shapes 1, geometry 1 (from the cache)``."""
+    listed = [f"{s.expert} {s.version}{' (from the cache)' if s.cached else ''}" for s in perception.sources]
+    return ", ".join(listed) or "no expert"
 
 
 def failures(perception: Perception, about: str) -> int:

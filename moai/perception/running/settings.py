@@ -6,7 +6,7 @@ Knows: the registry and how people write settings; every mistake is an ``ExpertE
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from moai.errors import ExpertError, nearest
@@ -23,13 +23,20 @@ def build(
     experts: Sequence[str | Expert], options: Mapping[str, Mapping[str, Any]], registry: Registry | None
 ) -> list[Expert]:
     """Build the experts that are given by name; see ``Perceiver`` for the arguments and errors."""
+    if isinstance(experts, (str, Expert)):
+        wanted = f"'{experts}'" if isinstance(experts, str) else f"{type(experts).__name__}()"
+        raise ExpertError(f"experts are given as a list; pass [{wanted}]")
+    if not isinstance(experts, Iterable):
+        raise ExpertError(f"experts are given as a list of names or Expert objects, not {experts!r}")
+    _check_options(options)
     built: list[Expert] = []
     for item in experts:
         if isinstance(item, str):
             table = process_registry() if registry is None else registry
             item = _make(table.get_expert(item), options.get(item) or {})
         elif not isinstance(item, Expert):
-            raise ExpertError(f"experts are names or Expert objects, not {item!r}")
+            made = f"; pass {item.__name__}()" if isinstance(item, type) and issubclass(item, Expert) else ""
+            raise ExpertError(f"experts are names or Expert objects, not {item!r}{made}")
         elif item.name in options:
             raise ExpertError(f"expert '{item.name}' is already built; pass its options where you make it")
         if item.name in {other.name for other in built}:
@@ -40,6 +47,14 @@ def build(
         if name not in names:
             raise ExpertError(f"options are given for expert '{name}', which is not listed{nearest(name, names)}")
     return built
+
+
+def _check_options(options: Any) -> None:
+    if not isinstance(options, Mapping):
+        raise ExpertError(f"options are a mapping of expert name -> its options, not {options!r}")
+    for name, given in options.items():
+        if given is not None and not isinstance(given, Mapping):
+            raise ExpertError(f"the options of expert '{name}' are a mapping of names to values, not {given!r}")
 
 
 def installed_experts() -> list[str]:
