@@ -131,12 +131,12 @@ def _report_unreadable(name: str, reason: str, as_json: bool) -> None:
 
 
 def _report(name: str, image: Image, perception: Perception, overlay: Path | None, as_json: bool) -> None:
+    from moai.perception.json_lines import perceived_line
     from moai.perception.words.verbalize import verbalize
 
     words = verbalize(perception)
     if as_json:
-        size = {"width": image.width, "height": image.height, "overlay": str(overlay) if overlay else None}
-        click.echo(json.dumps({"image": name, **size, **perception.to_dict(), "verbalized": words}))
+        click.echo(json.dumps(perceived_line(name, image.size, perception, words, overlay)))
         return
     show.print_findings(perception, about=f"{name} ({image.width} x {image.height}), ")
     click.echo(f"in words: {show.plain(words) or '(nothing)'}")

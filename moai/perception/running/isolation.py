@@ -171,7 +171,7 @@ class _Raised:
 
 
 def _call(expert: Expert, images: list[Image], context: list[Perception]) -> list[Any]:
-    """Call the expert on images and context of its own, in the worker: a generator is exhausted there too, under the time limit."""
+    """Call the expert on images and context of its own, in the worker, where a generator is exhausted too: in time."""
     answer = expert.perceive([share(image) for image in images], [_copy(perception) for perception in context])
     if answer is None or isinstance(answer, Perception):
         raise ExpertError(f"perceive must return a list with one Perception per image, not {type(answer).__name__}")

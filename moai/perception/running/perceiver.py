@@ -95,8 +95,8 @@ class Perceiver:
         """Run the experts on images.
 
         Args:
-            images: RGB pictures, which are not changed: what an expert writes to one goes to a copy. The sequence is read batch by
-                batch, once per memory group, so it may load them as it goes.
+            images: RGB pictures, which are not changed: what an expert writes to one goes to a copy. The sequence is
+                read batch by batch, once per memory group, so it may load them as it goes.
             progress: called after each batch with the number of images that are done; over several memory groups,
                 each image counts in parts that add up to one.
 
@@ -272,9 +272,10 @@ def _is_limit(seconds: Any) -> bool:
 
 
 def _decoded(image: Any) -> Image.Image:
-    """Return a decoded, upright RGB image. One that is opened but not decoded yet cannot be read by two threads at once.
+    """Return a decoded, upright RGB image.
 
-    A picture with metadata is read as one from a file: a copy of an opened photograph still has its orientation.
+    One that is opened but not decoded yet cannot be read by two threads at once. A picture with metadata is read as one
+    from a file: a copy of an opened photograph still has its orientation.
     """
     plain = isinstance(image, Image.Image) and image.mode == "RGB" and image.width > 0 and image.height > 0
     return image if plain and not image.info and not isinstance(image, ImageFile.ImageFile) else read_image(image)

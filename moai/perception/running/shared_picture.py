@@ -1,7 +1,7 @@
 """Give each expert a picture of its own without copying pixels: they are copied when the expert writes to them.
 
-Knows: how Pillow writes. It asks ``_ensure_mutable`` (before version 12 the attribute ``readonly``) in all that draws or
-pastes; what it does not protect, the pixels that ``load`` returns and ``frombytes``, is protected here.
+Knows: how Pillow writes. Whatever draws or pastes asks the attribute ``readonly`` first and then copies. What does not,
+the pixels that ``load`` returns and ``frombytes``, is protected here.
 """
 
 from __future__ import annotations
