@@ -33,8 +33,9 @@ from moai.training.batches import AnswerBatches, Shares, packed_length
 from moai.training.build import build
 from moai.training.callbacks import StepSeed, StopOnSignal, terminable
 from moai.training.checkpoints import Checkpoint, Moments, check_data, load_checkpoint, restore, save_checkpoint
+from moai.training.curves import draw_curves
 from moai.training.data import TrainingData
-from moai.training.log import TrainingLog, draw_curves
+from moai.training.log import TrainingLog
 from moai.training.monitor import Monitor
 from moai.training.objectives.attention import AttentionBatches, AttentionObjective, perceived_images
 from moai.training.objectives.supervision import TargetFinder
@@ -320,7 +321,7 @@ class Run:
             make_whole(self.model, self.main)
         if self.main:
             (self.run_dir / MANIFEST).unlink(missing_ok=True)  # it comes back last: a run with a manifest is whole
-            draw_curves(self.run_dir, [plan.first for plan in self.plans[1:]])
+            draw_curves(self.run_dir)
             self.processor.save_pretrained(self.run_dir)
             self.model.save_pretrained(self.run_dir)
         return self.run_dir

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moai.assets.replacing import replacing
-from moai.evaluation.report.palette import FAINT, INK, colour_of, drawn, name_of
+from moai.evaluation.report.palette import colour_of, name_of
 from moai.evaluation.summary import headline
+from moai.plot_style import FAINT, INK, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
