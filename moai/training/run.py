@@ -32,6 +32,7 @@ from moai.training.arguments import training_arguments
 from moai.training.batches import AnswerBatches, Shares, packed_length
 from moai.training.build import build
 from moai.training.callbacks import StepSeed, StopOnSignal, terminable
+from moai.training.card import write_card
 from moai.training.checkpoints import Checkpoint, Moments, check_data, load_checkpoint, restore, save_checkpoint
 from moai.training.curves import draw_curves
 from moai.training.data import TrainingData
@@ -324,6 +325,7 @@ class Run:
             draw_curves(self.run_dir)
             self.processor.save_pretrained(self.run_dir)
             self.model.save_pretrained(self.run_dir)
+            write_card(self.run_dir)
         return self.run_dir
 
 

@@ -55,7 +55,7 @@ def _figure(height: float) -> Figure:
 
 def _uri(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)  # dark pages invert it
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -72,7 +72,7 @@ def _accuracy(summary: Mapping[str, Any]) -> Figure:
             label = drawn(name_of(condition)) if row == 0 else None
             axes.barh(y, value, bar * 0.92, color=colour_of(condition, place), label=label, zorder=2)
             _error_bar(axes, value, low, high, y)
-            axes.text(max(value, high) + 1.2, y, f"{value:.0f}", va="center", fontsize=7, color=INK)
+            axes.text(max(value, high) + 1.2, y, f"{value:.1f}", va="center", fontsize=7, color=INK)
     middle = bar * (len(conditions) - 1) / 2
     labels = [f"{drawn(title)}\nn = {group['n']:,}" for title, group in groups.items()]
     axes.set_yticks([row * block + middle for row in range(len(groups))], labels, fontsize=8, color=INK)

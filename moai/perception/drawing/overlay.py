@@ -29,7 +29,12 @@ _SAME_PLACE = 0.7  # intersection over union, from which two lines of equal text
 
 
 def draw_overlay(
-    image: Image.Image, perception: Perception, path: str | os.PathLike | None = None, relations: int = RELATIONS
+    image: Image.Image,
+    perception: Perception,
+    path: str | os.PathLike | None = None,
+    relations: int = RELATIONS,
+    *,
+    with_lines: bool = True,
 ) -> Image.Image:
     """Draw a perception on its image.
 
@@ -41,6 +46,7 @@ def draw_overlay(
             place is a number, explained in the legend. Relations and texts without a place are in the legend.
         path: where to save the picture as well (PNG or JPEG by its suffix).
         relations: how many are drawn, those with the highest scores; the legend says how many there are.
+        with_lines: whether the legend is written under the picture.
 
     Returns:
         A new RGB image: the picture, longest side 512 to 2048 pixels, on a canvas of at least 512 pixels' width, and
@@ -60,9 +66,9 @@ def draw_overlay(
     drawn_relations = strongest(perception, relations)
     _draw_all(pen, perception, drawn_relations)
     numbered = write_labels(pen.draw, canvas.size, pen.labels, fonts, letters)
-    drawn = with_legend(
-        _without_empty_margin(canvas, size[1]), legend(perception, numbered, len(drawn_relations)), fonts, letters
-    )
+    drawn = _without_empty_margin(canvas, size[1])
+    if with_lines:
+        drawn = with_legend(drawn, legend(perception, numbered, len(drawn_relations)), fonts, letters)
     if path is not None:
         _save(drawn, Path(path))
     return drawn
