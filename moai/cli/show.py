@@ -30,6 +30,11 @@ def console(stderr: bool = False) -> Console:
     return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
 
 
+def loading(what: str) -> None:
+    """Print on stderr what is loaded, before the import of torch takes seconds."""
+    click.echo(f"loading {plain(what)}", err=True)
+
+
 def warn(message: str) -> None:
     """Print ``warning: ...`` on stderr."""
     click.echo(f"warning: {plain(message)}", err=True)

@@ -65,6 +65,7 @@ class Run:
         self.main = progress.shown = self.rank == 0
         if self.main:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
+        progress.note(f"loading the host {recipe.host.reference}")
         self.model, self.processor = build(recipe)
         # A part that the connector has not is refused now; what the last stage sets stays, for a run that is done.
         for stage in recipe.stages:
