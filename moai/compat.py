@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
@@ -36,7 +37,22 @@ __all__ = [
     "is_compiled",
     "take_cache",
     "takes_cache",
+    "without_bars",
 ]
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Load with no progress bars of transformers, inside our own progress; those of downloads stay."""
+    from transformers.utils import logging
+
+    before = logging._tqdm_active  # its own switch would silence downloads as well
+    logging._tqdm_active = False
+    try:
+        yield
+    finally:
+        logging._tqdm_active = before
+
 
 CACHE_NAMES = ("cache", "past_key_values")
 _FIELDS = {field.name for field in dataclasses.fields(CausalLMOutputWithPast)}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moai.errors import ExpertError, nearest
+from moai.source_digest import source_digest
 from moai.types import Perception
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ class Expert(ABC):
     memory: int | None = None  # bytes when loaded and busy, on its device; a property where the options decide it
     Options: ClassVar[type[Options]] = Options
     options: Any  # an Options of the class; with `options: Options` in a subclass a type checker has its fields
+
+    source: ClassVar[str] = ""  # digest of the class's source, made here where it is not installed as a copy
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Digest the source that the class is made of."""
+        super().__init_subclass__(**keywords)
+        cls.source = source_digest(cls)  # now: a file that is changed later is not what was imported
 
     def __init__(self, **options: Any) -> None:
         """Validate ``options`` against ``Options``; nothing is loaded yet.
@@ -87,7 +95,8 @@ class Expert(ABC):
         """Perceive a batch of images.
 
         Args:
-            images: RGB pictures of any size, EXIF rotation applied; copies of the expert's own.
+            images: RGB pictures of any size, EXIF rotation applied, the expert's own to write to. Copy one that is
+                kept after the call.
             context: per image, a copy of the perception by the experts of the roles in ``requires`` (empty when there
                 are none).
 

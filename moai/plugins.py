@@ -23,6 +23,7 @@ import pluggy
 from moai import hookspecs
 from moai.errors import ExpertError, HostError, MoaiError, RecipeError, nearest
 from moai.our_plugins import BROUGHT, how_to_install
+from moai.plugin_output import plugin_code
 from moai.registrars import Command, registrars
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ def _names_hook(point: EntryPoint, hook: str) -> bool:
 
 def _load(into: Registry, point: EntryPoint, hooks: Sequence[str] | None = None) -> None:
     try:
-        plugin = point.load()
+        with plugin_code():
+            plugin = point.load()
     except (Exception, SystemExit) as error:  # an import may do anything
         into.problems.append(PluginProblem(point.name, f"cannot be imported: {_say(error)}"))
         return
@@ -202,7 +204,8 @@ def _add(into: Registry, plugin: object, name: str, origin: str, hooks: Sequence
         if hooks is not None and hook not in hooks:
             continue
         try:
-            getattr(manager.hook, hook)(register=register)
+            with plugin_code():
+                getattr(manager.hook, hook)(register=register)
         except (Exception, SystemExit) as error:  # the other plugins go on
             complain(f"{hook} raised {_say(error)}")
 

@@ -26,8 +26,25 @@ PUBLIC = {
 
 # A file may import its own row and those above it. The longest matching prefix counts.
 ROOMS = (
-    ("moai.types", "moai.errors", "moai.hookspecs", "moai.dependencies", "moai.lazy_names"),
-    ("moai.compat", "moai.assets", "moai.expert", "moai.our_plugins", "moai.plugins", "moai.registrars", "moai.images"),
+    (
+        "moai.types",
+        "moai.errors",
+        "moai.hookspecs",
+        "moai.dependencies",
+        "moai.lazy_names",
+        "moai.source_digest",
+        "moai.plugin_output",
+    ),
+    (
+        "moai.compat",
+        "moai.plot_style",
+        "moai.assets",
+        "moai.expert",
+        "moai.our_plugins",
+        "moai.plugins",
+        "moai.registrars",
+        "moai.images",
+    ),
     ("moai.perception", "moai.scaffold", "moai.testing", "moai.doctor"),
     ("moai.data", "moai.model"),
     ("moai.recipe",),

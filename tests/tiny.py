@@ -314,6 +314,6 @@ def stage(name: str = "gates", steps: int = 3, **changes) -> dict:
 
 def draw_nothing(patch) -> None:
     """No curves, charts or plots, which take longer than all else in a small run; ``patch`` is a ``MonkeyPatch``."""
-    patch.setattr("moai.training.run.draw_curves", lambda run_dir, starts: run_dir / "curves.png")
+    patch.setattr("moai.training.run.draw_curves", lambda run_dir: run_dir / "curves.png")
     patch.setattr("moai.evaluation.report.chart.draw_chart", lambda summary, path: path)
     patch.setattr("moai.evaluation.report.page.draw_all", lambda summary: {"accuracy": "data:,"})

@@ -51,6 +51,7 @@ def ask(
         raise ImageError(f"'{explain}' would be a PNG file; end the name in .png")
     picture = read_image(image)  # first: a misspelt path should not cost the loading of a model
 
+    show.loading(f"the run {run}")
     from moai.answering import load
 
     augmented = load(run)

@@ -77,6 +77,7 @@ def evaluate(
     context = click.get_current_context()
     context.meta[RESUME] = shlex.join(["moai", "eval", str(run), *options_given(context)])
 
+    show.loading(f"the run {run}")
     from moai.evaluation.evaluate import evaluate_run
     from moai.evaluation.prompting import Rationale
 

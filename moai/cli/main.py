@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 import moai
+from moai.cli.own_stdout import own_stdout
 from moai.errors import MoaiError, PluginError, nearest
 from moai.our_plugins import how_to_install
 
@@ -97,7 +98,8 @@ class LazyGroup(click.Group):
         # It warns of a kernel that no host of ours uses, whenever something imports it: peft does.
         logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
         try:
-            return super().invoke(ctx)
+            with own_stdout():
+                return super().invoke(ctx)
         except MoaiError as error:
             if _debugging(ctx):
                 raise

@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     help="Draw the findings. One image: that file. Several: out.png gives out-1.png, out-2.png, ... in the order of "
     "the images; a folder gets one picture per image, named like it.",
 )
+@click.option(
+    "--relations",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="How many relations an overlay shows, the strongest first.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 1 when an expert gave nothing for an image.")
 @click.option("--no-cache", is_flag=True, help="Perceive anew, and write nothing to the cache.")
 @click.option(
@@ -64,6 +71,7 @@ def perceive(
     options: tuple[str, ...],
     as_json: bool,
     overlay: str | None,
+    relations: int,
     strict: bool,
     no_cache: bool,
     time_limit: str,
@@ -92,7 +100,7 @@ def perceive(
         failed += show.failures(result.perception, images[index])
         target = targets[index]
         if target is not None:
-            draw_overlay(result.image, result.perception, target)
+            draw_overlay(result.image, result.perception, target, relations)
         _report(images[index], result.image, result.perception, target, as_json)
     if unreadable or (strict and failed):
         click.get_current_context().exit(1)
@@ -131,12 +139,12 @@ def _report_unreadable(name: str, reason: str, as_json: bool) -> None:
 
 
 def _report(name: str, image: Image, perception: Perception, overlay: Path | None, as_json: bool) -> None:
+    from moai.perception.json_lines import perceived_line
     from moai.perception.words.verbalize import verbalize
 
     words = verbalize(perception)
     if as_json:
-        size = {"width": image.width, "height": image.height, "overlay": str(overlay) if overlay else None}
-        click.echo(json.dumps({"image": name, **size, **perception.to_dict(), "verbalized": words}))
+        click.echo(json.dumps(perceived_line(name, image.size, perception, words, overlay)))
         return
     show.print_findings(perception, about=f"{name} ({image.width} x {image.height}), ")
     click.echo(f"in words: {show.plain(words) or '(nothing)'}")

@@ -30,6 +30,7 @@ def quickstart(overrides: tuple[str, ...], run_dir: Path, recipe_name: str) -> N
     What is downloaded, perceived or trained already is not done again; an interrupted training goes on where it was.
     KEY=VALUE changes the recipe, as in `moai train`.
     """
+    show.loading(f"the recipe {recipe_name}")
     from moai.perception.cache.store import default_store
     from moai.recipe.loading import load_recipe
     from moai.training.run_state import run_state

@@ -30,6 +30,11 @@ def console(stderr: bool = False) -> Console:
     return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False)
 
 
+def loading(what: str) -> None:
+    """Print on stderr what is loaded, before the import of torch takes seconds."""
+    click.echo(f"loading {plain(what)}", err=True)
+
+
 def warn(message: str) -> None:
     """Print ``warning: ...`` on stderr."""
     click.echo(f"warning: {plain(message)}", err=True)
@@ -103,8 +108,9 @@ def _box(box: Any) -> str:
 
 
 def sources(perception: Perception) -> str:
-    """List the experts that answered: ``shapes 1, geometry 1``."""
-    return ", ".join(f"{source.expert} {source.version}" for source in perception.sources) or "no expert"
+    """List the experts that answered: ``shapes 1, geometry 1 (from the cache)``."""
+    listed = [f"{s.expert} {s.version}{' (from the cache)' if s.cached else ''}" for s in perception.sources]
+    return ", ".join(listed) or "no expert"
 
 
 def failures(perception: Perception, about: str) -> int:

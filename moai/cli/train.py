@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from moai.cli import show
 from moai.cli.main import RESUME
 
 
@@ -25,6 +26,7 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path |
     moai, such as quickstart, scenes or ablations/step2-only. KEY=VALUE changes a key by its dotted name, such as
     training.batch_size=8; the value is read as YAML.
     """
+    show.loading(f"the recipe {recipe}")
     from moai.recipe.loading import load_recipe
 
     resolved = load_recipe(recipe, overrides)

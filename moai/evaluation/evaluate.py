@@ -26,6 +26,7 @@ from moai.model.run_format import check_format
 from moai.perception.words.verbalize import verbalize
 from moai.recipe import loading
 from moai.recipe.sections import DataSource
+from moai.training.card import write_card
 from moai.training.progress import Progress
 from moai.types import Perception, Sample
 
@@ -101,7 +102,10 @@ def evaluate_run(
     gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
     about = {"name": recipe.name, "data": label_of(sources), "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
-    files = save_report(summary, records, folder, images=_images(samples), words=words_of(augmented, perceptions))
+    shown = {"words": words_of(augmented, perceptions), "perceptions": perceptions, "run": run}
+    files = save_report(summary, records, folder, images=_images(samples), **shown)
+    if folder.name in ("eval", "eval-full"):  # of the recipe's own data and split
+        write_card(run, summary)
     journal.close()  # everything is written
     return Evaluation(summary, records, folder, files)
 

@@ -36,6 +36,7 @@ from moai.model.processor.chat_templates import chat_template, check_boundary, f
 from moai.model.processor.image_places import encoder_image_processor
 from moai.model.processor.processor import MoaiProcessor
 from moai.model.run_folder import host_hashes, load_connector, load_host
+from moai.perception.running.settings import record_experts
 from moai.plugins import registry
 from moai.recipe.schema import Recipe
 from moai.recipe.sections import EncoderVision
@@ -281,14 +282,11 @@ _FIX = (
 
 def word_settings(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
     """Keyword arguments of a processor: the experts, and how their perceptions are verbalized."""
-    p, known = recipe.perception, registry()
+    p = recipe.perception
     return {
         "experts": list(p.experts),
         "expert_options": copy.deepcopy(p.options),
-        "expert_versions": {
-            name: {"version": known.get_expert(name).version, "distribution": known.origins.get(name, "").split(" ")[0]}
-            for name in p.experts
-        },
+        "expert_versions": record_experts(p.experts, p.options),
         "language": p.language,
         "style": p.style,
         "inject": p.inject,

@@ -32,9 +32,11 @@ from moai.training.arguments import training_arguments
 from moai.training.batches import AnswerBatches, Shares, packed_length
 from moai.training.build import build
 from moai.training.callbacks import StepSeed, StopOnSignal, terminable
+from moai.training.card import write_card
 from moai.training.checkpoints import Checkpoint, Moments, check_data, load_checkpoint, restore, save_checkpoint
+from moai.training.curves import draw_curves
 from moai.training.data import TrainingData
-from moai.training.log import TrainingLog, draw_curves
+from moai.training.log import TrainingLog
 from moai.training.monitor import Monitor
 from moai.training.objectives.attention import AttentionBatches, AttentionObjective, perceived_images
 from moai.training.objectives.supervision import TargetFinder
@@ -63,6 +65,7 @@ class Run:
         self.main = progress.shown = self.rank == 0
         if self.main:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
+        progress.note(f"loading the host {recipe.host.reference}")
         self.model, self.processor = build(recipe)
         # A part that the connector has not is refused now; what the last stage sets stays, for a run that is done.
         for stage in recipe.stages:
@@ -320,9 +323,10 @@ class Run:
             make_whole(self.model, self.main)
         if self.main:
             (self.run_dir / MANIFEST).unlink(missing_ok=True)  # it comes back last: a run with a manifest is whole
-            draw_curves(self.run_dir, [plan.first for plan in self.plans[1:]])
+            draw_curves(self.run_dir)
             self.processor.save_pretrained(self.run_dir)
             self.model.save_pretrained(self.run_dir)
+            write_card(self.run_dir)
         return self.run_dir
 
 

@@ -16,6 +16,7 @@ from moai.types.perception import (
     TextLine,
     describe,
     merge,
+    sign,
 )
 from moai.types.rationale import DESCRIBE, describe_images, with_rationale
 
@@ -43,5 +44,6 @@ __all__ = [
     "describe_images",
     "merge",
     "merge_duplicates",
+    "sign",
     "with_rationale",
 ]

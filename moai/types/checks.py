@@ -9,8 +9,22 @@ import math
 from typing import Any
 
 from moai.errors import ExpertError
-from moai.types.perception import Detection, Mask, Perception, Segment
+from moai.types.perception import (
+    Detection,
+    Failure,
+    Mask,
+    Perception,
+    Relation,
+    Segment,
+    Source,
+    TextLine,
+)
 
+_KINDS = {
+    "segments": Segment, "detections": Detection, "relations": Relation, "texts": TextLine,
+    "sources": Source, "failures": Failure,
+}  # fmt: skip
+_SHORT = 60  # characters of a wrong value that a message repeats
 MAX_TEXT = 256  # characters of one label or text line; longer text is the sign of a broken or hostile source
 
 
@@ -18,14 +32,15 @@ def check_perception(perception: Any) -> None:
     """Raise :class:`ExpertError` naming the first thing that breaks the contract."""
     if not isinstance(perception, Perception):
         raise ExpertError(f"perceive must return Perception objects, not {type(perception).__name__}")
+    for name, kind in _KINDS.items():
+        _check_items(getattr(perception, name), name, kind)
     found: list[Segment | Detection] = [*perception.segments, *perception.detections]
     for item in found:
         _check_name(item.label)
         _check_score(item.score)
         _check_box(item.box)
     for segment in perception.segments:
-        for value in segment.attributes.values():
-            _check_name(value)
+        _check_attributes(segment.attributes)
         if segment.mask is not None:
             _check_mask(segment.mask)
     for relation in perception.relations:
@@ -38,11 +53,52 @@ def check_perception(perception: Any) -> None:
     for line in perception.texts:
         _check_name(line.text)
         _check_score(line.score)
-        for point in line.polygon:
-            _check_unit(point, 2, "polygon point")
-    for lines in perception.notes.values():
+        _check_polygon(line.polygon)
+    _check_notes(perception.notes)
+
+
+def _check_items(items: Any, name: str, kind: type) -> None:
+    if not isinstance(items, (tuple, list)):
+        raise ExpertError(f"{name} must be a tuple of {kind.__name__} objects, not {_short(items)}")
+    for item in items:
+        if not isinstance(item, kind):
+            raise ExpertError(f"{name} must hold {kind.__name__} objects only, not {_short(item)}")
+
+
+def _check_attributes(attributes: Any) -> None:
+    if not isinstance(attributes, dict):
+        raise ExpertError(f"attributes must be a dict such as {{'color': 'red'}}, not {_short(attributes)}")
+    for name, value in attributes.items():
+        _check_name(name)
+        _check_name(value)
+
+
+def _check_polygon(polygon: Any) -> None:
+    if not isinstance(polygon, (tuple, list)) or any(not isinstance(point, (tuple, list)) for point in polygon):
+        raise ExpertError(f"a polygon must be a tuple of (x, y) points, one per corner, not {_short(polygon)}")
+    for point in polygon:
+        _check_unit(point, 2, "polygon point")
+
+
+def _check_notes(notes: Any) -> None:
+    if not isinstance(notes, dict):
+        raise ExpertError(f"notes must be a dict of role -> tuple of sentences, not {_short(notes)}")
+    for role, lines in notes.items():
+        if not isinstance(role, str) or not role.strip():
+            raise ExpertError(f"notes are kept by role, a non-empty string, not by {_short(role)}")
+        if not isinstance(lines, (tuple, list)):
+            example = f"write ({lines!r},)" if isinstance(lines, str) and len(lines) <= _SHORT else "give a tuple"
+            raise ExpertError(f"notes of '{role}' must be a tuple of sentences, not {_short(lines)}; {example}")
         for text in lines:
             _check_name(text)
+
+
+def _short(value: Any) -> str:
+    """Say what a wrong value is: its type, and the value where it is short."""
+    if value is None:
+        return "None"
+    text = repr(value) if isinstance(value, (str, bytes, int, float)) else ""
+    return f"{type(value).__name__} {text}" if text and len(text) <= _SHORT else type(value).__name__
 
 
 def _check_name(text: Any) -> None:

@@ -9,7 +9,7 @@ the runner turns what it finds into a reported failure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Segment:
     mask: Mask | None = None
     is_thing: bool = True
     attributes: dict[str, str] = field(default_factory=dict)  # e.g. {"color": "red"}; verbalized before the label
+    source: str = field(default="", compare=False)  # name of the expert that found it, which the perceiver sets
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Detection:
     label: str
     score: float
     box: Box
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Relation:
     score: float
     subject_box: Box | None = None
     object_box: Box | None = None
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,17 @@ class TextLine:
     text: str
     score: float
     polygon: tuple[tuple[float, float], ...] = ()  # normalised (x, y) corners, clockwise from the top left
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Who saw it: the expert's name, role and version."""
+    """Who saw it: the expert's name, role and version, and whether its findings came from the cache."""
 
     expert: str
     role: str
     version: str
+    cached: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,13 @@ def merge(perceptions: Sequence[Perception]) -> Perception:
         if f.name != "notes"
     }
     return Perception(notes=notes, **joined)
+
+
+def sign(perception: Perception, source: Source) -> Perception:
+    """Name the source of a perception, and of each of its findings."""
+    kinds = ("segments", "detections", "relations", "texts")
+    named = {k: tuple(replace(item, source=source.expert) for item in getattr(perception, k)) for k in kinds}
+    return replace(perception, sources=(source,), **named)
 
 
 def _build(kind: type, data: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import types
@@ -97,7 +98,7 @@ def known(monkeypatch, tmp_path):
     for module, names in (
         (moai.plugins, ("registry", "load_registry")),
         (moai.perception.running.settings, ("process_registry",)),
-        (sys.modules["moai.perception.words.verbalize"], ("process_registry",)),
+        (importlib.import_module("moai.perception.words.verbalize"), ("process_registry",)),
     ):
         for name in names:
             monkeypatch.setattr(module, name, lambda: made)

@@ -15,4 +15,4 @@ def tiny_world(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch):
     """Training draws no curves; a test that looks at them calls ``draw_curves`` itself."""
-    monkeypatch.setattr("moai.training.run.draw_curves", lambda run_dir, starts: run_dir / "curves.png")
+    monkeypatch.setattr("moai.training.run.draw_curves", lambda run_dir: run_dir / "curves.png")

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from moai.training.log import NAME, TrainingLog, draw_curves, read_log
+from moai.training.log import NAME, TrainingLog, read_log
 from moai.training.monitor import Monitor
 
 
@@ -36,15 +36,6 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
 
 def test_no_log_is_an_empty_one(tmp_path):
     assert read_log(tmp_path) == []
-
-
-@pytest.mark.parametrize("lines", [0, 1, 30])
-def test_curves_are_drawn_from_whatever_there_is(tmp_path, lines):
-    log = write(tmp_path, lines)
-    if lines:
-        log.write(step=lines + 1, loss=0.1, loss_on=0.2, loss_shuffled=0.9, loss_off=0.5, spread=0.3)
-    path = draw_curves(tmp_path, starts=[2])
-    assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
 
 
 # The monitor ------------------------------------------------------------------------------------------------------

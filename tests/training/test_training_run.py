@@ -15,7 +15,8 @@ import moai.training.run
 from moai.errors import AssetError, CheckpointError, ExpertError, HostError, MoaiError, RecipeError
 from moai.plugins import registry
 from moai.training.build import build
-from moai.training.log import draw_curves, read_log
+from moai.training.curves import draw_curves
+from moai.training.log import read_log
 from moai.training.trainer import train
 from moai.types import Sample
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from moai.assets.replacing import replacing
 from moai.evaluation.report.markdown import escape
-from moai.evaluation.report.palette import FAINT, INK, RULE, colour_of, drawn
+from moai.evaluation.report.palette import colour_of
 from moai.evaluation.report.save import write_json, write_text
+from moai.plot_style import FAINT, INK, RULE, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

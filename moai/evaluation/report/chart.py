@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moai.assets.replacing import replacing
-from moai.evaluation.report.palette import FAINT, INK, colour_of, drawn, name_of
+from moai.evaluation.report.palette import colour_of, name_of
 from moai.evaluation.summary import headline
+from moai.plot_style import FAINT, INK, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,7 @@ def _draw_bars(axes: Axes, groups: Mapping[str, Any], conditions: list[str]) -> 
             error = [[max(0.0, value - low)], [max(0.0, high - value)]]
             axes.errorbar(x, value, yerr=error, color=INK, elinewidth=1.1, capsize=2.5, capthick=1.1, zorder=3)
             size = 9 if len(conditions) <= 4 else 6.5
-            axes.text(x, max(value, high) + 1.5, f"{value:.0f}", ha="center", va="bottom", fontsize=size, color=INK)
+            axes.text(x, max(value, high) + 1.5, f"{value:.1f}", ha="center", va="bottom", fontsize=size, color=INK)
 
 
 def _style_axes(axes: Axes, groups: Mapping[str, Any]) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 
 from moai.assets.replacing import replacing
 from moai.errors import ImageError
-from moai.evaluation.report.palette import FAINT, INK, RULE, drawn
 from moai.perception.explaining.explanation import FRAME, MAP, MODULES, Explanation, Source
+from moai.plot_style import FAINT, INK, RULE, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,8 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from moai.errors import ImageError
 from moai.evaluation.metrics import exact_match
@@ -19,16 +20,27 @@ from moai.evaluation.paired import Record
 from moai.evaluation.report.palette import name_of
 from moai.evaluation.report.plots import draw_all
 from moai.evaluation.report.table import format_p, metric_line, token_lines
-from moai.evaluation.report.verdict import verdict
+from moai.evaluation.report.verdict import reading, verdict
 from moai.evaluation.summary import headline, pairs
+from moai.training.card import package_of, run_facts, weights_of
+from moai.training.curves import FILE as CURVES
+from moai.types import Perception
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TEMPLATE = "page.html.j2"
 MOST = 12  # examples of each kind
-SMALLEST, LARGEST = 200, 480  # pixels of an example's longest side
+SMALLEST, LARGEST, DRAWN = 200, 480, 640  # pixels of an example's longest side; the last with findings drawn
 
 
 def render_page(
-    summary: Mapping[str, Any], records: Sequence[Record], images: Mapping[str, Any], words: Mapping[str, str]
+    summary: Mapping[str, Any],
+    records: Sequence[Record],
+    images: Mapping[str, Any],
+    words: Mapping[str, str],
+    perceptions: Mapping[str, Perception] | None = None,
+    run: str | Path | None = None,
 ) -> str:
     """Render the whole page as text.
 
@@ -37,22 +49,28 @@ def render_page(
         records: the answers, from which examples are chosen.
         images: image id -> what ``moai.images.read_image`` takes.
         words: image id -> the perception in words.
+        perceptions: image id -> the perception, which is drawn on the examples' images.
+        run: the run folder, whose facts and curves are shown.
     """
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=plain)
     environment.filters.update(points=_points, percent=_percent, p=format_p, condition=name_of)
+    environment.filters.update(package=package_of, weights=weights_of)
     template = environment.from_string(files("moai.evaluation.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
         summary=summary,
-        title=headline(summary),
+        title=reading(summary),
+        about=headline(summary),
+        run=run_facts(run) if run is not None else None,
+        curves=_curves(run),
         compared=pairs(summary["conditions"]),
         plots=draw_all(summary),
         verdicts=[verdict(summary, name) for name in summary.get("baselines", ())],
         metric=metric_line(summary) if summary.get("metric") else "",
         costs=token_lines(summary),
-        regressions=[_example(r, images, words) for r in regressions(records)],
-        gains=[_example(r, images, words) for r in gains(records)],
+        regressions=[_example(r, images, words, perceptions or {}) for r in regressions(records)],
+        gains=[_example(r, images, words, perceptions or {}) for r in gains(records)],
         regressed=len(regressions(records, len(records))),
         gained=len(gains(records, len(records))),
     )
@@ -75,7 +93,17 @@ def plain(value: Any) -> Any:
     return type(value)("".join(char if char.isprintable() or char == "\n" else " " for char in value))
 
 
-def _example(record: Record, images: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
+def _curves(run: str | Path | None) -> str | None:
+    """The picture of the training as a data URI; None where the run has none."""
+    path = Path(run) / CURVES if run is not None else None
+    if path is None or not path.is_file():
+        return None
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _example(
+    record: Record, images: Mapping[str, Any], words: Mapping[str, str], perceptions: Mapping[str, Perception]
+) -> dict[str, Any]:
     answers = [
         {"condition": c, "text": text, "right": exact_match(text, record.accepted)}
         for c, text in record.predictions.items()
@@ -83,27 +111,37 @@ def _example(record: Record, images: Mapping[str, Any], words: Mapping[str, str]
     return {
         "record": record,
         "answers": answers,
-        "picture": _picture(images[record.image_id]) if record.image_id in images else None,
+        "picture": _picture(images.get(record.image_id), perceptions.get(record.image_id)),
         "words": words.get(record.image_id, ""),
     }
 
 
-def _picture(source: Any) -> str | None:
-    """A thumbnail as a data URI; None when the image has gone since it was answered."""
+def _picture(source: Any, perception: Perception | None) -> str | None:
+    """The image with what was found as a data URI; None when the image has gone since it was answered."""
     from PIL import Image
 
     from moai.images import read_image
+    from moai.perception.drawing.overlay import draw_overlay
 
+    if source is None:
+        return None
     try:
         image = read_image(source)
     except ImageError:
         return None
+    if perception is not None:
+        drawn = draw_overlay(image, perception, with_lines=False)
+        drawn.thumbnail((DRAWN, DRAWN))
+        return _uri(drawn, "JPEG")
     longest = max(image.size)
     scale = min(1.0, LARGEST / longest) if longest >= SMALLEST else SMALLEST // longest
     size = tuple(max(1, round(side * scale)) for side in image.size)
     image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+    return _uri(image, "PNG" if scale > 1 else "JPEG")  # enlarged drawings stay sharp, photographs stay small
+
+
+def _uri(image: Image, kind: str) -> str:
     buffer = io.BytesIO()
-    kind = "PNG" if scale > 1 else "JPEG"  # enlarged drawings stay sharp, photographs stay small
     image.convert("RGB").save(buffer, kind, **({} if kind == "PNG" else {"quality": 85}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 

@@ -1,14 +1,13 @@
 """Choose colours and names of conditions; the colours differ in grey and for colour-blind readers as well.
 
-Knows: names of conditions, and what matplotlib makes of a dollar sign.
+Knows: names of conditions.
 """
 
 from __future__ import annotations
 
 from moai.evaluation.conditions import NOISY, WITHOUT
+from moai.plot_style import COLOURS
 
-INK, FAINT, RULE = "#22272e", "#6b737d", "#d4d8dd"
-COLOURS = {"on": "#0b6e8f", "off": "#c9ccd1", "shuffled": "#e39b4c", "oracle": "#3f7d4e"}
 _MORE = ("#9467a8", "#b5651d", "#5b8fb9", "#a3a847", "#c76b7e", "#4a4e69", "#7fb8a4")
 _NAMES = {
     "on": "perception on",
@@ -32,8 +31,3 @@ def name_of(condition: str) -> str:
     if condition.startswith(NOISY):
         return f"{100 * float(condition.removeprefix(NOISY)):g} % noise"
     return _NAMES.get(condition, condition)
-
-
-def drawn(text: str) -> str:
-    """Make untrusted text safe to draw: no control characters, no formulas."""
-    return "".join(char if char.isprintable() else " " for char in text).replace("$", r"\$")

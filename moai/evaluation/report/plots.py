@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from moai.evaluation.conditions import WITHOUT
 from moai.evaluation.gates import BINS, STREAMS
-from moai.evaluation.report.palette import FAINT, INK, RULE, colour_of, drawn, name_of
+from moai.evaluation.report.palette import colour_of, name_of
+from moai.plot_style import FAINT, INK, bare, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,7 @@ def _figure(height: float) -> Figure:
 
 def _uri(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)  # dark pages invert it
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -71,14 +72,14 @@ def _accuracy(summary: Mapping[str, Any]) -> Figure:
             label = drawn(name_of(condition)) if row == 0 else None
             axes.barh(y, value, bar * 0.92, color=colour_of(condition, place), label=label, zorder=2)
             _error_bar(axes, value, low, high, y)
-            axes.text(max(value, high) + 1.2, y, f"{value:.0f}", va="center", fontsize=7, color=INK)
+            axes.text(max(value, high) + 1.2, y, f"{value:.1f}", va="center", fontsize=7, color=INK)
     middle = bar * (len(conditions) - 1) / 2
     labels = [f"{drawn(title)}\nn = {group['n']:,}" for title, group in groups.items()]
     axes.set_yticks([row * block + middle for row in range(len(groups))], labels, fontsize=8, color=INK)
     axes.set_ylim(len(groups) * block - bar, -bar)
     axes.set_xlim(0, 108)
     axes.set_xticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)], fontsize=8, color=FAINT)
-    _bare(axes, "x")
+    bare(axes, "x")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
@@ -98,7 +99,7 @@ def _intervals(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
     axes.margins(x=0.08)
     axes.tick_params(axis="x", labelsize=8, labelcolor=FAINT)
     axes.set_xlabel("points of accuracy", fontsize=8, color=FAINT)
-    _bare(axes, "x")
+    bare(axes, "x")
     return figure
 
 
@@ -114,7 +115,7 @@ def _gates(layers: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_yticks([])
             axes.set_xlim(0, 1)
             axes.tick_params(axis="x", labelsize=7, labelcolor=FAINT)
-            _bare(axes, "x")
+            bare(axes, "x")
         line[0].set_ylabel(f"layer {layer['layer']}", fontsize=8, color=INK)
     for axes, stream in zip(grid[0], ("image tokens", "question tokens"), strict=True):
         axes.set_title(stream, fontsize=9, color=INK)
@@ -139,7 +140,7 @@ def _calibration(calibration: Mapping[str, Any]) -> Figure:
         axes.set_xlim(-0.5, len(bins) - 0.5)
         axes.set_title(f"{by} score in the image", fontsize=9, color=INK)
         axes.tick_params(axis="y", labelsize=8, labelcolor=FAINT)
-        _bare(axes, "y")
+        bare(axes, "y")
     figure.supylabel("on - off, points", fontsize=8, color=FAINT)
     return figure
 
@@ -151,15 +152,6 @@ def _points(value: Mapping[str, float]) -> tuple[float, float, float]:
 def _error_bar(axes: Axes, value: float, low: float, high: float, y: float) -> None:
     error = [[max(0.0, value - low)], [max(0.0, high - value)]]
     axes.errorbar(value, y, xerr=error, color=INK, elinewidth=0.9, capsize=1.8, capthick=0.9, zorder=3)
-
-
-def _bare(axes: Axes, grid: str) -> None:
-    axes.grid(axis=grid, color="#e6e8eb", linewidth=0.7, zorder=0)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom" if grid == "y" else "left"].set(visible=True, color=RULE)
 
 
 def _other(pair: str) -> str:

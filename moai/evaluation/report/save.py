@@ -14,6 +14,7 @@ from typing import Any
 from moai.assets.replacing import replacing
 from moai.errors import CheckpointError
 from moai.evaluation.paired import Record
+from moai.types import Perception
 
 
 def save_report(
@@ -23,6 +24,8 @@ def save_report(
     *,
     images: Mapping[str, Any] | None = None,
     words: Mapping[str, str] | None = None,
+    perceptions: Mapping[str, Perception] | None = None,
+    run: str | Path | None = None,
 ) -> list[Path]:
     """Write ``report.json``, ``predictions.jsonl``, ``report.png``, ``report.md`` and ``report.html`` into ``folder``.
 
@@ -32,6 +35,8 @@ def save_report(
         folder: is made where it is missing.
         images: image id -> what ``moai.images.read_image`` takes, for the page's examples; without it they have none.
         words: image id -> the perception in words, for the same.
+        perceptions: image id -> the perception, which is drawn on the examples.
+        run: the run folder, whose facts and curves are on the page.
 
     Returns:
         The paths, in that order.
@@ -47,7 +52,7 @@ def save_report(
     write_text(folder / "predictions.jsonl", "\n".join(lines) + "\n")
     chart = draw_chart(summary, folder / "report.png")
     write_text(folder / "report.md", render_markdown(summary))
-    write_text(folder / "report.html", render_page(summary, records, images or {}, words or {}))
+    write_text(folder / "report.html", render_page(summary, records, images or {}, words or {}, perceptions, run))
     return [folder / "report.json", folder / "predictions.jsonl", chart, folder / "report.md", folder / "report.html"]
 
 

@@ -29,6 +29,22 @@ def verdict(summary: Mapping[str, Any], other: str) -> str:
     return f"{text} {_cost(summary, name, other)}".strip()
 
 
+def reading(summary: Mapping[str, Any]) -> str:
+    """State in one sentence whether perception is read, by the distance from another image's."""
+    overall = summary["groups"]["overall"]
+    accuracy, differences = overall["accuracy"], overall["differences"]
+    if "on-shuffled" not in differences:
+        condition = "on" if "on" in accuracy else next(iter(accuracy))
+        return f"{100 * accuracy[condition]['value']:.1f} % of the answers are right"
+    d = differences["on-shuffled"]
+    value, low, high = (f"{100 * d[key]:+.1f}" for key in ("value", "low", "high"))
+    if outcome(d) == "beats":
+        return f"Perception is read: {value} points over another image's ({low} to {high})"
+    if outcome(d) == "loses to":
+        return f"Perception misleads: {value} points against another image's ({low} to {high})"
+    return f"Nothing shows that perception is read: {value} points over another image's ({low} to {high})"
+
+
 def outcome(difference: Mapping[str, float]) -> str:
     """Return ``beats``, ``matches`` or ``loses to``."""
     if difference["low"] > 0:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from moai.assets.resolver import resolve
+from moai.compat import without_bars
 from moai.errors import AssetError, nearest
 from moai.model.encoders.connectors import VisionOutput
 from moai.model.encoders.interpolation import interpolate_timm, interpolation_arguments
@@ -135,7 +136,8 @@ def _from_transformers(
         with without_memory():
             model = AutoModel.from_config(config)
     else:
-        model = AutoModel.from_pretrained(where)
+        with without_bars():
+            model = AutoModel.from_pretrained(where)
     body = getattr(model, "vision_model", model)
     return VisionEncoder(body, body.config.hidden_size, layer, drop_first, interpolation_arguments(body, image_size))
 

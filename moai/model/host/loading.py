@@ -15,6 +15,7 @@ from moai.assets.hashes import folder_hashes, verify
 from moai.assets.host import resolve_host
 from moai.assets.known_hashes import known_sha256
 from moai.assets.resolver import resolve
+from moai.compat import without_bars
 from moai.errors import CheckpointError, HostError, nearest
 from moai.model.host.checks import check_configuration, check_vision
 
@@ -52,7 +53,8 @@ def load_host(
     if quantization is not None:
         kwargs["quantization_config"] = quantization_config(quantization, dtype)
     auto = AutoModelForImageTextToText if own_vision else AutoModelForCausalLM
-    host = auto.from_pretrained(folder, config=config, dtype=dtype, **kwargs)
+    with without_bars():
+        host = auto.from_pretrained(folder, config=config, dtype=dtype, **kwargs)
     if getattr(host, "is_quantized", False):
         _keep_differentiable(host)
     return host

@@ -52,7 +52,7 @@ class MoaiProcessor(ProcessorMixin):
         tiles: arguments of :class:`~moai.model.processor.tiles.Tiles`, by which an image is several pictures.
         placeholder: what a template writes for an image, where that is more than the host processor's image token.
         experts, expert_options: names and options of the experts that run when no perceptions are given.
-        expert_versions: expert -> ``version`` and ``distribution`` that the run was trained with.
+        expert_versions: what the run was trained with, of ``record_experts``.
         language, style: of the verbalization.
         inject: how words reach the model: ``"mixers"`` as auxiliary tokens, or ``"prompt"`` as plain text after the
             image, uncompressed: the baseline that the mixers have to beat, at many times the tokens.
@@ -153,7 +153,7 @@ class MoaiProcessor(ProcessorMixin):
 
     def installed_experts(self) -> list[str]:
         """Name those of the run's experts that are installed; warn of missing ones, and of other versions."""
-        return usable_experts(self.experts, self.expert_versions)
+        return usable_experts(self.experts, self.expert_versions, self.expert_options)
 
     # Batches -----------------------------------------------------------------------------------------------------
 

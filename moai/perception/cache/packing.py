@@ -15,6 +15,7 @@ import numpy as np
 
 from moai.types import Mask, Perception
 
+PROVENANCE = ("source", "cached")  # fields that say where a finding comes from
 FORMAT = 1  # part of every cache key: raise it when the layout or the perception's fields change meaning
 
 
@@ -28,7 +29,10 @@ def pack(perception: Perception) -> bytes:
 
 
 def plain_bytes(perception: Perception) -> bytes:
-    """Serialize a perception without compression: equal perceptions give equal bytes in every version of zlib."""
+    """Serialize a perception without compression: equal perceptions give equal bytes in every version of zlib.
+
+    Which expert found what, and whether it came from the cache, is left out: the perceiver adds it to what it returns.
+    """
     runs: list[int] = []
 
     def plain(value: Any) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def plain_bytes(perception: Perception) -> bytes:
             runs.extend(value.counts)
             return {"height": value.height, "width": value.width, "counts": len(value.counts)}
         if type(value).__module__ == Perception.__module__:
-            return vars(value)
+            return {name: part for name, part in vars(value).items() if name not in PROVENANCE}
         kind = type(value)
         raise TypeError(f"a perception holds plain Python data only, not {kind.__module__}.{kind.__name__}")
 

@@ -27,7 +27,9 @@ _WAIT = 30.0  # seconds that a process waits for another one's transaction
 _inherited: list[sqlite3.Connection] = []  # connections of a parent process: closing them here would break its locks
 
 
-def entry_key(image_key: str, expert: Expert, context: Perception | None = None, weights: str | None = None) -> str:
+def entry_key(
+    image_key: str, expert: Expert, context: Perception | None = None, weights: str | None = None, source: str = ""
+) -> str:
     """Compute the cache key of one expert's perception of one image.
 
     Args:
@@ -35,6 +37,7 @@ def entry_key(image_key: str, expert: Expert, context: Perception | None = None,
         expert: its name, version and options count.
         context: the perception by the experts of its ``requires``; counts only when it requires any.
         weights: from ``expert.weights_id()``, which is called when this is None.
+        source: from ``expert.source``, where an expert that is being written shall not share entries with what it was.
 
     Returns:
         A SHA-256 in hex. Equal keys mean: same pixels, same expert, same version, options, weights and context.
@@ -47,14 +50,21 @@ def entry_key(image_key: str, expert: Expert, context: Perception | None = None,
     weights = expert.weights_id() if weights is None else weights
     if weights:  # an expert without an id has the key of versions before there were ids
         parts.append(weights)
+    if source:
+        parts.append({"source": source})
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class Store:
     """Store perceptions by key in a folder. It may be used by several threads and processes, and pickled.
 
+    A store that cannot be written is read, and what is new is not stored.
+
+    Attributes:
+        read_only: whether that is so.
+
     Raises:
-        AssetError: the folder cannot be written.
+        AssetError: there is no store in the folder, and it cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -63,6 +73,7 @@ class Store:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
+        self.read_only = False
         self.run(lambda db: None)  # an unusable folder is an error now, not after an hour of perceiving
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
@@ -86,8 +97,9 @@ class Store:
             return None
 
     def drop(self, key: str, data: bytes) -> None:
-        """Delete an entry, unless its data have changed from ``data`` meanwhile."""
-        self.run(lambda db: db.execute("DELETE FROM entries WHERE key = ? AND data IS ?", (key, data)))
+        """Delete an entry, unless its data have changed from ``data`` meanwhile; a store that is only read keeps it."""
+        if not self.read_only:
+            self.run(lambda db: db.execute("DELETE FROM entries WHERE key = ? AND data IS ?", (key, data)))
 
     def vacuum(self) -> None:
         """Free unused disk space. Raises AssetError while other processes use the file."""
@@ -114,6 +126,8 @@ class Store:
             AssetError: the disk is full or read-only.
             TypeError, ValueError, OverflowError: a perception holds something that is not plain data.
         """
+        if self.read_only:
+            return
         rows = []
         for key, perception in entries:
             data = pack(perception)
@@ -136,6 +150,8 @@ class Store:
             except sqlite3.OperationalError as error:
                 raise self._unusable(error) from error
             except sqlite3.DatabaseError as error:
+                if self.read_only:
+                    raise self._unusable(error) from error
                 log.warning("perception cache %s is damaged (%s); renamed, and a new one is made", self.path, error)
                 self._replace_damaged()
             try:
@@ -153,13 +169,24 @@ class Store:
             return self._connection
         if self._connection is not None:
             _inherited.append(self._connection)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise self._unusable(error) from error
-        self._connection = _connect(self.path)
+        self._connection = None
+        if self.path.exists() and not self._writable():
+            self._connection = _connect_read_only(self.path)
+            self.read_only = self._connection is not None
+            if self.read_only:
+                log.warning("the perception cache %s can be read only; what is new is not stored", self.path)
+        if self._connection is None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise self._unusable(error) from error
+            self._connection = _connect(self.path)
         self._pid = os.getpid()
         return self._connection
+
+    def _writable(self) -> bool:
+        parts = [self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm")]
+        return all(os.access(path, os.W_OK) for path in (self.folder, *filter(Path.exists, parts)))
 
     def _replace_damaged(self) -> None:
         self.close()
@@ -200,6 +227,22 @@ def _connect(path: Path, check: bool = False) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection | None:
+    """Open a store that cannot be written; None where there is none that can be read."""
+    # The write-ahead log needs files beside the store. Where they cannot be made nobody writes, and it is not needed.
+    for mode in ("mode=ro", "immutable=1"):
+        try:
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_WAIT, check_same_thread=False)
+        except sqlite3.OperationalError:
+            continue
+        try:
+            db.execute("SELECT count(*) FROM entries LEFT JOIN origins USING (key)").fetchone()
+            return db
+        except sqlite3.DatabaseError:
+            db.close()
+    return None
 
 
 def _use_wal(db: sqlite3.Connection) -> None:

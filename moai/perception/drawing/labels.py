@@ -21,8 +21,8 @@ PAPER: Colour = (250, 250, 250)
 _REACH = 0.3  # of the longer side: a label farther from its object than this is less useful than a number on it
 _LONGEST = 0.45  # of the canvas' width
 _MOST_WORDS = 100  # labels in words; more are unreadable, and the search for free places would take seconds
-_SMALL = 0.04  # of the canvas: what is smaller should not be hidden by labels of others
-_HIDING = 12.0  # label heights that a label may rather stand away than hide a small object altogether
+_LARGE = 0.3  # of the canvas: what is larger may be covered by labels, its own as well as others
+_HIDING = 8.0  # label heights that a label may rather stand away than hide things of others altogether
 
 
 class Label(NamedTuple):
@@ -38,14 +38,17 @@ def write_labels(
 ) -> list[tuple[int, str]]:
     """Write the labels on a canvas of ``size`` (width, height) with letters of ``height`` pixels.
 
+    The labels of small things are placed first, since they have the least choice, and those of points last. A label
+    covers no other, and not the thing that it names unless that is large.
+
     Returns:
         ``(number, text)`` of the labels that found no place: the number stands in the picture.
     """
     placed: list[Box] = []
     numbered: list[tuple[int, str]] = []
     writing: list[tuple[Box, str, Label]] = []
-    small = list(dict.fromkeys(label.anchor for label in labels if _area(label.anchor) < _SMALL * size[0] * size[1]))
-    for label in labels:
+    small = list(dict.fromkeys(label.anchor for label in labels if _area(label.anchor) < _LARGE * size[0] * size[1]))
+    for label in sorted(labels, key=lambda label: _area(label.anchor) or float("inf")):
         text = shorten(fonts, label.text, height, size[0] * _LONGEST)
         spot = None
         if len(writing) < _MOST_WORDS:
@@ -92,14 +95,17 @@ def _extent(fonts: Fonts, text: str, height: int) -> tuple[float, float]:
 def _free_spot(
     anchor: Box, extent: tuple[float, float], size: tuple[int, int], placed: list[Box], small: list[Box]
 ) -> Box | None:
-    """Find the best spot that covers no label: near its anchor, and not over small objects of other labels."""
+    """Find the best spot that covers no label and not its own thing: near that, and not over small things of others."""
     near = _fitting(_beside(anchor, extent), extent, size)
     spots = np.concatenate([near, _fitting(_around(extent, size), extent, size)])
     distances = _distances(spots, anchor)
-    spots = spots[free := (_covered(spots, placed) == 0) & (distances <= _REACH * max(size))]
+    free = (_covered(spots, placed) == 0) & (distances <= _REACH * max(size))
+    if 0 < _area(anchor) < _LARGE * size[0] * size[1]:
+        free &= _covered(spots, [anchor], margin=-1) == 0
+    spots = spots[free]
     if not len(spots):
         return None
-    hidden = _covered(spots, small) / (extent[0] * extent[1])
+    hidden = np.minimum(1.0, _covered(spots, small, margin=-1) / (extent[0] * extent[1]))
     return tuple(spots[np.argmin(distances[free] / extent[1] + _HIDING * hidden)].tolist())  # of equals the first
 
 
@@ -140,13 +146,13 @@ def _inside(corners: np.ndarray, extent: tuple[float, float], size: tuple[int, i
     return np.concatenate([low, low + np.array(extent)], axis=1)
 
 
-def _covered(spots: np.ndarray, placed: list[Box]) -> np.ndarray:
-    """Return, ``(N,)``, the square pixels of other labels that each spot covers, with a margin of one pixel."""
+def _covered(spots: np.ndarray, placed: list[Box], margin: float = 1) -> np.ndarray:
+    """Return, ``(N,)``, the square pixels of other rectangles that each spot covers, with a margin around these."""
     if not placed:
         return np.zeros(len(spots))
     others = np.array(placed)
-    low = np.maximum(spots[:, None, :2], others[:, :2] - 1)
-    high = np.minimum(spots[:, None, 2:], others[:, 2:] + 1)
+    low = np.maximum(spots[:, None, :2], others[:, :2] - margin)
+    high = np.minimum(spots[:, None, 2:], others[:, 2:] + margin)
     return np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
 
 

@@ -11,24 +11,32 @@ from moai.perception.drawing.fonts import Fonts
 from moai.perception.drawing.labels import INK, PAPER, width_of
 from moai.perception.drawing.panoptic_map import Colour
 from moai.perception.words.formatting import clean
-from moai.types import Box, Perception
+from moai.types import Box, Perception, Source
 
 RELATION: Colour = (255, 255, 255)
 TEXT: Colour = (0, 220, 255)
 _SAMPLE: Colour = (240, 150, 30)  # an example: each class has a colour of its own
 _ALARM: Colour = (190, 20, 20)
-_KINDS = {"panoptic": "segments", "open_world": "detections", "scene_graph": "relations", "ocr": "texts"}
+_KINDS = {"panoptic": "segment", "open_world": "detection", "scene_graph": "relation", "ocr": "text"}
 _MOST_LINES = 40
 Entry = tuple[str, Colour, str]  # text, its colour, the role whose sign is before it
 
 
-def legend(perception: Perception, numbered: list[tuple[int, str]]) -> list[Entry]:
-    """List the lines under the picture: experts, failures, numbered labels, and findings without a place in it."""
+def legend(perception: Perception, numbered: list[tuple[int, str]], relations: int) -> list[Entry]:
+    """List the lines under the picture: experts, failures, numbered labels, and findings without a place in it.
+
+    Args:
+        perception: what is drawn.
+        numbered: the labels that are numbers in the picture, with their texts.
+        relations: how many of the relations with a place are drawn.
+    """
     lines: list[Entry] = []
     for source in perception.sources:
-        kind = _KINDS.get(source.role)
-        count = f": {len(getattr(perception, kind))} {kind}" if kind else ""
-        lines.append((f"{source.expert} {source.version} ({source.role}){count}", INK, source.role))
+        about = f"{source.expert}, version {source.version} ({source.role})"
+        lines.append((f"{about}: {_count(perception, source)}", INK, source.role))
+    placed = sum(bool(relation.subject_box and relation.object_box) for relation in perception.relations)
+    if relations < placed:
+        lines.append((f"drawn: the strongest {relations} of {placed} relations", INK, ""))
     lines += [(f"{failure.expert}: {failure.reason}", _ALARM, "") for failure in perception.failures]
     if numbered:
         lines.append(("; ".join(f"{number} = {clean(text)[:40]}" for number, text in numbered), INK, ""))
@@ -44,9 +52,25 @@ def legend(perception: Perception, numbered: list[tuple[int, str]]) -> list[Entr
     return lines or [("no expert answered", _ALARM, "")]
 
 
+def _count(perception: Perception, source: Source) -> str:
+    """Count what an expert found: ``no text``, ``1 text``, ``2 texts``."""
+    kind = _KINDS.get(source.role)
+    if kind is None:
+        return _plural(len(perception.notes.get(source.role, ())), "note")
+    found = getattr(perception, f"{kind}s")
+    alone = sum(other.role == source.role for other in perception.sources) == 1
+    if any(not item.source for item in found):  # made by hand, or stored before findings had sources
+        return _plural(len(found), kind) + ("" if alone else " together with others of its role")
+    return _plural(sum(item.source == source.expert for item in found), kind)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'' if count < 2 else 's'}"
+
+
 def with_legend(canvas: Image.Image, lines: list[Entry], fonts: Fonts, letters: int) -> Image.Image:
     """Add these lines under the canvas, in letters of so many pixels; signs show how each role is drawn."""
-    step, indent = round(letters * 1.5), 2 * letters + 12
+    step, indent = round(letters * 1.5), round(2.6 * letters) + 6
     room = canvas.width - indent - 6
     rows = _rows(lines, fonts, letters, room)
     if note := fonts.missing_note():  # complete only after everything has been measured
@@ -80,11 +104,12 @@ def _wrap(text: str, fonts: Fonts, letters: int, room: float) -> list[str]:
 
 
 def _sign(draw: ImageDraw.ImageDraw, role: str, box: Box) -> None:
-    """Draw a role's sign: segments a filled box, detections a dashed one, relations an arrow, texts an outline."""
+    """Draw a role's sign: segments a solid box, detections a dashed one, relations an arrow, texts an outline."""
     x0, y0, x1, y1 = box
     middle = (y0 + y1) / 2
     if role == "panoptic":
-        draw.rectangle(box, fill=tuple((part + 510) // 3 for part in _SAMPLE), outline=_SAMPLE, width=2)
+        draw.rectangle(box, outline=INK, width=4)
+        draw.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), outline=_SAMPLE, width=2)
     elif role == "open_world":
         draw.rectangle(box, outline=INK, width=3)
         for step in range(0, 8, 2):

@@ -20,6 +20,7 @@ from moai.errors import ExpertError
 from moai.expert import Expert
 from moai.perception.cache.packing import plain_bytes
 from moai.perception.running.memory import allocated_bytes
+from moai.perception.running.shared_picture import share
 from moai.perception.running.worker import TimedOut, Worker
 from moai.types import Perception, check_perception
 
@@ -33,7 +34,8 @@ class Isolated:
     """Run an expert in a worker thread.
 
     Calls from several threads wait for each other, unless the expert is ``thread_safe``: then each gets a worker of its
-    own. The expert gets copies of images and context, so that it cannot change those of the caller or another expert.
+    own. The expert gets images and context of its own, so that it cannot change those of the caller or another expert;
+    the pixels of an image are copied when the expert writes to it.
     """
 
     def __init__(self, expert: Expert, device: str, time_limit: float | None) -> None:
@@ -169,8 +171,8 @@ class _Raised:
 
 
 def _call(expert: Expert, images: list[Image], context: list[Perception]) -> list[Any]:
-    """Call the expert on copies, in the worker: a generator is exhausted there too, under the time limit."""
-    answer = expert.perceive([image.copy() for image in images], [_copy(perception) for perception in context])
+    """Call the expert on images and context of its own, in the worker, where a generator is exhausted too: in time."""
+    answer = expert.perceive([share(image) for image in images], [_copy(perception) for perception in context])
     if answer is None or isinstance(answer, Perception):
         raise ExpertError(f"perceive must return a list with one Perception per image, not {type(answer).__name__}")
     results = list(answer)

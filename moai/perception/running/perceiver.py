@@ -10,15 +10,17 @@ import contextlib
 import copy
 import gc
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageFile
 
-from moai.errors import AssetError, ExpertError, ImageError
+from moai.errors import AssetError, ExpertError, ImageError, nearest
 from moai.expert import Expert
 from moai.images import image_key, read_image
 from moai.perception.cache.store import Store, entry_key
@@ -27,7 +29,7 @@ from moai.perception.running.memory import format_size, parse_size
 from moai.perception.running.schedule import dependency_levels, in_order, memory_groups, run_device_queues
 from moai.perception.running.settings import build, per_expert
 from moai.plugins import Registry
-from moai.types import Failure, Perception, Source, merge
+from moai.types import Failure, Perception, Source, merge, sign
 
 log = logging.getLogger("moai")
 Columns = dict[str, list[Perception]]  # expert name -> its perception of each image so far
@@ -72,8 +74,10 @@ class Perceiver:
             ExpertError: unknown expert or option (with the nearest name), an expert named twice, or experts that
                 require each other in a circle.
         """
-        if batch_size < 1:
-            raise ExpertError(f"batch_size must be at least 1, not {batch_size}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ExpertError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+        if store is not None and not isinstance(store, Store):
+            raise ExpertError(f"store must be a Store, or None for no cache, not {store!r}; pass Store(folder)")
         self.experts: tuple[Expert, ...] = in_order(build(experts, options or {}, registry))
         self.store = store
         self.batch_size = batch_size
@@ -91,8 +95,8 @@ class Perceiver:
         """Run the experts on images.
 
         Args:
-            images: RGB pictures, which are not changed: each expert gets its own copy. The sequence is read batch by
-                batch, once per memory group, so it may load them as it goes.
+            images: RGB pictures, which are not changed: what an expert writes to one goes to a copy. The sequence is
+                read batch by batch, once per memory group, so it may load them as it goes.
             progress: called after each batch with the number of images that are done; over several memory groups,
                 each image counts in parts that add up to one.
 
@@ -101,10 +105,9 @@ class Perceiver:
             ``Failure`` for every one that did not.
 
         Raises:
-            ImageError: an item is no image.
+            ImageError: an item is no image, or a single image is given in the place of a list.
         """
-        if isinstance(images, Image.Image):
-            raise ImageError("perceive takes a list of images; pass [image]")
+        _check_list(images)
         columns: Columns = {expert.name: [] for expert in self.experts}
         with self._budget:
             groups = self._groups()
@@ -117,8 +120,15 @@ class Perceiver:
         return [merge([column[i] for column in columns.values()]) for i in range(len(images))]
 
     def only(self, names: Iterable[str]) -> Perceiver:
-        """Select some of the experts; the result shares their loaded engines, the memory budget and the cache."""
-        names, chosen = set(names), copy.copy(self)
+        """Select some of the experts; the result shares their loaded engines, the memory budget and the cache.
+
+        Raises:
+            ExpertError: a name that is not among them.
+        """
+        names, chosen = {names} if isinstance(names, str) else set(names), copy.copy(self)
+        known = [expert.name for expert in self.experts]
+        for name in sorted(names.difference(known)):
+            raise ExpertError(f"expert '{name}' is not among those of this perceiver{nearest(name, known)}")
         chosen.experts = tuple(expert for expert in self.experts if expert.name in names)
         return chosen
 
@@ -187,17 +197,17 @@ class Perceiver:
             context = [replace(merge([column[i] for column in helpers]), failures=()) for i in range(len(images))]
             jobs.append((self._isolated[expert.name].device, partial(self._outcomes, expert, images, context, keys)))
         found = run_device_queues(jobs)
-        return [[_signed(expert, one) for one in outcomes] for expert, outcomes in zip(level, found, strict=True)]
+        return [[_signed(expert, *one) for one in outcomes] for expert, outcomes in zip(level, found, strict=True)]
 
     def _outcomes(
         self, expert: Expert, images: list[Image.Image], context: list[Perception], keys: list[str]
-    ) -> list[Outcome]:
-        """Return the expert's outcome for each image: from the cache when it is there, else from the expert."""
+    ) -> list[tuple[Outcome, bool]]:
+        """Return the expert's outcome for each image, and whether it came from the cache."""
         isolated = self._isolated[expert.name]
         weights = isolated.weights_id() if self.store is not None else None
         if self.store is None or weights is None:
-            return isolated.perceive(images, context)
-        entries = [entry_key(key, expert, context[i], weights) for i, key in enumerate(keys)]
+            return [(outcome, False) for outcome in isolated.perceive(images, context)]
+        entries = [entry_key(key, expert, context[i], weights, expert.source) for i, key in enumerate(keys)]
         known: dict[str, Outcome] = {}
         for entry in dict.fromkeys(entries):
             cached = self.store.get(entry)
@@ -210,7 +220,7 @@ class Perceiver:
             fresh = dict(zip(new, outcomes, strict=True))
             known.update(fresh)
             self._cache(self.store, expert, fresh)
-        return [known[entry] for entry in entries]
+        return [(known[entry], entry not in new) for entry in entries]
 
     def _cache(self, store: Store, expert: Expert, outcomes: dict[str, Outcome]) -> None:
         good = [(entry, o) for entry, o in outcomes.items() if isinstance(o, Perception) and not o.failures]
@@ -241,10 +251,20 @@ class _Progress:
             self.callback(ready)
 
 
-def _signed(expert: Expert, outcome: Outcome) -> Perception:
+def _signed(expert: Expert, outcome: Outcome, cached: bool) -> Perception:
     if isinstance(outcome, str):
         return Perception(failures=(Failure(expert.name, outcome),))
-    return replace(outcome, sources=(Source(expert.name, expert.role, expert.version),))
+    return sign(outcome, Source(expert.name, expert.role, expert.version, cached))
+
+
+def _check_list(images: Any) -> None:
+    """Refuse what is no sequence of images: a single one, in any of the forms that can be read, or a generator."""
+    one = isinstance(images, (Image.Image, str, bytes, bytearray, os.PathLike))
+    if one or (isinstance(images, np.ndarray) and images.ndim < 4):
+        raise ImageError("perceive takes a list of images; pass [image]")
+    if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+        fix = "list(images)" if isinstance(images, Iterable) and not isinstance(images, Mapping) else "[image]"
+        raise ImageError(f"perceive takes a list of images, not {type(images).__name__}; pass {fix}")
 
 
 def _is_limit(seconds: Any) -> bool:
@@ -252,6 +272,10 @@ def _is_limit(seconds: Any) -> bool:
 
 
 def _decoded(image: Any) -> Image.Image:
-    """Return a decoded RGB image. One that is opened but not decoded yet cannot be copied by two threads at once."""
+    """Return a decoded, upright RGB image.
+
+    One that is opened but not decoded yet cannot be read by two threads at once. A picture with metadata is read as one
+    from a file: a copy of an opened photograph still has its orientation.
+    """
     plain = isinstance(image, Image.Image) and image.mode == "RGB" and image.width > 0 and image.height > 0
-    return image if plain and not isinstance(image, ImageFile.ImageFile) else read_image(image)
+    return image if plain and not image.info and not isinstance(image, ImageFile.ImageFile) else read_image(image)

@@ -1,5 +1,6 @@
 """The page stands alone, says what the summary says, and takes nothing that was read in an image for HTML."""
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from moai.evaluation.paired import Record
 from moai.evaluation.report.markdown import render_markdown
 from moai.evaluation.report.page import render_page
 from moai.evaluation.summary import summarize
+from moai.types import Detection, Perception
 
 EVIL = "<script>alert(1)</script>\x1b[31m\u202e$\\frac{$|`*\n<img src=x onerror=alert(2)>"
 
@@ -59,7 +61,8 @@ def test_the_page_needs_nothing_else(summary, tmp_path):
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
     images = {f"i{i}": tmp_path / "red.png" for i in range(6)}
     page = read(render_page(summary, records(), images, {"i0": "A red thing."}))
-    assert page.links and all(link.startswith("data:image/") for link in page.links)
+    beside = ["predictions.jsonl", "report.json", "report.md"]  # named, not needed
+    assert [link for link in page.links if not link.startswith("data:image/")] == beside
     assert {"script", "link", "iframe", "object"}.isdisjoint(page.tags)
     assert len([link for link in page.links if link.startswith("data:image/svg+xml")]) == 5
     assert len([link for link in page.links if link.startswith("data:image/png")]) == 12
@@ -69,6 +72,7 @@ def test_the_page_needs_nothing_else(summary, tmp_path):
 def test_the_page_says_what_the_summary_says(summary):
     text = " ".join(read(render_page(summary, records(), {}, {})).text.split())
     assert "toy: drawings, test split, all 12 questions, 6 images" in text
+    assert text.count("91.7") >= 4 and "perception off 8.3" in text
     assert "right with perception off and wrong with it on: 1." in text
     assert "wrong with perception off and right with it on: 11." in text
     assert f"{100 * 11 / 12:.1f}" in text and "layer 4" in text and "What each expert contributes" in text
@@ -79,7 +83,7 @@ def test_sections_without_figures_are_left_out():
     page = read(render_page(summarize(bare, split="test", seed=0, resamples=100), bare, {}, {}))
     for title in ("What perception gains", "What the gates choose", "Do surer experts", "Worst regressions"):
         assert title not in page.text
-    assert len(page.links) == 1
+    assert len(page.links) == 4 and "100.0 % of the answers are right" in page.text
 
 
 def test_hostile_words_stay_words_wherever_they_come_from():
@@ -91,6 +95,47 @@ def test_hostile_words_stay_words_wherever_they_come_from():
     assert "<script>alert(1)</script>" in page.text, "shown as it was read"
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", source)
     assert "default-src 'none'" in source
+
+
+def drawn_texts(monkeypatch) -> list[str]:
+    """Collect what the plots write."""
+    from matplotlib.axes import Axes
+
+    found, write = [], Axes.text
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, s, *a, **k: found.append(s) or write(self, x, y, s, *a, **k))
+    return found
+
+
+def test_bars_and_tables_have_equal_figures(summary, monkeypatch, tmp_path):
+    from moai.evaluation.report.chart import draw_chart
+
+    found = drawn_texts(monkeypatch)
+    render_page(summary, records(), {}, {})
+    draw_chart(summary, tmp_path / "chart.png")
+    assert found.count("91.7") == 4 and "92" not in found, "overall and color, on the page and in the picture"
+
+
+def test_the_page_begins_with_what_was_found_out(summary):
+    source = render_page(summary, records(), {}, {})
+    overall = summary["groups"]["overall"]["differences"]["on-shuffled"]
+    low, high = (f"{100 * overall[key]:+.1f}" for key in ("low", "high"))
+    assert f"<h1>Perception is read: +91.7 points over another image&#39;s ({low} to {high}).</h1>" in source
+    assert "prefers-color-scheme: dark" in source
+
+
+def test_the_facts_of_the_run_its_curves_and_overlays_are_on_the_page(summary, tmp_path):
+    versions = {"shapes": {"role": "panoptic", "version": "3", "distribution": "moai-shapes", "licence": EVIL}}
+    (tmp_path / "recipe.yaml").write_text("name: toy\nseed: 7\n")
+    (tmp_path / "processor_config.json").write_text(json.dumps({"experts": ["shapes"], "expert_versions": versions}))
+    Image.new("RGB", (30, 30), "white").save(tmp_path / "curves.png")
+    found = Perception(detections=(Detection("cat", 0.5, (0.1, 0.1, 0.5, 0.5)),))
+    image = Image.new("RGB", (64, 64), "white")
+    pages = [read(render_page(summary, records(), {"i0": image}, {}, seen, tmp_path)) for seen in ({}, {"i0": found})]
+    pictures = [[link for link in page.links if link.startswith("data:image/jpeg")] for page in pages]
+    assert not pictures[0] and len(set(pictures[1])) == 1, "with findings drawn"
+    assert "Training" in pages[0].text and "moai-shapes" in pages[0].text and "panoptic" in pages[0].text
+    assert re.search(r"Recipetoy, SHA-256 [0-9a-f]{16}", "".join(pages[0].text.split("\n")))
+    assert "script" not in pages[0].tags
 
 
 def test_markdown_has_the_figures_and_no_markup_of_strangers(summary):

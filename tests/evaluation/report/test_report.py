@@ -131,7 +131,7 @@ def test_the_chart_shows_one_bar_per_condition(summary, records, tmp_path):
     picture = Image.open(save_report(summary, records, tmp_path)[2]).convert("RGB")
     assert picture.width > 800
     colours = {colour for count, colour in picture.getcolors(1 << 20) if count > 1000}
-    assert {(0x0B, 0x6E, 0x8F), (0xC9, 0xCC, 0xD1), (0xE3, 0x9B, 0x4C)} <= colours
+    assert {(0x0B, 0x6E, 0x8F), (0xA9, 0xAE, 0xB6), (0xE3, 0x9B, 0x4C)} <= colours
 
 
 def test_small_p_values_are_not_printed_as_zero():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import sqlite3
 import statistics
+import tempfile
 import threading
 import time
 
@@ -119,6 +121,39 @@ def test_an_unusable_folder_is_an_error_at_once(tmp_path):
         Store(tmp_path / "file" / "cache")
 
 
+def _read_as_nobody(folder, answers) -> None:
+    if os.getuid() == 0:
+        os.setuid(65534)  # root may write everywhere
+    store = Store(folder)
+    store.put("new", SAMPLE)
+    answers.put((store.read_only, store.get("k") == SAMPLE, store.get("new"), len(store), os.listdir(folder)))
+    answers.put(pickle.loads(pickle.dumps(store)).get("k") == SAMPLE)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("files,folder", [(0o444, 0o555), (0o666, 0o555), (0o444, 0o777)])
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_store_that_cannot_be_written_is_read(caplog, files, folder, closed):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        store = Store(name)
+        store.put("k", SAMPLE)
+        if closed:
+            store.close()
+        for path in store.folder.iterdir():
+            path.chmod(files)
+        store.folder.chmod(folder)
+        context = multiprocessing.get_context("fork")
+        answers = context.SimpleQueue()
+        process = context.Process(target=_read_as_nobody, args=(name, answers))
+        process.start()
+        process.join(30)
+        assert process.exitcode == 0
+        read_only, found, new, count, listed = answers.get()
+        assert (read_only, found, new, count) == (True, True, None, 1) and answers.get()
+        assert not any("damaged" in file for file in listed)
+        store.folder.chmod(0o777)
+
+
 def test_threads_share_a_store(tmp_path):
     store = Store(tmp_path)
 
@@ -212,6 +247,12 @@ def test_the_key_without_weights_is_what_it_always_was():
     assert entry_key("image", Lamp(), None, "") == entry_key("image", Lamp())
     heavy = type("Lamp", (Lamp,), {"weights_id": lambda self: "abc"})()
     assert entry_key("image", heavy) == entry_key("image", Lamp(), None, "abc") != entry_key("image", Lamp())
+
+
+def test_the_source_of_an_expert_that_is_being_written_is_part_of_the_key():
+    keys = [entry_key("image", Lamp(), None, "", source) for source in ("", "one", "two")]
+    assert keys[0] == entry_key("image", Lamp()) and len(set(keys)) == 3
+    assert entry_key("image", Lamp(), None, "one") not in keys
 
 
 def test_the_key_depends_on_everything_that_may_change_the_result():

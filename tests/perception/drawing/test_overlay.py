@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -10,7 +12,8 @@ import moai.perception.drawing.overlay as overlay
 from moai.errors import ImageError
 from moai.perception.drawing.fonts import Fonts
 from moai.perception.drawing.labels import Label, write_labels
-from moai.perception.drawing.overlay import draw_overlay
+from moai.perception.drawing.legend import legend
+from moai.perception.drawing.overlay import draw_overlay, strongest
 from moai.types import (
     Detection,
     Failure,
@@ -42,27 +45,102 @@ def test_small_pictures_are_enlarged_and_huge_ones_reduced():
     assert draw_overlay(Image.new("RGB", (1, 1)), Perception()).width == 512
 
 
-def test_masks_are_tinted_and_nothing_else_inside_the_box():
+def test_masks_are_outlined_and_keep_the_colours_inside():
     mask = np.zeros((64, 64), bool)
     mask[20:44, 20:32] = True
-    drawn = changed(Perception(segments=(Segment("cat", 0.9, (0.25, 0.25, 0.75, 0.75), Mask.encode(mask)),)))
-    assert drawn[200:340, 180:240].all()
+    drawn = changed(Perception(segments=(Segment("cat", 0.9, (0.3125, 0.3125, 0.5, 0.6875), Mask.encode(mask)),)))
+    assert drawn[200:340, 160].all() and drawn[200:340, 255].all() and drawn[160, 180:240].all()
+    assert not drawn[180:335, 180:240].any(), "the evidence keeps its colours"
     assert not drawn[200:340, 280:370].any()
+
+
+def test_specks_of_a_mask_have_no_outline_and_a_mask_of_specks_has():
+    mask = np.zeros((512, 512), bool)
+    mask[100:300, 100:300] = True
+    mask[400:480:16, 400:480:16] = True
+    drawn = changed(Perception(segments=(Segment("sea", 0.9, (0.1, 0.1, 1.0, 1.0), Mask.encode(mask), False),)))
+    assert drawn[150:250, 100].all() and not drawn[395:490, 395:490].any()
+    specks = Segment("stars", 0.9, (0.7, 0.7, 1.0, 1.0), Mask.encode(mask & (np.arange(512) > 390)), False)
+    assert changed(Perception(segments=(specks,)))[395:490, 395:490].any()
 
 
 def test_boxes_are_outlined_and_labelled():
     drawn = changed(Perception(detections=(Detection("dog", 0.9, (0.25, 0.5, 0.75, 0.75)),)))
     assert drawn[256, 150:370].all() and drawn[260:380, 128].all()
-    assert drawn[235:250, 135:150].any()
+    assert drawn[235:250].any() or drawn[385:410].any()
     assert not drawn[300:350, 200:300].any()
 
 
 def test_relations_are_arrows():
     arrow = Relation("a", "next to", "b", 0.9, LEFT, RIGHT)
     drawn = changed(Perception(relations=(arrow,)))
-    assert all(drawn[245:268, x].any() for x in range(110, 400))
-    back = Relation("b", "next to", "a", 0.9, RIGHT, LEFT)
-    assert changed(Perception(relations=(arrow, back))).sum() > drawn.sum()
+    assert all(drawn[245:268, x].any() for x in range(160, 350)), "from edge to edge"
+    assert not drawn[245:268, 60:150].any() and not drawn[245:268, 365:450].any()
+    other = Relation("b", "next to", "c", 0.9, RIGHT, (0.4, 0.8, 0.5, 0.9))
+    assert changed(Perception(relations=(arrow, other))).sum() > drawn.sum()
+
+
+def grid(count: int) -> list[tuple]:
+    places = [(x / 8, y / 8, x / 8 + 0.05, y / 8 + 0.05) for x in range(8) for y in range(8)]
+    return places[:count]
+
+
+def test_the_strongest_relations_are_drawn_and_the_legend_says_how_many():
+    places = grid(12)
+    found = tuple(Relation("a", f"r{i}", "b", i / 20, places[i], places[i + 1]) for i in range(11))
+    seen = Perception(relations=found)
+    assert [r.predicate for r in strongest(seen, 3)] == ["r10", "r9", "r8"]
+    assert [text for text, _, _ in legend(seen, [], 3)] == ["drawn: the strongest 3 of 11 relations"]
+    assert changed_by(seen, 0).sum() == 0 < changed_by(seen, 1).sum() < changed_by(seen, 11).sum()
+
+
+def changed_by(perception: Perception, relations: int) -> np.ndarray:
+    drawn = [
+        np.asarray(draw_overlay(Image.new("RGB", (512, 512), (128, 128, 128)), p, None, relations))[:512]
+        for p in (perception, Perception())
+    ]
+    return (drawn[0] != drawn[1]).any(axis=2)
+
+
+def test_one_relation_between_two_places_and_none_of_a_text_with_itself():
+    there = Relation("a", "left of", "b", 0.9, LEFT, RIGHT)
+    back = Relation("b", "right of", "a", 0.8, RIGHT, LEFT)
+    twice = Relation("EXIT", "inside", "EXIT", 1.0, LEFT, (0.1, 0.4, 0.3, 0.59))
+    assert strongest(Perception(relations=(twice, back, there)), 5) == [there]
+
+
+def test_the_legend_counts_by_expert_in_singular_and_plural():
+    source = {name: Source(name, "ocr", "1") for name in ("easyocr", "rapidocr", "third")}
+    found = Perception(
+        texts=tuple(TextLine(text, 0.5, source="rapidocr") for text in "ab") + (TextLine("c", 0.5, source="third"),)
+    )
+    seen = replace(found, sources=(*source.values(), Source("tally", "count", "2")), notes={"count": ("one cat.",)})
+    assert [text for text, _, role in legend(seen, [], 0) if role] == [
+        "easyocr, version 1 (ocr): no text",
+        "rapidocr, version 1 (ocr): 2 texts",
+        "third, version 1 (ocr): 1 text",
+        "tally, version 2 (count): 1 note",
+    ]
+    unsigned = Perception(texts=(TextLine("a", 0.5),), sources=(source["easyocr"], source["third"]))
+    assert "1 text together with others of its role" in legend(unsigned, [], 0)[0][0]
+
+
+@pytest.mark.parametrize("size", [(640, 427), (4000, 2667)])
+@pytest.mark.parametrize("count", [2, 30])
+def test_labels_cover_neither_each_other_nor_their_thing(monkeypatch, size, count):
+    draws, things = [], grid(count)
+    monkeypatch.setattr(
+        "moai.perception.drawing.overlay.write_labels",
+        lambda draw, canvas, labels, fonts, letters: (
+            draws.append((pen := Rectangles(), labels, letters)) or write_labels(pen, canvas, labels, fonts, letters)
+        ),
+    )
+    seen = Perception(detections=tuple(Detection(f"thing {i}", 0.5, box) for i, box in enumerate(things)))
+    drawn = draw_overlay(Image.new("RGB", size), seen)
+    [(pen, labels, letters)] = draws
+    assert len(pen.drawn) == count and covering(pen.drawn) == 0
+    assert sum(covering([spot, label.anchor]) for spot, label in zip(pen.drawn, labels, strict=True)) == 0
+    assert letters >= 12 and letters / drawn.width > 1 / 75
 
 
 def test_texts_are_polygons():
@@ -171,7 +249,7 @@ def test_stuff_with_a_mask_has_no_box_and_its_label_is_on_it():
     mask[:, :4] = mask[:4] = True
     sky = Segment("sky", 0.9, (0.0, 0.0, 1.0, 1.0), Mask.encode(mask), is_thing=False)
     drawn = changed(Perception(segments=(sky,)))
-    assert not drawn[100:, 505:].any() and drawn[5:250, 5:25].all()
+    assert not drawn[100:, 505:].any() and drawn[100:500, 26:36].any(axis=1).all() and drawn[5:500, 5:25].any()
 
 
 def test_strips_get_a_margin_for_their_labels():
@@ -222,7 +300,7 @@ def test_an_installed_font_is_found(monkeypatch):
 
 def test_relation_arrows_end_in_a_head_at_the_object():
     drawn = picture(Perception(relations=(Relation("a", "on", "b", 0.9, LEFT, RIGHT),)))
-    heights = [int((drawn[200:312, x] == 255).all(axis=1).sum()) for x in (300, 399)]
+    heights = [int((drawn[200:312, x] == 255).all(axis=1).sum()) for x in (300, 349)]
     assert heights[1] >= heights[0] + 4  # the head is higher than the shaft
 
 

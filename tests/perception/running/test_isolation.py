@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from moai.perception.cache.store import Store
 from moai.perception.running.isolation import Isolated
 from moai.perception.running.perceiver import Perceiver
-from moai.types import Detection, Perception, Segment, Source
+from moai.types import Detection, Perception, Segment, Source, TextLine
 
 # --- failures
 
@@ -32,8 +32,27 @@ from moai.types import Detection, Perception, Segment, Source
         (lambda self, image: dog(box=None), "4 numbers"),
         (lambda self, image: dog(label=""), "non-empty strings"),
         (lambda self, image: None, "not NoneType"),
-        (lambda self, image: Perception(detections=(None,)), "AttributeError"),
-        (lambda self, image: Perception(texts=None), "TypeError"),
+        (lambda self, image: Perception(detections=(None,)), "detections must hold Detection objects only, not None"),
+        (lambda self, image: Perception(detections=(Segment("a", 1.0, WHOLE),)), "Detection objects only, not Segment"),
+        (lambda self, image: Perception(detections=dog().detections[0]), "a tuple of Detection objects, not Detection"),
+        (lambda self, image: Perception(texts=None), "texts must be a tuple of TextLine objects, not None"),
+        (lambda self, image: Perception(texts="EXIT"), "texts must be a tuple of TextLine objects, not str 'EXIT'"),
+        (
+            lambda self, image: Perception(texts=(TextLine("EXIT", 1.0, WHOLE),)),
+            "a polygon must be a tuple of (x, y) points",
+        ),
+        (
+            lambda self, image: Perception(segments=(Segment("a", 1.0, WHOLE, attributes="red"),)),
+            "attributes must be a dict such as {'color': 'red'}, not str 'red'",
+        ),
+        (
+            lambda self, image: Perception(notes={"count": "two dogs."}),
+            "notes of 'count' must be a tuple of sentences, not str 'two dogs.'; write ('two dogs.',)",
+        ),
+        (lambda self, image: Perception(notes={"count": None}), "notes of 'count' must be a tuple of sentences"),
+        (lambda self, image: Perception(notes=["two dogs."]), "notes must be a dict of role -> tuple of sentences"),
+        (lambda self, image: Perception(notes={1: ("two.",)}), "notes are kept by role, a non-empty string"),
+        (lambda self, image: Perception(sources=("me",)), "sources must hold Source objects only, not str 'me'"),
         (lambda self, image: Perception(segments=(Segment("a", 1.0, WHOLE, is_thing=np.True_),)), "plain Python data"),
     ],
 )

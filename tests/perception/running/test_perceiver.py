@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_experts import WHOLE, Base, bad, dog, expert, failures, heavy, reds
 from PIL import Image
 
-from moai.errors import AssetError, ImageError
+from moai.errors import AssetError, ExpertError, ImageError
 from moai.perception.cache.store import Store
 from moai.perception.running.perceiver import Perceiver
 from moai.perception.words.verbalize import verbalize
@@ -75,6 +76,81 @@ def test_odd_images_are_converted_and_others_refused():
         Perceiver([dogs]).perceive([Image.new("RGB", (0, 2))])
     with pytest.raises(ImageError, match=r"pass \[image\]"):
         Perceiver([dogs]).perceive(reds(1)[0])
+
+
+@pytest.mark.parametrize(
+    "images,reason",
+    [
+        ("a.png", r"pass \[image\]"),
+        (b"\x89PNG", r"pass \[image\]"),
+        (Path("a.png"), r"pass \[image\]"),
+        (np.zeros((4, 4, 3), np.uint8), r"pass \[image\]"),
+        ((image for image in ()), r"not generator; pass list\(images\)"),
+        ({"a": 1}, "not dict"),
+        (None, "not NoneType"),
+    ],
+)
+def test_what_is_no_list_of_images_is_refused(images, reason):
+    with pytest.raises(ImageError, match=f"^perceive takes a list of images.*{reason}"):
+        Perceiver([expert("dogs")]).perceive(images)
+
+
+@pytest.mark.parametrize(
+    "arguments,settings,reason",
+    [
+        ("faces", {}, r"experts are given as a list; pass \['faces'\]"),
+        (expert("dogs"), {}, r"experts are given as a list; pass \[dogs\(\)\]"),
+        (None, {}, "a list of names or Expert objects, not None"),
+        ([Base], {}, r"; pass Base\(\)"),
+        ([expert("dogs")], {"options": "x"}, "options are a mapping"),
+        ([expert("dogs")], {"options": {"dogs": "x"}}, "the options of expert 'dogs' are a mapping"),
+        ([expert("dogs")], {"batch_size": "3"}, "batch_size must be a whole number"),
+        ([expert("dogs")], {"store": "folder"}, r"pass Store\(folder\)"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_a_sentence(arguments, settings, reason):
+    with pytest.raises(ExpertError, match=reason):
+        Perceiver(arguments, **settings)
+
+
+def test_only_refuses_a_name_that_is_not_there():
+    perceiver = Perceiver([expert("dogs"), expert("cats")])
+    assert [chosen.name for chosen in perceiver.only("cats").experts] == ["cats"]
+    with pytest.raises(ExpertError, match="expert 'dog' is not among those of this perceiver; did you mean 'dogs'"):
+        perceiver.only(["dog"])
+
+
+def test_a_copy_of_a_turned_photograph_is_perceived_upright(tmp_path):
+    wide = Image.new("RGB", (8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide.save(tmp_path / "phone.jpg", exif=exif)
+    shape = expert("shape", look=lambda self, image: dog(label=f"{image.width} x {image.height}"))
+    opened = Image.open(tmp_path / "phone.jpg")
+    given = [tmp_path / "phone.jpg", (tmp_path / "phone.jpg").read_bytes(), opened, opened.copy(), opened.crop()]
+    assert {p.detections[0].label for p in Perceiver([shape]).perceive(given)} == {"4 x 8"}
+
+
+def test_each_finding_names_its_expert_and_the_cache_is_marked(tmp_path):
+    ocr = expert("signs", "ocr", version="2", look=lambda self, image: Perception(texts=(TextLine("EXIT", 1.0),)))
+    first, again = (Perceiver([expert("dogs"), ocr], store=Store(tmp_path)).perceive(reds(1, 1)) for _ in range(2))
+    for perception in (*first, *again):
+        assert [found.source for found in (*perception.detections, *perception.texts)] == ["dogs", "signs"]
+    assert [[source.cached for source in p.sources] for p in (*first, *again)] == [[False] * 2] * 2 + [[True] * 2] * 2
+    assert first == again
+    assert Perception.from_dict(again[0].to_dict()).texts[0].source == "signs"
+
+
+def test_experts_share_the_pixels_that_none_writes_to():
+    cores = []
+
+    def look(self, image):
+        cores.append(image.im)
+        return dog()
+
+    picture = reds(1)[0]
+    Perceiver([expert("a", look=look), expert("b", look=look)]).perceive([picture])
+    assert cores[0] is cores[1] is picture.im
 
 
 def test_a_required_role_nobody_offers_gives_an_empty_context():

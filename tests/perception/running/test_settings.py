@@ -9,6 +9,7 @@ from moai.errors import ExpertError
 from moai.expert import Options
 from moai.hookspecs import hookimpl
 from moai.perception.running.perceiver import Perceiver
+from moai.perception.running.settings import record_experts, usable_experts
 from moai.plugins import load_registry
 
 
@@ -50,6 +51,38 @@ def test_mistakes_are_errors_at_construction(registry, experts, options, message
     with pytest.raises(ExpertError) as caught:
         Perceiver(experts, options=options, registry=registry)
     assert message in str(caught.value)
+
+
+def test_a_run_keeps_what_its_experts_are_and_says_what_has_changed(registry, monkeypatch, caplog):
+    monkeypatch.setattr("moai.perception.running.settings.process_registry", lambda: registry)
+    lamp = registry.experts["lamp"]
+    monkeypatch.setattr(lamp, "weights_id", lambda self: f"hash of {self.options.watts}")
+    monkeypatch.setitem(registry.origins, "lamp", "moai-lamp 0.3")
+    options = {"lamp": {"watts": 9}}
+    kept = record_experts(["lamp"], options)
+    assert kept["lamp"] == {
+        "role": "open_world", "version": "1", "distribution": "moai-lamp", "distribution_version": "0.3",
+        "weights": "none", "weights_id": "hash of 9", "licence": "",
+    }  # fmt: skip
+    assert usable_experts(["lamp"], kept, options) == ["lamp"] and not caplog.records
+    assert usable_experts(["lamp"], kept, {}) == ["lamp"]
+    assert "has other weights (hash of 5) than the run was trained with (hash of 9)" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(lamp, "version", "2")
+    assert usable_experts(["lamp"], kept, options) == ["lamp"]
+    assert "expert 'lamp' has version 2; the run was trained with 1 (moai-lamp)" in caplog.text
+    caplog.clear()
+    del registry.experts["lamp"]
+    assert usable_experts(["lamp"], kept, options) == []
+    assert "expert 'lamp' is not installed, so answers do without it; pip install moai-lamp" in caplog.text
+
+
+def test_weights_that_cannot_be_found_are_not_compared(registry, monkeypatch, caplog):
+    monkeypatch.setattr("moai.perception.running.settings.process_registry", lambda: registry)
+    monkeypatch.setattr(registry.experts["lamp"], "weights_id", lambda self: 1 / 0)
+    kept = record_experts(["lamp"], {})
+    assert kept["lamp"]["weights_id"] == ""
+    assert usable_experts(["lamp"], {"lamp": {**kept["lamp"], "weights_id": "abc"}}) == ["lamp"] and not caplog.text
 
 
 @pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"time_limit": 0}, {"time_limit": float("nan")}])
