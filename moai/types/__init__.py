@@ -1,6 +1,7 @@
 """The plain data that plugins, data sets and users exchange: perceptions, conversations and samples."""
 
 from moai.types.checks import MAX_TEXT, check_perception
+from moai.types.coco import categories_by_id
 from moai.types.conversation import IMAGE, Choice, Conversation, Sample, Turn
 from moai.types.duplicates import DUPLICATE, merge_duplicates
 from moai.types.findings import Box, Detection, Mask, Relation, Segment, TextLine, describe
@@ -28,6 +29,7 @@ __all__ = [
     "Source",
     "TextLine",
     "Turn",
+    "categories_by_id",
     "check_perception",
     "describe",
     "describe_images",

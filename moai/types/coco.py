@@ -45,7 +45,7 @@ class CocoConversions:
         Raises:
             ExpertError: an annotation that breaks the format; the message has its id.
         """
-        known = categories if isinstance(categories, dict) else by_id(categories)
+        known = categories if isinstance(categories, dict) else categories_by_id(categories)
         segments, detections = [], []
         for number, annotation in enumerate(annotations, start=1):
             try:
@@ -97,11 +97,13 @@ class CocoConversions:
                 {"id": id, "image_id": image_id, "category_id": ids[item.label], **_written(item, width, height)}
                 for id, item in enumerate(items, start=first_id)
             ],
-            "categories": [{"id": id, "name": name, "isthing": int(things.get(name, True))} for name, id in ids.items()],
+            "categories": [
+                {"id": id, "name": name, "isthing": int(things.get(name, True))} for name, id in ids.items()
+            ],
         }
 
 
-def by_id(categories: Iterable[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
+def categories_by_id(categories: Iterable[Mapping[str, Any]]) -> dict[Any, Mapping[str, Any]]:
     """Map the ids of COCO categories to them.
 
     Raises:

@@ -57,9 +57,7 @@ class SupervisionConversions:
             (segments if isinstance(item, Segment) else found).append(item)
         return cls(segments=tuple(segments), detections=tuple(found))  # type: ignore[call-arg]
 
-    def to_supervision(
-        self, width: int, height: int, names: Sequence[str] | None = None
-    ) -> supervision.Detections:
+    def to_supervision(self, width: int, height: int, names: Sequence[str] | None = None) -> supervision.Detections:
         """Write the segments, then the detections, as ``supervision.Detections``; ``from_supervision`` reads them.
 
         Args:
