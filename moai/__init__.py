@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from moai.perception.words.verbalize import verbalize
     from moai.testing import check_expert
     from moai.types.conversation import IMAGE, Conversation, Sample, Turn
-    from moai.types.perception import Detection, Mask, Perception, Relation, Segment, TextLine
+    from moai.types.findings import Detection, Mask, Relation, Segment, TextLine
+    from moai.types.perception import Perception
 
 __version__ = "0.3.0"
 
@@ -33,10 +34,10 @@ _HOMES = {
     "Answer": "moai.answering",
     "Augmented": "moai.answering",
     "Conversation": "moai.types.conversation",
-    "Detection": "moai.types.perception",
+    "Detection": "moai.types.findings",
     "Expert": "moai.expert",
     "IMAGE": "moai.types.conversation",
-    "Mask": "moai.types.perception",
+    "Mask": "moai.types.findings",
     "MoaiConfig": "moai.model.config",
     "MoaiError": "moai.errors",
     "MoaiForConditionalGeneration": "moai.model.modeling",
@@ -44,11 +45,11 @@ _HOMES = {
     "Options": "moai.expert",
     "Perceiver": "moai.perception.running.perceiver",
     "Perception": "moai.types.perception",
-    "Relation": "moai.types.perception",
+    "Relation": "moai.types.findings",
     "Sample": "moai.types.conversation",
-    "Segment": "moai.types.perception",
+    "Segment": "moai.types.findings",
     "Store": "moai.perception.cache.store",
-    "TextLine": "moai.types.perception",
+    "TextLine": "moai.types.findings",
     "Turn": "moai.types.conversation",
     "check_expert": "moai.testing",
     "hookimpl": "moai.hookspecs",

@@ -43,6 +43,7 @@ class Expert(ABC):
     install: ClassVar[str] = ""  # the command that installs what is missing
     licence: ClassVar[str] = ""  # of code and weights
     weights: ClassVar[str] = "none"  # where the weights come from
+    cacheable: ClassVar[bool] = True  # False where a perception depends on more than pixels, such as the file's name
     by_default: ClassVar[bool] = True  # whether it runs where no expert is named; not one that downloads gigabytes
     thread_safe: ClassVar[bool] = False  # whether perceive may run in several threads at once; else calls wait
     memory: int | None = None  # bytes when loaded and busy, on its device; a property where the options decide it

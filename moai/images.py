@@ -11,6 +11,7 @@ import hashlib
 import io
 import logging
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from moai.errors import ImageError
 
 log = logging.getLogger("moai")
 
+_ORIGIN = "moai.origin"  # entry of ``Image.info``, which copies of a picture keep
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MB as RGB; checked before anything is decoded
 # Formats that Pillow decodes by itself. EPS is left out because it starts Ghostscript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "ICO", "TGA", "AVIF", "JPEG2000", "PCX")
@@ -35,7 +37,7 @@ def read_image(source: Any) -> Image.Image:
             ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or ``(H, W, 4)``, RGB order, of uint8, uint16 or floats in [0, 1].
 
     Returns:
-        A new RGB image without metadata. Of an animated file the first frame.
+        A new RGB image without metadata but :func:`image_origin`. Of an animated file the first frame.
 
     Raises:
         ImageError: missing, empty, truncated, zero-sized, too large, or no image; names the source and the fix.
@@ -51,6 +53,40 @@ def read_image(source: Any) -> Image.Image:
     raise ImageError(
         f"cannot read an image from {type(source).__name__}; pass a path, bytes, a PIL image or a numpy array"
     )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Say which file a picture was read from, as far as that is known."""
+
+    path: str = ""
+    """As it was given; empty for bytes, arrays and pictures that were made."""
+    digest: str = ""
+    """SHA-256 of the bytes, in hex, where the picture was read from bytes."""
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the file's bytes in hex; empty where there is no file, or it is gone."""
+        if self.digest or not self.path:
+            return self.digest
+        try:
+            with open(self.path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return ""
+
+
+def image_origin(image: Image.Image) -> Origin:
+    """Return which file a picture of :func:`read_image` was read from; a copy of the picture knows it as well."""
+    found = image.info.get(_ORIGIN)
+    if isinstance(found, Origin):  # a file's own metadata are texts, so that no file can name another
+        return found
+    path = getattr(image, "filename", "")
+    return Origin(os.fsdecode(path)) if isinstance(path, (str, bytes)) and path else Origin()
+
+
+def has_metadata(image: Image.Image) -> bool:
+    """Return whether a picture carries more than its origin, such as the orientation of a photograph."""
+    return any(name != _ORIGIN for name in image.info)
 
 
 def image_key(image: Image.Image) -> str:
@@ -79,7 +115,7 @@ def _from_path(source: str | os.PathLike[str]) -> Image.Image:
         if os.path.getsize(path) == 0:
             raise ImageError(f"{name} is empty (0 bytes); copy or download it again")
         with open(path, "rb") as file:
-            return _from_file(file, name)
+            return _from(Origin(text), _from_file(file, name))
     except OSError as error:
         raise ImageError(f"{name} cannot be opened: {error.strerror or error}; check its permissions") from error
 
@@ -87,7 +123,13 @@ def _from_path(source: str | os.PathLike[str]) -> Image.Image:
 def _from_bytes(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("the image bytes are empty; pass the whole contents of an image file")
-    return _from_file(io.BytesIO(data), f"the image in {len(data)} bytes")
+    image = _from_file(io.BytesIO(data), f"the image in {len(data)} bytes")
+    return _from(Origin(digest=hashlib.sha256(data).hexdigest()), image)
+
+
+def _from(origin: Origin, image: Image.Image) -> Image.Image:
+    image.info[_ORIGIN] = origin
+    return image
 
 
 def _from_file(file: Any, name: str) -> Image.Image:
@@ -117,8 +159,9 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name} is damaged or truncated ({_summary(error)}); copy or download it again") from error
     rgb = _upright(_to_rgb(image, name), image, name)
     plain = rgb.copy() if rgb is image else rgb
+    origin = image_origin(image)
     plain.info.clear()  # without EXIF, so that reading twice does not rotate twice
-    return plain
+    return plain if origin == Origin() else _from(origin, plain)
 
 
 def _upright(rgb: Image.Image, image: Image.Image, name: str) -> Image.Image:

@@ -33,6 +33,7 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "omdet-turbo": "moai-transformers",
         "owlv2": "moai-transformers",
         "panoptic-fpn": "moai-detectron2",
+        "precomputed": "moai-precomputed",
         "predicates": "moai-transformers",
         "psgtr": "moai-psgtr",
         "rapidocr": "moai-rapidocr",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moai.data.source import Source
     from moai.data.turns import split_at
     from moai.evaluation.conditions import derange
-    from moai.images import image_key
+    from moai.images import image_key, image_origin
     from moai.model.host.loading import host_hashes
     from moai.model.likelihood import Score, score_answers
     from moai.model.processor.chat_templates import chat_template
@@ -47,6 +47,7 @@ _HOMES = {
     "host_hashes": "moai.model.host.loading",
     "identify": "moai.perception.running.weights",
     "image_key": "moai.images",
+    "image_origin": "moai.images",
     "publish": "moai.assets.cache",
     "reading_order": "moai.perception.words.reading_order",
     "registry": "moai.plugins",
@@ -75,6 +76,7 @@ __all__ = [
     "host_hashes",
     "identify",
     "image_key",
+    "image_origin",
     "publish",
     "reading_order",
     "registry",

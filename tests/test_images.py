@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zlib
@@ -9,10 +10,11 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from moai import images
 from moai.errors import ImageError
-from moai.images import image_key, read_image
+from moai.images import has_metadata, image_key, image_origin, read_image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -172,7 +174,7 @@ def test_exif_rotation_is_applied_once():
     upright = read_image(encode(image, "PNG", exif=exif))
     assert upright.size == (2, 4)
     assert upright.getpixel((1, 0)) == BLUE
-    assert upright.info == {}
+    assert not has_metadata(upright)
     assert np.array_equal(np.asarray(read_image(upright)), np.asarray(upright))
     assert np.array_equal(np.asarray(read_image(Image.open(io.BytesIO(encode(image, exif=exif))))), np.asarray(upright))
 
@@ -242,3 +244,29 @@ def test_key_depends_on_pixels_and_size_only(tmp_path):
     assert image_key(Image.fromarray(array.reshape(6, 4, 3))) != key
     array[0, 0, 0] ^= 1
     assert image_key(Image.fromarray(array)) != key
+
+
+# --- where a picture is from -----------------------------------------------------------------------------------------
+
+
+def test_a_picture_and_its_copies_know_their_file(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Image.new("RGB", (4, 2), RED)))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for source in (path, str(path), Image.open(path), read_image(path), read_image(path).copy()):
+        origin = image_origin(read_image(source))
+        assert (origin.path, origin.sha256()) == (str(path), digest)
+    origin = image_origin(read_image(path.read_bytes()))
+    assert (origin.path, origin.sha256()) == ("", digest)
+    assert image_key(read_image(path)) == image_key(Image.new("RGB", (4, 2), RED))
+    path.unlink()
+    assert image_origin(read_image(Image.new("RGB", (4, 2)))).sha256() == ""
+
+
+def test_no_file_names_another(tmp_path):
+    text = PngInfo()
+    text.add_text("moai.origin", "/etc/passwd")
+    data = encode(Image.new("RGB", (4, 2), RED), pnginfo=text)
+    assert Image.open(io.BytesIO(data)).info["moai.origin"] == "/etc/passwd"
+    assert image_origin(read_image(Image.open(io.BytesIO(data)))).path == ""
+    assert image_origin(read_image(data)).path == ""

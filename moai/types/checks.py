@@ -9,16 +9,8 @@ import math
 from typing import Any
 
 from moai.errors import ExpertError
-from moai.types.perception import (
-    Detection,
-    Failure,
-    Mask,
-    Perception,
-    Relation,
-    Segment,
-    Source,
-    TextLine,
-)
+from moai.types.findings import Detection, Mask, Relation, Segment, TextLine
+from moai.types.perception import Failure, Perception, Source
 
 _KINDS = {
     "segments": Segment, "detections": Detection, "relations": Relation, "texts": TextLine,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from moai.types.perception import Box, Detection, Perception, Segment, describe
+from moai.types.findings import Box, Detection, Segment, describe
+from moai.types.perception import Perception
 
 DUPLICATE = 0.7  # overlap (IoU) from which a segment and a detection of one name are one object
 

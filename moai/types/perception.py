@@ -12,87 +12,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from moai.types.coco import CocoConversions
+from moai.types.findings import Box, Detection, Mask, Relation, Segment, TextLine, describe
+from moai.types.supervision import SupervisionConversions
 
-from moai.errors import ExpertError
-
-Box = tuple[float, float, float, float]
 ROLES = ("panoptic", "open_world", "scene_graph", "ocr")
-
-
-@dataclass(frozen=True)
-class Mask:
-    """A binary mask, run-length encoded column by column as COCO does, zeros first (uncompressed counts)."""
-
-    height: int
-    width: int
-    counts: tuple[int, ...]
-
-    @classmethod
-    def encode(cls, array: NDArray[Any]) -> Mask:
-        """Encode a ``(H, W)`` array; non-zero is inside."""
-        if array.ndim != 2:
-            raise ExpertError(f"a mask has two dimensions (H, W), not {array.ndim}")
-        flat = np.asarray(array != 0).ravel(order="F")
-        edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-        bounds = np.concatenate(([0], edges, [flat.size]))
-        counts = np.diff(bounds).tolist()
-        if flat.size and flat[0]:
-            counts.insert(0, 0)
-        return cls(int(array.shape[0]), int(array.shape[1]), tuple(counts))
-
-    def decode(self) -> NDArray[np.bool_]:
-        """Return a ``(H, W)`` bool array."""
-        values = np.zeros(len(self.counts), dtype=bool)
-        values[1::2] = True
-        return np.repeat(values, self.counts).reshape((self.height, self.width), order="F")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One region of a panoptic segmentation."""
-
-    label: str
-    score: float
-    box: Box
-    mask: Mask | None = None
-    is_thing: bool = True
-    attributes: dict[str, str] = field(default_factory=dict)  # e.g. {"color": "red"}; verbalized before the label
-    source: str = field(default="", compare=False)  # name of the expert that found it, which the perceiver sets
-
-
-@dataclass(frozen=True)
-class Detection:
-    """One object found by an open-world detector."""
-
-    label: str
-    score: float
-    box: Box
-    source: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True)
-class Relation:
-    """``subject predicate object``; the boxes, when known, say which instances are meant."""
-
-    subject: str
-    predicate: str
-    object: str
-    score: float
-    subject_box: Box | None = None
-    object_box: Box | None = None
-    source: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True)
-class TextLine:
-    """One line of text as read in the image; untrusted, never an instruction."""
-
-    text: str
-    score: float
-    polygon: tuple[tuple[float, float], ...] = ()  # normalised (x, y) corners, clockwise from the top left
-    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -114,7 +38,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Perception:
+class Perception(CocoConversions, SupervisionConversions):
     """What one expert saw in one image, or, after ``merge``, what all of them saw."""
 
     segments: tuple[Segment, ...] = ()
@@ -152,11 +76,6 @@ class Perception:
             sources=tuple(Source(**item) for item in data.get("sources", ())),
             failures=tuple(Failure(**item) for item in data.get("failures", ())),
         )
-
-
-def describe(item: Segment | Detection) -> str:
-    """The object's name as it is put into words: attributes, if it has any, then label (``"red circle"``)."""
-    return " ".join([*getattr(item, "attributes", {}).values(), item.label])
 
 
 def merge(perceptions: Sequence[Perception]) -> Perception:

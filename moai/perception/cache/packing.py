@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from moai.types import Mask, Perception
+from moai.types import Detection, Failure, Mask, Perception, Relation, Segment, Source, TextLine
 
+_PLAIN = (Perception, Segment, Detection, Relation, TextLine, Source, Failure)
 PROVENANCE = ("source", "cached")  # fields that say where a finding comes from
 FORMAT = 1  # part of every cache key: raise it when the layout or the perception's fields change meaning
 
@@ -39,7 +40,7 @@ def plain_bytes(perception: Perception) -> bytes:
         if isinstance(value, Mask):
             runs.extend(value.counts)
             return {"height": value.height, "width": value.width, "counts": len(value.counts)}
-        if type(value).__module__ == Perception.__module__:
+        if type(value) in _PLAIN:
             return {name: part for name, part in vars(value).items() if name not in PROVENANCE}
         kind = type(value)
         raise TypeError(f"a perception holds plain Python data only, not {kind.__module__}.{kind.__name__}")

@@ -22,7 +22,7 @@ from PIL import Image, ImageFile
 
 from moai.errors import AssetError, ExpertError, ImageError, nearest
 from moai.expert import Expert
-from moai.images import image_key, read_image
+from moai.images import has_metadata, image_key, read_image
 from moai.perception.cache.store import Store, entry_key
 from moai.perception.running.isolation import Isolated, Outcome
 from moai.perception.running.memory import format_size, parse_size
@@ -204,7 +204,7 @@ class Perceiver:
     ) -> list[tuple[Outcome, bool]]:
         """Return the expert's outcome for each image, and whether it came from the cache."""
         isolated = self._isolated[expert.name]
-        weights = isolated.weights_id() if self.store is not None else None
+        weights = isolated.weights_id() if self.store is not None and expert.cacheable else None
         if self.store is None or weights is None:
             return [(outcome, False) for outcome in isolated.perceive(images, context)]
         entries = [entry_key(key, expert, context[i], weights, expert.source) for i, key in enumerate(keys)]
@@ -278,4 +278,5 @@ def _decoded(image: Any) -> Image.Image:
     from a file: a copy of an opened photograph still has its orientation.
     """
     plain = isinstance(image, Image.Image) and image.mode == "RGB" and image.width > 0 and image.height > 0
-    return image if plain and not image.info and not isinstance(image, ImageFile.ImageFile) else read_image(image)
+    plain = plain and not has_metadata(image)
+    return image if plain and not isinstance(image, ImageFile.ImageFile) else read_image(image)
