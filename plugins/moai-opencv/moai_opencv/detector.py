@@ -27,11 +27,11 @@ from moai_opencv.network_input import NetworkInput, Placement
 class DetectorOptions(Options):
     """Hold the options of both experts."""
 
-    min_score: float = Field(0.5, ge=0, le=1)
+    min_score: float = Field(0.45, ge=0, le=1)
     """Objects with less confidence are left out."""
-    max_overlap: float = Field(0.6, ge=0, le=1)
+    max_overlap: float = Field(0.5, ge=0, le=1)
     """Of two boxes of one name whose intersection over union is larger, the weaker is left out."""
-    max_overlap_of_names: float = Field(1.0, ge=0, le=1)
+    max_overlap_of_names: float = Field(0.85, ge=0, le=1)
     """The same between different names, which are then two names for one thing; 1 keeps both."""
     max_objects: int = Field(50, ge=1, le=10_000)
     """At most so many objects per picture, the strongest."""
