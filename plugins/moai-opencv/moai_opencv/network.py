@@ -17,7 +17,8 @@ import numpy as np
 from moai.errors import AssetError
 
 MAX_THREADS = 64
-_WHERE = re.compile(r"OpenCV\([^)]*\) \S+: error: \([^)]*\) ?")  # the build's own file, line and number of the error
+SILENT = 0  # OpenCV's LOG_LEVEL_SILENT
+_WHERE = re.compile(r"OpenCV\([^)]*\) \S+: error: \([^)]*\) ?|in function '\w+'( >)? ?")  # in OpenCV's own source
 
 
 class Network:
@@ -89,11 +90,12 @@ def _contained(threads: int) -> Iterator[Any]:
     """Give OpenCV as many threads as asked for, and keep its log from the terminal; undo both."""
     import cv2
 
-    before, level = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
+    log = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has the functions at its top
+    before, level = cv2.getNumThreads(), log.getLogLevel()
     cv2.setNumThreads(threads)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    log.setLogLevel(SILENT)
     try:
         yield cv2
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        log.setLogLevel(level)
         cv2.setNumThreads(before)

@@ -23,7 +23,7 @@ def quadrants(layout: str, side: int = 64, classes: int = 3) -> bytes:
     if layout == "yolo":
         boxes = [[x + half / 2, y + half / 2, half, half] for x, y in places]
         nodes = [
-            node("Conv", ["image", "choice"], ["colors"]),
+            node("Conv", ["image", "choice"], ["colors"], kernel_shape=[1, 1]),
             node("AveragePool", ["colors"], ["means"], kernel_shape=[half, half], strides=[half, half]),
             node("Reshape", ["means", "shape"], ["scores"]),
             node("Concat", ["boxes", "scores"], ["output0"], axis=1),
@@ -37,7 +37,7 @@ def quadrants(layout: str, side: int = 64, classes: int = 3) -> bytes:
     else:
         corners = [[x / side, y / side, (x + half) / side, (y + half) / side] for x, y in places]
         nodes = [
-            node("Conv", ["image", "choice"], ["red"]),
+            node("Conv", ["image", "choice"], ["red"], kernel_shape=[1, 1]),
             node("AveragePool", ["red"], ["means"], kernel_shape=[half, half], strides=[half, half]),
             node("Reshape", ["means", "shape"], ["scores"]),
             node("Concat", ["kinds", "scores", "boxes"], ["detections"], axis=3),
