@@ -19,6 +19,7 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "easy-vqa": "moai-easy-vqa",
         "kosmos-twin": "moai-kosmos",
         "mm1-documents": "moai-mm1",
+        "photographs": "moai-photographs",
         "raven": "moai-kosmos",
         "scenes": "moai-scenes",
     },

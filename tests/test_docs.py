@@ -15,7 +15,7 @@ from pages import PAGES, ROOT, Page, Reader, parse
 
 import moai
 from moai import errors
-from moai.assets.pins import PINS
+from moai.assets.pins import PINS, SDISTS
 from moai.evaluation.conditions import CONDITIONS
 from moai.plugins import registry
 from moai.recipe.loading import load_recipe
@@ -185,10 +185,11 @@ def test_the_table_of_differences_shows_the_defaults_and_the_published_arithmeti
     assert checked >= 5
 
 
-def test_every_pinned_wheel_is_listed_with_version_and_licence():
-    listed = {row[0]: row[3] for row in BY_NAME["downloads.md"].rows("Downloads and licences")[1:]}
-    assert set(listed) == {f"`{name}` {pin.version}" for name, pin in PINS.items()}
-    for name, pin in PINS.items():
+@pytest.mark.parametrize(("title", "pins"), [("Downloads and licences", PINS), ("Source distributions", SDISTS)])
+def test_every_pinned_wheel_and_source_distribution_is_listed_with_version_and_licence(title, pins):
+    listed = {row[0]: row[3] for row in BY_NAME["downloads.md"].rows(title)[1:]}
+    assert set(listed) == {f"`{name}` {pin.version}" for name, pin in pins.items()}
+    for name, pin in pins.items():
         assert listed[f"`{name}` {pin.version}"].split()[0] == pin.licence.split()[0]
 
 

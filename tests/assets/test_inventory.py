@@ -9,7 +9,8 @@ import pytest
 from moai.assets import wheels
 from moai.assets.cache import publish
 from moai.assets.inventory import find_assets, folder_bytes
-from moai.assets.pins import PINS
+from moai.assets.pins import PINS, SDISTS
+from moai.assets.sdists import sdist_folder
 from moai.assets.wheels import wheel_folder
 
 NAME = "easy-vqa"
@@ -39,8 +40,10 @@ def of(name):
 
 def test_an_empty_cache_has_every_pin_absent_and_is_not_made(cache):
     found = find_assets()
-    assert {asset.name: asset.version for asset in found} == {name: pin.version for name, pin in PINS.items()}
-    assert {(asset.kind, asset.state, asset.bytes) for asset in found} == {("wheel", "absent", 0)}
+    pinned = [("wheel", name, pin.version) for name, pin in PINS.items()]
+    pinned += [("sdist", name, pin.version) for name, pin in SDISTS.items()]
+    assert [(asset.kind, asset.name, asset.version) for asset in found] == pinned
+    assert {(asset.state, asset.bytes) for asset in found} == {("absent", 0)}
     assert not cache.exists()
 
 
@@ -99,3 +102,11 @@ def test_links_do_not_count_as_bytes(cache):
     (cache / "link").symlink_to(cache / "file")
     (cache / "dangling").symlink_to(cache / "nothing")
     assert folder_bytes(cache) == 3
+
+
+def test_a_source_distribution_that_is_cached_and_damaged():
+    [name, *_] = SDISTS
+    folder = publish(sdist_folder(name), SDISTS[name].sha256, lambda content: (content / "file").write_bytes(b"01"))
+    assert (of(name).kind, of(name).state, of(name).path) == ("sdist", "cached", folder)
+    (folder / "file").unlink()
+    assert of(name).state == "damaged"

