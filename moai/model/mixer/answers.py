@@ -1,0 +1,78 @@
+"""Answer tokens that read auxiliary tokens: where they stand, and what they need.
+
+Knows: tensors. The prompt is mixed before an answer begins, so that an answer of several tokens would have nothing to
+read after its first. Each answer token reads the auxiliary tokens as the last token of its prompt segment does, and
+never another answer token: what it takes depends on nothing that comes after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from moai.model.mixer.attention import Offered
+
+
+class Kept(NamedTuple):
+    """What one mixer's auxiliary tokens offer to answer tokens, with the null token where there is one."""
+
+    offered: Offered
+    mask: Tensor  # (B, C) bool, of the null token as well
+
+    def expand(self, times: int) -> Kept:
+        """Repeat each row, as beams and several return sequences do."""
+        offered = self.offered
+        keys, values = (part.repeat_interleave(times, dim=0) for part in (offered.keys, offered.values))
+        return Kept(Offered(keys, values, offered.made), self.mask.repeat_interleave(times, dim=0))
+
+
+@dataclass
+class AnswerInputs:
+    """What the answer tokens of one forward pass need. ``R`` counts the prompt segments that they follow."""
+
+    mask: Tensor  # (R, N) bool
+    positions: Tensor  # (R, N) in the flattened batch
+    aux: Tensor  # (R, C, D)
+    aux_mask: Tensor  # (R, C) bool
+    question: Tensor | None = None  # (R, D)
+    sources: Tensor | None = None  # (R, C, D)
+    following: Tensor | None = None  # (R, C, D)
+    matches: Tensor | None = None  # (R, N, C) bool, the auxiliary words that each token has come to
+    kept: tuple[Kept, ...] | None = None  # one for each mixer; None where mixers compute it anew
+
+
+def answer_masks(
+    segments: Tensor, rows: Tensor, free: Tensor, document_ids: Tensor | None, continued: bool
+) -> tuple[Tensor, Tensor]:
+    """Find the answer tokens that follow each prompt segment, before the next one of its row or document.
+
+    Args:
+        segments: ``(R, S)`` bool, prompt tokens; those of a row are in order.
+        rows: ``(R,)`` the batch row of each.
+        free: ``(B, S)`` bool, tokens that are neither prompt nor padding.
+        document_ids: ``(B, S)`` of packed rows.
+        continued: what stands before a row's first prompt token goes on with an answer; it is given a segment of its
+            own, before all others, whose prompt is in the cache.
+
+    Returns:
+        the batch row of each segment ``(R', )`` and the mask of each one's answer ``(R', S)``.
+    """
+    there = segments.any(dim=1)
+    length = segments.shape[1]
+    first = torch.where(there, segments.int().argmax(dim=1), length)
+    places = torch.arange(length, device=segments.device)
+    following = F.pad(first[1:], (0, 1), value=length)
+    end = torch.where(F.pad(rows[1:], (0, 1), value=-1) == rows, following, length)
+    masks = free[rows] & (places >= first[:, None]) & (places < end[:, None])
+    if document_ids is not None:
+        documents = document_ids[rows]
+        masks = masks & (documents == documents.gather(1, first.clamp(max=length - 1)[:, None]))
+    if not continued:
+        return rows, masks
+    starts = torch.full((len(free),), length, device=rows.device).scatter_reduce(0, rows, first, "amin")
+    leading = free & (places < starts[:, None])
+    return torch.cat([torch.arange(len(free), device=rows.device), rows]), torch.cat([leading, masks])
