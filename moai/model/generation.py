@@ -98,7 +98,8 @@ class Generation(GenerationMixin):
         """Compute once what all tokens of an answer read."""
         with half_precision(self.get_input_embeddings().weight):
             states = aux.states.to(self.get_input_embeddings().weight.dtype)
-            kept = tuple(mixer.keep(states, aux.mask) for mixer in self.mixers.values())
+            given = (states, aux.mask, aux.sources, aux.following)
+            kept = tuple(mixer.keep(*given) for mixer in self.mixers.values())
         prompt = F.pad(prompt_mask.bool(), (0, input_ids.shape[1] - prompt_mask.shape[1]))
         question = earlier = None
         if self.pools:

@@ -278,7 +278,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         self.auxiliary.check(aux)
         inputs = None
         if prompt_mask is None and self.answers and self.mixed and past and aux is not None:
-            inputs = continued_inputs(prompt, aux, window)
+            inputs = continued_inputs(prompt, aux)
         elif prompt_mask is not None and self.mixed and len(self.mixers):
             inputs = mixer_inputs(
                 prompt,

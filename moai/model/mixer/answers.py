@@ -18,30 +18,39 @@ from moai.model.mixer.attention import Offered
 
 
 class Kept(NamedTuple):
-    """What one mixer's auxiliary tokens offer to answer tokens, with the null token where there is one."""
+    """What one mixer offers to answer tokens: its auxiliary tokens, with the null token where there is one, and gates.
+
+    ``G`` counts gates: three of the modules, then one for each head of what is copied.
+    """
 
     offered: Offered
-    mask: Tensor  # (B, C) bool, of the null token as well
+    bias: Tensor  # (B, 1, 1, C) added to the logits
+    some: Tensor  # (B, 1, 1) one where there is anything to read, else zero
+    gates: tuple[Tensor, Tensor]  # (G, D), (G,)
+    words: Tensor | None = None  # (B, W, D) words to copy: those that tokens start from, then those after them
 
     def expand(self, times: int) -> Kept:
         """Repeat each row, as beams and several return sequences do."""
-        offered = self.offered
-        keys, values = (part.repeat_interleave(times, dim=0) for part in (offered.keys, offered.values))
-        return Kept(Offered(keys, values, offered.made), self.mask.repeat_interleave(times, dim=0))
+
+        def repeated(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.repeat_interleave(times, dim=0)
+
+        offered = Offered(repeated(self.offered.keys), repeated(self.offered.values), self.offered.made)
+        return Kept(offered, repeated(self.bias), repeated(self.some), self.gates, repeated(self.words))
 
 
 @dataclass
 class AnswerInputs:
     """What the answer tokens of one forward pass need. ``R`` counts the prompt segments that they follow."""
 
-    mask: Tensor  # (R, N) bool
-    positions: Tensor  # (R, N) in the flattened batch
     aux: Tensor  # (R, C, D)
     aux_mask: Tensor  # (R, C) bool
     question: Tensor | None = None  # (R, D)
     sources: Tensor | None = None  # (R, C, D)
     following: Tensor | None = None  # (R, C, D)
     matches: Tensor | None = None  # (R, N, C) bool, the auxiliary words that each token has come to
+    mask: Tensor | None = None  # (R, N) bool; None where all tokens of the window are an answer's
+    positions: Tensor | None = None  # (R, N) in the flattened batch; None with ``mask``
     kept: tuple[Kept, ...] | None = None  # one for each mixer; None where mixers compute it anew
 
 

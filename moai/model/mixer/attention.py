@@ -148,20 +148,19 @@ class AttentionModule(nn.Module):
         made = self.tables() if self.low_rank and self.plain else None
         return Offered(self._keys(context, made), self._values(context, made), made)
 
-    def read_offered(self, x: Tensor, offered: Offered, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Read as :meth:`read` does, of a context that is offered.
+    def read_offered(self, x: Tensor, offered: Offered, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read as :meth:`read` does, of a context that is offered by a module without activations.
 
         Args:
             x: queries ``(B, T, D)``.
-            offered: of a context with at least one token, by a module without activations.
-            mask: ``(B, K)`` bool, as in :meth:`forward`.
+            offered: of a context with at least one token.
+            bias: ``(B, 1, 1, K)``, added to the logits.
 
         Returns:
-            ``(B, T, r)``, to be widened by ``output``; the logits ``(B, H, T, K)`` without the mask, and the weights.
+            ``(B, T, r)``, to be widened by ``output``; the logits ``(B, H, T, K)`` with the bias, and the weights.
         """
-        logits = self._products(self._queries(x, offered.made), offered.keys)
-        weights = logits.masked_fill(~readable(mask)[:, None, None, :], float("-inf")).softmax(dim=-1)
-        weights = weights * mask[:, None, None, :].to(weights.dtype)
+        logits = self._products(self._queries(x, offered.made), offered.keys) + bias
+        weights = logits.softmax(dim=-1)
         return self._joined(weights @ offered.values.to(weights.dtype)), logits, weights
 
     def _products(self, q: Tensor, k: Tensor) -> Tensor:

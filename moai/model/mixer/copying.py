@@ -39,6 +39,10 @@ class Copying(nn.Module):
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
+    def scaled(self) -> tuple[Tensor, Tensor]:
+        """Weight ``(H, D)`` and bias ``(H,)`` of the gate, as a token's state meets them."""
+        return self.gate.weight * self.scale, self.gate.bias * self.scale
+
     def forward(self, query: Tensor, weights: Tensor, sources: Tensor) -> Tensor:
         """The update ``(B, T, D)``, in units of the tokens' own size.
 

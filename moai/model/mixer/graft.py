@@ -50,12 +50,15 @@ class MixerHook:
         """``(B, S, D) -> (B, S, D)``: prompt positions get their updates, and answers theirs; all others stay."""
         if c.answers is None:
             return self.mix_prompt(hidden, context, c)
-        mixed = self.mix_prompt(hidden, context, c) if c.positions.shape[1] else hidden
         a, choice = c.answers, None if c.choices is None else c.choices[self.index]
-        tokens = gather_flat(hidden, a.positions)
+        tokens = hidden if a.positions is None else gather_flat(hidden, a.positions)
         with half_precision(hidden):
-            kept = self.mixer.keep(a.aux.to(hidden.dtype), a.aux_mask) if a.kept is None else a.kept[self.index]
-            update = self.mixer.answer_update(tokens, a, kept, choice)
+            aux = a.aux.to(hidden.dtype)
+            kept = a.kept[self.index] if a.kept else self.mixer.keep(aux, a.aux_mask, a.sources, a.following)
+            update = self.mixer.answer_update(tokens, kept, a.question, a.matches, choice)
+        if a.positions is None:
+            return hidden + update.to(hidden.dtype)
+        mixed = self.mix_prompt(hidden, context, c) if c.positions.shape[1] else hidden
         return scatter_add_flat(mixed, a.positions, update * a.mask[..., None])
 
     def mix_prompt(self, hidden: Tensor, context: ForwardContext, c: MixerInputs) -> Tensor:

@@ -127,24 +127,17 @@ def mixer_inputs(
     return made
 
 
-def continued_inputs(prompt: Prompt, aux: Auxiliary, length: int) -> MixerInputs:
-    """Build the inputs of a window of ``length`` answer tokens whose prompt is in the cache."""
+def continued_inputs(prompt: Prompt, aux: Auxiliary) -> MixerInputs:
+    """Build the inputs of a window of answer tokens whose prompt is in the cache."""
     states = aux.states
     nothing = torch.zeros(len(states), 0, dtype=torch.long, device=states.device)
-    index = torch.arange(length, device=states.device).expand(len(states), length)
-    ids = None if aux.words is None else prompt.input_ids
-    answers = AnswerInputs(
-        torch.ones_like(index, dtype=torch.bool),
-        flat_positions(index, length),
-        states,
-        aux.mask,
-        aux.question,
-        aux.sources,
-        aux.following,
-        None if ids is None else longest_matches(histories(ids, _before(aux, ids)), aux.words),
-        aux.kept,
-    )
-    return MixerInputs(*(nothing, nothing.bool(), nothing, nothing.bool()), states, aux.mask, nothing, answers=answers)
+    matches = None
+    if aux.words is not None:
+        matches = longest_matches(histories(prompt.input_ids, _before(aux, prompt.input_ids)), aux.words)
+    given = (states, aux.mask, aux.question, aux.sources, aux.following, matches)
+    answers = AnswerInputs(*given, kept=aux.kept)
+    none = nothing.bool()
+    return MixerInputs(nothing, none, nothing, none, states, aux.mask, nothing, answers=answers)
 
 
 def _answer_inputs(
@@ -177,16 +170,9 @@ def _answer_inputs(
     def of_rows(x: Tensor | None) -> Tensor | None:
         return x if x is None else x[rows]
 
-    return AnswerInputs(
-        real,
-        flat_positions(index, masks.shape[1], rows),
-        of_rows(aux.states),
-        of_rows(aux.mask),
-        question,
-        of_rows(aux.sources),
-        of_rows(aux.following),
-        matches,
-    )
+    parts = (of_rows(part) for part in (aux.states, aux.mask))
+    copied = (of_rows(part) for part in (aux.sources, aux.following))
+    return AnswerInputs(*parts, question, *copied, matches, real, flat_positions(index, masks.shape[1], rows))
 
 
 def _before(aux: Auxiliary, ids: Tensor) -> Tensor:

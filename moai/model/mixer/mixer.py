@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from moai.errors import RecipeError
 from moai.model.arithmetic import OURS, is_published
-from moai.model.mixer.answers import AnswerInputs, Kept
+from moai.model.mixer.answers import Kept
 from moai.model.mixer.attention import AttentionModule
 from moai.model.mixer.copying import Copying, weights_of_matches
 from moai.model.mixer.gather import gather_tokens, scatter_add_tokens
+from moai.model.mixer.masks import logit_bias, readable
 from moai.model.mixer.stacked import CONTEXTS, StreamWeights, changing, fused, stack_weights
 from moai.model.mixer.supervision import attention_loss
 from moai.model.norms import rms_normalize
@@ -158,12 +159,36 @@ class Mixer(WeightCache):
         read = self.attention["language_aux"].weights(query, *aux)
         return scatter_add_tokens(update, last, self.copying(query, read[..., : s.sources.shape[1]], s.sources))
 
-    def keep(self, aux: Tensor, mask: Tensor) -> Kept:
-        """Compute what compressed tokens ``(B, C, D)`` with their mask ``(B, C)`` offer to any answer token."""
-        aux, mask = self._with_null(aux, mask)
-        return Kept(self.attention["language_aux"].offer(aux), mask)
+    def keep(self, aux: Tensor, mask: Tensor, sources: Tensor | None = None, following: Tensor | None = None) -> Kept:
+        """Compute what is the same for all answer tokens.
 
-    def answer_update(self, x: Tensor, s: AnswerInputs, kept: Kept, choice: tuple[int, int] | None = None) -> Tensor:
+        Args:
+            aux, mask: compressed tokens ``(B, C, D)``, ``(B, C)``.
+            sources, following: ``(B, C, D)``, words to copy.
+        """
+        dtype = computing(aux)
+        some = mask.any(dim=1)[:, None, None].to(dtype)
+        aux, mask = self._with_null(aux, mask)
+        gates = [(self.gate_language.weight, self.gate_language.bias)]
+        pairs = ((self.copying, sources), (self.copying_next, following))
+        copied = [(copying.scaled(), words) for copying, words in pairs if copying is not None and words is not None]
+        gates += [gate for gate, _ in copied]
+        return Kept(
+            self.attention["language_aux"].offer(aux),
+            logit_bias(readable(mask), dtype)[:, None, None],
+            some,
+            tuple(torch.cat(parts).to(dtype) for parts in zip(*gates, strict=True)),
+            torch.cat([words.to(dtype) for _, words in copied], dim=1) if copied else None,
+        )
+
+    def answer_update(
+        self,
+        x: Tensor,
+        kept: Kept,
+        question: Tensor | None,
+        matches: Tensor | None,
+        choice: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Return the updates ``(B, N, D)`` to add to an answer's tokens: what they take from auxiliary tokens.
 
         They read by the module, the gate and the copied words of the prompt's last token, which stands where they do:
@@ -171,25 +196,30 @@ class Mixer(WeightCache):
 
         Args:
             x: answer tokens ``(B, N, D)``.
-            s: what they need.
-            kept: of :meth:`keep`, for ``s.aux``.
+            kept: of :meth:`keep`.
+            question: ``(B, D)``, as in :class:`Streams`.
+            matches: ``(B, N, C)`` bool of ``longest_matches``, where the word after is copied.
             choice: step 1's draw; where it is another module, answer tokens take nothing.
         """
         if choice is not None and choice[1] != READING:
             return torch.zeros_like(x)
-        scale, x = _size(x), self._asking(rms_normalize(x), s.question)
+        scale, x = _size(x), self._asking(rms_normalize(x), question)
         module = self.attention["language_aux"]
-        read, logits, weights = module.read_offered(x, kept.offered, kept.mask)
+        read, logits, weights = module.read_offered(x, kept.offered, kept.bias)
+        gates = F.linear(x.to(kept.gates[0].dtype), *kept.gates)  # (B, N, G)
         update = module.output.widen(read)
         if choice is None:
-            update = update * self.gate_language(x).softmax(dim=-1)[..., READING, None]
-        count = s.aux.shape[1]  # without the null token
-        if self.copying is not None and s.sources is not None:
-            update = update + self.copying(x, weights[..., :count], s.sources)
-        if self.copying_next is not None and s.matches is not None:
-            matches = weights_of_matches(logits[..., :count], s.matches)
-            update = update + self.copying_next(x, matches, s.following)
-        return update * scale
+            update = update * gates[..., :3].softmax(dim=-1)[..., READING, None]
+        if kept.words is not None:
+            found, opened = [], iter(gates[..., 3:].transpose(1, 2)[..., None].split(module.heads, dim=1))
+            if self.copying is not None:
+                count = len(weights[0, 0, 0]) - (self.null is not None)
+                found.append((next(opened) * weights[..., :count]).sum(dim=1))
+            if matches is not None:
+                at = weights_of_matches(logits[..., : matches.shape[-1]], matches)
+                found.append((next(opened) * at).sum(dim=1))
+            update = update + torch.cat(found, dim=-1) @ kept.words  # (B, N, W) words
+        return update * (scale * kept.some)
 
     def cache_weights(self, dtype: torch.dtype) -> None:
         """See :class:`WeightCache`."""

@@ -1,6 +1,7 @@
 """Answer tokens that read auxiliary tokens: never each other, in every way of decoding, and nothing else changes."""
 
 import copy
+import random
 import warnings
 
 import pytest
@@ -11,10 +12,12 @@ from moai.compat import cache_of
 from moai.errors import RecipeError
 from moai.model.mixer.answers import answer_masks
 from moai.model.mixer.copying import LOOK_BACK, NO_ANSWER, NO_WORD, histories, longest_matches, weights_of_matches
-from moai.model.mixer.forward_context import ForwardContext
 from moai.model.mixer.mixer import Mixer
 from moai.model.norms import rms_normalize
-from moai.types import IMAGE, Conversation, Turn
+from moai.training.log import read_log
+from moai.training.objectives.supervision import TargetFinder, target_masks
+from moai.training.trainer import train
+from moai.types import IMAGE, Conversation, Sample, Turn
 
 FACTS = {"style": "compact", "fact_context": True}
 MIXER = {"answer_tokens": True, "copy_words": True, "copy_next": True, "null_token": True, "question_context": 1.0}
@@ -170,7 +173,7 @@ def test_rows_are_as_alone_with_any_padding(made, batch):
 def test_a_fresh_model_is_its_host_and_mixers_off_is_its_host(batch):
     model, _ = tiny.made(noise=0.0, mixer=MIXER, perception=FACTS, compressor=COMPRESSOR)
     trained = copy.deepcopy(model)
-    tiny.disturb(trained.mixers, 0.1) if hasattr(trained.mixers, "adapter_parameters") else tiny.disturb(trained, 0.1)
+    tiny.disturb(trained, 0.1)
     found, host = logits(model, batch), copy.deepcopy(model)
     host.remove_mixers()
     assert torch.equal(found, logits(host, batch))
@@ -361,4 +364,73 @@ def test_what_does_not_fit_together_is_refused():
     words = processor.perceptions.auxiliary([[PERCEPTIONS[0]]])
     with pytest.raises(RecipeError, match="copy_next needs perception.fact_context: true"):
         model.auxiliary.following(words["aux_input_ids"], words["aux_attention_mask"])
-    assert ForwardContext(None).inputs is None
+
+
+# Texts of several tokens -------------------------------------------------------------------------------------------
+
+
+def texts(rng, count):
+    """Questions for a text of three letters, each a token, drawn at random; and what was seen beside it."""
+    found = []
+    for index in range(count):
+        text = "".join(rng.choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(3))
+        image = tiny.picture("red")
+        sample = Sample.from_question(str(index), image, str(index), "What is written?", text, "text")
+        found.append((sample, tiny.seen(rng.choice(("red circle", "blue box")), text=text)))
+    return found
+
+
+def right_answers(mixer, steps=70, batch=16):
+    """Train mixers on some texts, and count the right answers among 40 others."""
+    torch.manual_seed(0)
+    base = {"layers": [1, 3], "rank": 16, "tie_qk_at_init": True, "copy_words": True, "null_token": True,
+            "question_context": 1.0, "qk_norm_scale": None}  # fmt: skip
+    model, processor = made_with(noise=0.0, mixer={**base, **mixer}, vision={"panoptic_map": False})
+    rng = random.Random(0)
+    known, test = texts(rng, 300), texts(rng, 40)
+    finder = TargetFinder.from_perceptions(processor, [perception for _, perception in known], True)
+    trained = list(model.mixers.parameters())
+    optimizer = torch.optim.AdamW(trained, lr=3e-3, weight_decay=0.0)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 10) * (1 - step / steps)
+        samples, seen = zip(*rng.sample(known, batch), strict=True)
+        inputs = tiny.training_batch(processor, samples, seen)
+        words = (inputs["aux_input_ids"], inputs["aux_attention_mask"])
+        targets = target_masks(finder, processor, samples, *words)
+        output = model(**inputs, attention_targets=targets, image_keep=torch.zeros(batch, dtype=torch.bool))
+        optimizer.zero_grad()
+        (output.loss + output.attention_loss).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+    inputs = tiny.prompt_inputs(processor, [sample.question for sample, _ in test], [p for _, p in test])
+    ids = model.generate(**inputs, max_new_tokens=6, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    return sum(said == s.answer for said, (s, _) in zip(processor.decode_answers(ids), test, strict=True))
+
+
+@pytest.mark.slow
+def test_texts_of_several_tokens_are_read_by_copying_the_next_word_and_not_without():
+    """Three letters of twenty: by chance one of 8,000. The letters are trained, these texts are not."""
+    assert right_answers({"answer_tokens": True, "copy_next": True}) >= 36
+    assert right_answers({}) <= 4
+
+
+@pytest.mark.slow
+def test_a_run_trains_and_goes_on_with_adapters_of_the_host_and_accumulated_batches(tmp_path):
+    """Each half of a batch has the samples of the whole: the loss of every step is the same."""
+    tiny.register()
+    train_all = {
+        "connector": 1e-3,
+        "compressor": 1e-4,
+        "mixers": 1e-3,
+        "gates": 1e-3,
+        "host": {"rate": 1e-3, "lora": 2},
+    }
+    stages = [tiny.stage("modules", 2, routing="random_module"), tiny.stage("gates", 3, train=train_all)]
+    losses = []
+    for accumulation in (1, 2):
+        parts = {"accumulation": accumulation, "attention_supervision": 0.3}
+        recipe = tiny.recipe(mixer=MIXER, perception=FACTS, compressor=COMPRESSOR, training=parts, stages=stages)
+        losses.append([line["loss"] for line in read_log(train(recipe, tmp_path / str(accumulation)))])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4) and len(losses[0]) == 5
+    model = type(made_with()[0]).from_pretrained(tmp_path / "2")
+    assert model.answers and model.mixers["0"].copying.gate.weight.any()
