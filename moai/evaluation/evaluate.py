@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moai.data.perceive import perceive_samples, perceive_without, read_perceptions
+from moai.data.perceive import images_of, perceive_samples, perceive_without, read_perceptions
 from moai.data.samples import Samples, draw
 from moai.data.sources import label_of, metric_of, open_sources
 from moai.errors import CheckpointError, DataError, RecipeError
@@ -101,7 +101,7 @@ def evaluate_run(
     gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
     about = {"name": recipe.name, "data": label_of(sources), "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
-    files = save_report(summary, records, folder, images=_images(samples), words=words_of(augmented, perceptions))
+    files = save_report(summary, records, folder, images=images_of(samples), words=words_of(augmented, perceptions))
     journal.close()  # everything is written
     return Evaluation(summary, records, folder, files)
 
@@ -113,10 +113,6 @@ def _with_shots(samples: list[Sample], recipe: Recipe, data, count: int, seed: i
     made = with_shots(samples, training_of(recipe, data), count, seed)
     check_fit(made, count, augmented.processor.encode)
     return made
-
-
-def _images(samples: Sequence[Sample]) -> dict[str, Any]:
-    return {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
 
 
 def _answer(augmented: Augmented, samples, perceptions, settings: dict[str, Any], progress: Progress) -> list[Record]:
@@ -225,8 +221,8 @@ def perceive_views(
     """
     if set(conditions) <= {"off", "oracle", "blank"}:
         return {}, {}
-    count, reduced = len({image for sample in samples for image in sample.image_ids}), {}
-    if shards is not None:
+    count, reduced = len(images_of(samples)), {}
+    if shards is not None and count:
         perceptions = read_perceptions(shards, samples, augmented.perceiver.experts)
     else:
         with progress.bar("perceiving", count) as advance:

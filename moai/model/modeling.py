@@ -104,6 +104,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         )
         with without_memory() if empty else nullcontext():
             width = self.host.get_input_embeddings().embedding_dim
+            own["image_stream"] = self.images.has_tokens
             self.mixers = nn.ModuleDict({str(number): Mixer(width, **own) for number in numbers})
         self.graft = graft(self.host, self.mixers, config.arithmetic, config.context_layer)
         self.auxiliary.graft, self.mixed = self.graft, True

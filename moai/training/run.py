@@ -87,7 +87,8 @@ class Run:
             self.data.quarantine.open(self.run_dir, fresh=found is None, writes_all=self.main)
         validation = self.data.read_validation()
         self.data.note_left_out()
-        if self.recipe.perception.experts:
+        told = self.data.facts.perceived or any(sample.perceived for sample in validation)
+        if self.recipe.perception.experts or told:
             self.perceptions = self._perceive(validation)
         self.monitor = Monitor(validation, self.perceptions, self.processor, self.training.batch_size)
         self.finder = self._finder()
@@ -259,12 +260,13 @@ class Run:
                 self.progress.note(f"{ahead} needs the perceptions of all images that are used before its first step")
             wanted = [*(self.samples[index] for index in self.used), *validation]
             return perceive(self.processor, wanted, self.progress, shards)
-        if shards is None and self.training.trainer.get("dataloader_num_workers"):
+        if shards is None and self.processor.experts and self.training.trainer.get("dataloader_num_workers"):
             raise RecipeError(
                 "training.trainer.dataloader_num_workers: experts do not run in these processes; leave it out, or "
                 "perceive the images ahead with moai perceive-dataset and set perception.shards"
             )
-        self.progress.note("images are perceived when their batch is reached; moai perceive-dataset does it ahead")
+        if self.processor.experts:
+            self.progress.note("images are perceived when their batch is reached; moai perceive-dataset does it ahead")
         return perceive_by_batch(self.processor, validation, self.progress, shards)
 
     def _ahead(self) -> str | None:
