@@ -70,8 +70,9 @@ class Geometry(Expert):
         both_ways: bool = False
         """With `aligned_only` or `every_pair`: say "b right of a" beside "a left of b", and so on for every side."""
         every_pair: bool = False
-        """Compare boxes alone, each with each: inside, on, overlapping (with the side, where it is clear), or one of
-        eight sides such as "above left of"; `max_relations` keeps the strongest, `per_subject` has no part in it."""
+        """Compare boxes alone, each with each of another name: inside, on, overlapping (with the side, where it is
+        clear), or one of eight sides such as "above left of"; `max_relations` keeps the strongest, and `per_subject`
+        has no part in it."""
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
         """Relate what `context` holds; of a picture only the proportions are used."""

@@ -31,7 +31,9 @@ class Pair(NamedTuple):
 
 
 def every_pair(names: Sequence[str], boxes: Sequence[Box], countable: Sequence[bool]) -> list[Pair]:
-    """Relate all pairs, the strongest first; each pair of names comes once before any pair of names comes twice.
+    """Relate all pairs of different names, the strongest first; each pair of names comes once before any comes twice.
+
+    Two of one name are told apart by their places alone.
 
     Args:
         names: of the objects.
@@ -39,18 +41,19 @@ def every_pair(names: Sequence[str], boxes: Sequence[Box], countable: Sequence[b
         countable: false for stuff (sky, wall), which has no part.
 
     Returns:
-        One for each pair. The score is above 0.5 for boxes that overlap, more the more they do; for others it is 0.3 to
+        One for each such pair. The score is above 0.5 for boxes that overlap, more the more they do; for others it is 0.3 to
         0.5, less the farther they are apart.
     """
     things = [number for number, is_thing in enumerate(countable) if is_thing]
-    found = [_pair(i, j, boxes[i], boxes[j]) for at, i in enumerate(things) for j in things[at + 1 :]]
+    pairs = [(i, j) for at, i in enumerate(things) for j in things[at + 1 :] if names[i] != names[j]]
+    found = [_pair(i, j, boxes[i], boxes[j]) for i, j in pairs]
     found.sort(key=lambda pair: -pair.score)
     again: list[int] = []
     met: dict[frozenset[str], int] = {}
     for pair in found:
         both = frozenset((names[pair.subject], names[pair.object]))
-        met[both] = met.get(both, -1) + 1
-        again.append(met[both] + (len(both) == 1))  # two of one name are told apart by their places already
+        met[both] = met.get(both, 0) + 1
+        again.append(met[both])
     return [found[at] for at in sorted(range(len(found)), key=again.__getitem__)]
 
 
