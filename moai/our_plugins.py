@@ -21,6 +21,7 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "mm1-documents": "moai-mm1",
         "raven": "moai-kosmos",
         "scenes": "moai-scenes",
+        "words": "moai-words",
     },
     "expert": {
         "easyocr": "moai-easyocr",
