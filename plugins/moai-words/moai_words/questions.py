@@ -7,12 +7,13 @@ Knows: what is said. Which of the possible questions are asked is drawn so that 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from moai_words.names import Name, categories_of
 from moai_words.printed import draw_line, misread
-from moai_words.relations import Fact, phrase_of, subjects
+from moai_words.relations import DIRECTIONS, Fact, phrase_of, subjects
 from moai_words.said import NUMBERS, Said, cell_of, other_color
 
 KINDS = ("existence", "count", "position", "relation", "text", "attribute", "identity", "absent")
@@ -192,7 +193,8 @@ def _open(said: Said, facts: list[Fact], rng: random.Random) -> Iterator[Questio
         other = said.names[fact.object]
         yield Question("relation", "open", fact.subject, phrase_of(fact), None, other, fact.relation)
     on = [fact for fact in facts if fact.relation == "on" and said.numbers[fact.subject] == 1]
-    on = [fact for fact in on if sum(other.subject == fact.subject for other in on) == 1]
+    under = Counter(fact.subject for fact in said.facts if fact.relation == "on")
+    on = [fact for fact in on if under[fact.subject] == 1]
     if on and rng.random() < 0.7:
         fact = rng.choice(on)
         yield Question("relation", "support", fact.object, f"{fact.subject} on", said.names[fact.subject])
@@ -204,10 +206,18 @@ def _open(said: Said, facts: list[Fact], rng: random.Random) -> Iterator[Questio
         answer = fact.relation.removesuffix(" of")
         yield Question("relation", "direction", answer, f"{fact.subject}; {fact.object}", *names)
     related = [label for label in said.names if said.numbers[label] == 1]
-    free = [(b, r) for b in related for r in ("left of", "right of", "above", "below") if (r, b) not in grouped]
+    free = [(b, r) for b in related for r in DIRECTIONS if (r, b) not in grouped and not _beyond(said, b, r)]
     if free and rng.random() < 0.15:
         label, relation = rng.choice(free)
         yield Question("absent", "open", "none", f"{relation} {label}", None, said.names[label], relation)
+
+
+def _beyond(said: Said, label: str, relation: str) -> bool:
+    """Whether the cell of anything else lies on that side of a thing, though no relation says so."""
+    words = {"left of": ACROSS, "right of": ACROSS[::-1], "above": DOWN, "below": DOWN[::-1]}[relation]
+    order = [next((at for at in (0, 2) if words[at] in cell_of(t.box).split()), 1) for t in said.scene.things]
+    own = [at for at, thing in zip(order, said.scene.things, strict=True) if thing.label == label]
+    return min(order) < max(own)
 
 
 def _texts(said: Said, part: str, rng: random.Random) -> Iterator[Question]:
