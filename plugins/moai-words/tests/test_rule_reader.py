@@ -26,7 +26,7 @@ def reader():
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_it_answers_from_perfect_words(split, reader):
-    samples = [s for s in words(split, limit=600, mistakes={}) if s.language == "en"]
+    samples = [s for s in words(split, limit=300, mistakes={}) if s.language == "en"]
     texts = [reader.parse(verbalize(s.truths[0], style="compact")) for s in samples]
     right = [exact_match(reader.answer(s.question, t), s.answers) for s, t in zip(samples, texts, strict=True)]
     assert sum(right) / len(right) >= 0.95

@@ -166,7 +166,7 @@ def test_a_tenth_is_asked_in_korean():
 
 
 def test_mistakes_are_made_at_their_rates():
-    right, wrong = words("train", scenes=120, mistakes={}), words("train", scenes=120, mistakes={"missed": 1.0})
+    right, wrong = words("train", scenes=60, mistakes={}), words("train", scenes=60, mistakes={"missed": 1.0})
     assert sum(len(s.truths[0].detections) for s in wrong) == 0 < sum(len(s.truths[0].detections) for s in right)
     doubled = words("train", scenes=30, mistakes={"doubled": 1.0})
     single = words("train", scenes=30, mistakes={})
