@@ -246,8 +246,8 @@ class Augmented:
         latents = len(self.model.auxiliary.compressor.latents) if self.model.auxiliary.compressor else 0
         counts, encoder, places = [], self.processor.perceptions, self.processor.images
         for conversation, own in zip(conversations, perceptions, strict=True):
-            ids, images = self.processor.encode(conversation).ids, conversation.images
-            length = len(ids) - places.marks(len(images)) + sum(places.counts(images)) + len(encoder.in_prompt(own))
+            text = len(self.processor.encode(conversation).ids) + len(encoder.in_prompt(own))
+            length = text - places.placeholders(len(conversation.images)) + sum(places.counts(conversation.images))
             found = [p for p in own if p is not None]
             words = len(encoder.words(found)) if found and encoder.inject == "mixers" else 0
             mapped = any(encoder.has_map(p) for p in found)

@@ -92,6 +92,8 @@ def _default_parts(recipe: Recipe, stage: Stage) -> TrainSection:
 def _check_length(stage: Stage) -> None:
     if (stage.steps is None) == (stage.epochs is None):
         raise ValueError(f"stages.{stage.name} needs a length: give either steps or epochs")
+    if stage.objective != "attention" and stage.samples is not None:
+        raise ValueError(f"stages.{stage.name}.samples is for objective: attention; leave it out")
     if stage.objective == "attention" and stage.steps is None:
         raise ValueError(f"stages.{stage.name}: objective: attention has no epochs; give steps")
 
@@ -146,8 +148,8 @@ def _check_connector(recipe: Recipe, stages: list[Stage]) -> None:
     answering = [stage for stage in stages if stage.objective == "answers"]
     if answering and all(stage.image_dropout == 1 for stage in answering):
         raise ValueError(
-            f"stages.{answering[-1].name}.image_dropout: no stage gives the connector an image, and what it makes of one "
-            "would be noise in every answer; set vision to {kind: none}, or lower the dropout of a stage that trains it"
+            f"stages.{answering[-1].name}.image_dropout: no stage gives the connector an image, and what it makes of "
+            "one would be noise in every answer; set vision to {kind: none}, or lower the dropout of a stage"
         )
 
 

@@ -24,6 +24,7 @@ from moai.recipe.stages import Stage, Training
 from moai.training import sampling
 from moai.training.objectives.supervision import TargetFinder, target_masks
 from moai.training.perceiving import reach
+from moai.training.prefix_states import PrefixStates
 from moai.training.word_cache import WordCache
 from moai.types import Perception, Sample
 
@@ -80,6 +81,7 @@ class AnswerBatches:
         training, stage: dropouts, and how modules are drawn.
         word_cache: of auxiliary words.
         finder: of attention supervision; None without.
+        prefix: states below the first mixer, where the stage has them cached.
     """
 
     def __init__(
@@ -94,8 +96,9 @@ class AnswerBatches:
         stage: Stage,
         word_cache: WordCache,
         finder: TargetFinder | None = None,
+        prefix: PrefixStates | None = None,
     ) -> None:
-        self.model, self.processor = model, processor
+        self.model, self.processor, self.prefix = model, processor, prefix
         self.samples, self.perceptions = samples, perceptions
         self.seed, self.training, self.stage = seed, training, stage
         self.word_cache, self.finder = word_cache, finder
@@ -128,7 +131,7 @@ class AnswerBatches:
         if stage.routing == "random_module":
             drawn = (self.seed, share.step, len(self.model.mixers), self.model.images.has_tokens)
             batch["module_choices"] = sampling.draw_modules(*drawn)
-        return batch
+        return batch if self.prefix is None else self.prefix.fill(batch, samples)
 
     def _groups(self, samples: Sequence[Sample]) -> list[list[int]] | None:
         """Pack the conversations without images or perceptions, where the recipe says so."""

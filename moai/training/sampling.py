@@ -29,6 +29,11 @@ def draw_rows(seed: int, step: int, rows: int, share: float, what: str) -> torch
     return torch.rand(rows, generator=generator) < share
 
 
+def draw_samples(seed: int, stage: Stage, count: int) -> list[int]:
+    """Draw the samples of a stage that names their number, ``stage.samples`` of ``count``, as sorted indices."""
+    return sorted(random.Random(f"{seed}/{stage.name}/samples").sample(range(count), min(stage.samples or 0, count)))
+
+
 def draw_questions(seed: int, usable: Sequence[int], stage: Stage) -> list[list[int]]:
     """Draw the samples of each step of a stage of the attention objective, as indices."""
     rng = random.Random(f"{seed}/align")

@@ -228,9 +228,28 @@ def test_what_needs_an_encoder_is_refused(words):
 
 def test_a_connector_that_never_gets_an_image_is_refused():
     stages = [tiny.stage("one", image_dropout=1.0), tiny.stage("two", image_dropout=1.0, train={"mixers": 1e-3})]
-    with pytest.raises(ValueError, match=r"stages.two.image_dropout: no stage gives the connector an image.*kind: none"):
+    with pytest.raises(ValueError, match=r"stages.two.image_dropout: no stage gives the connector.*kind: none"):
         tiny.recipe(stages=stages)
     assert tiny.recipe(stages=[stages[0], tiny.stage("two", image_dropout=0.9)])
+
+
+def test_alignment_may_draw_from_more_samples_than_are_answered(words, monkeypatch, tmp_path):
+    align = {**words["stages"][0], "samples": 9}
+    one = tiny.stage("one", 1, batch_size=2)
+    made = {}
+    monkeypatch.setattr("moai.training.run.AttentionBatches", lambda *_, **given: made.update(given) or Empty())
+
+    class Empty:
+        usable = (0,)
+
+        def __init__(self):
+            raise KeyboardInterrupt  # there is no more to see
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.recipe(**{**words, "stages": [align, one]}), tmp_path / "run")
+    assert len(made["chosen"]) == 9 and len(made["word_cache"].group_of) == 0
+    with pytest.raises(ValueError, match="stages.one.samples is for objective: attention"):
+        tiny.recipe(**{**words, "stages": [{**one, "samples": 9}]})
 
 
 def test_a_photograph_is_perceived_once_and_never_encoded(words, tmp_path):

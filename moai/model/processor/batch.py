@@ -118,7 +118,7 @@ def check_length(length: int, limit: int | None) -> None:
 
 def _check_counts(row: Row, images: ImagePlaces, image_token_id: int) -> None:
     count, given = row.encoded.ids.count(image_token_id), len(row.images)
-    if count != images.marks(given):
+    if count != images.placeholders(given):
         raise PromptError(
             f"{count} image placeholders for {given} images; host.chat_template must write one for each image"
         )

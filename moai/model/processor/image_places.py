@@ -51,7 +51,7 @@ class ImagePlaces(Protocol):
     begins: bool  # put what the tokenizer puts before any text before a prompt
     size: Any  # height and width in pixels of what is encoded, where images have one
 
-    def marks(self, images: int) -> int:
+    def placeholders(self, images: int) -> int:
         """Count the placeholders that a chat template writes for so many images."""
         return images
 
@@ -283,7 +283,7 @@ class NoImagePlaces(ImagePlaces):
     begins = False
     size = None
 
-    def marks(self, images: int) -> int:
+    def placeholders(self, images: int) -> int:
         """None: the chat template writes nothing for an image."""
         return 0
 

@@ -134,7 +134,7 @@ class MoaiProcessor(ProcessorMixin):
         return EncoderImagePlaces(self.image_processor, self.image_token_id, self.image_tokens, boundary, tiles)
 
     def _make_prompts(self) -> PromptEncoder:
-        images = (self.images.begins, self.images.marks(1) > 0)
+        images = (self.images.begins, self.images.placeholders(1) > 0)
         return PromptEncoder(self.tokenizer, self.chat_template, self.image_token_id, *images)
 
     def _make_perceptions(self) -> PerceptionEncoder:
@@ -234,7 +234,7 @@ class MoaiProcessor(ProcessorMixin):
 
     def _length(self, encoded: Encoded, conversation: Conversation) -> int:
         images = len(conversation.images)
-        return len(encoded.ids) + self.images.least(images) - self.images.marks(images)
+        return len(encoded.ids) + self.images.least(images) - self.images.placeholders(images)
 
     # Text --------------------------------------------------------------------------------------------------------
 

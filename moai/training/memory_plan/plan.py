@@ -142,13 +142,7 @@ def plan(
         pictures = _pictures(encoder)
         each = image if encoder is None else image_tokens(encoder, vision)
         tokens = {"image": each * pictures, "prompt": prompt, "aux": aux}
-        given = {"host": {}, "image_tokens": each, **trained_parts(recipe)}
-        if own_vision:
-            given |= host_vision(host_config)
-        else:
-            connector = {} if encoder is None else {"connector": encoder.connector.model_dump()}
-            given |= {"vision": {"kind": recipe.vision.kind}, **connector}
-        config = MoaiConfig(text_config=host_config, **given)
+        config = _config(recipe, host_config, each)
         with _unmoved():
             model = MoaiForConditionalGeneration(config, host=host, vision=vision)
         for part in config.trained or {}:
@@ -163,6 +157,16 @@ def plan(
         _parts(model, recipe.host.quantization), tuple(map(int, model.mixers)), tokens, kept, min(kept, checkpointed),
         _cache(host_config.get_text_config(), tokens["image"] + prompt, dtype),
     )  # fmt: skip
+
+
+def _config(recipe: Recipe, host_config: PreTrainedConfig, image_tokens: int) -> MoaiConfig:
+    vision = recipe.vision
+    given = {"host": {}, "image_tokens": image_tokens, "vision": {"kind": vision.kind}, **trained_parts(recipe)}
+    if isinstance(vision, HostVision):
+        given |= host_vision(host_config)
+    elif isinstance(vision, EncoderVision):
+        given["connector"] = vision.connector.model_dump()
+    return MoaiConfig(text_config=host_config, **given)
 
 
 def _vision(encoder: EncoderVision, shape: str | None, fake: FakeTensorMode) -> VisionEncoder:
