@@ -23,6 +23,9 @@ SHAPES = {
 }  # the second is SmolLM2-135M's, the third Llama-3.2-1B's
 VISION = 256  # width of the features
 OURS = {"rank": 64, "heads": 4, "qk_norm_scale": 4.0}
+READING = {
+    "answer_tokens": True, "copy_words": True, "copy_next": True, "null_token": True, "question_context": 1.0,
+}  # fmt: skip
 COMPRESSOR = {"latents": 64, "depth": 4, "heads": 4, "head_width": 64}
 
 
@@ -55,12 +58,15 @@ def bare(shape: str) -> nn.Module:
     return AutoModelForCausalLM.from_config(host_config(shape), dtype=torch.bfloat16, attn_implementation="sdpa").eval()
 
 
-def augmented(shape: str, image: int, layers: list[int] | None = None) -> MoaiForConditionalGeneration:
+def augmented(
+    shape: str, image: int, layers: list[int] | None = None, reading: bool = False
+) -> MoaiForConditionalGeneration:
     """A model around a copy of the host that shares its weights, so that the bare host stays without hooks.
 
     Args:
         image: tokens per image.
         layers: with a mixer; every 8th when left out.
+        reading: answer tokens read auxiliary tokens, and copy words and the words after them.
     """
     original = bare(shape)
     shared = {id(p): p for p in original.parameters()}
@@ -72,7 +78,8 @@ def augmented(shape: str, image: int, layers: list[int] | None = None) -> MoaiFo
         vision={"kind": "encoder"},
         connector={"kind": "mlp", "options": {}},
         compressor=COMPRESSOR,
-        mixer={"layers": layers, "every": 8, **OURS},
+        mixer={"layers": layers, "every": 8, **OURS, **(READING if reading else {})},
+        fact_ends=[0] if reading else None,
         image_token_id=SHAPES[shape]["vocab"],
         image_tokens=image,
     )

@@ -13,7 +13,9 @@ from moai.errors import RecipeError, nearest
 
 NAMES = ("moai", "published")
 # Keys that only our arithmetic has.
-OURS = ("qk_norm_scale", "tie_qk_at_init", "null_token", "question_context", "copy_words")  # of a mixer
+OURS = (
+    "qk_norm_scale", "tie_qk_at_init", "null_token", "question_context", "copy_words", "answer_tokens", "copy_next",
+)  # fmt: skip  # of a mixer
 
 
 def is_published(arithmetic: str) -> bool:

@@ -1,4 +1,4 @@
-"""Generation: images and perceptions are encoded once, and mixed at prefill only.
+"""Generation: images and perceptions are encoded once; prompts are mixed at prefill, answers where mixers read on.
 
 Knows: transformers' generation loop. Everything that a prompt brings along is a tensor with the batch in front, so
 that beams and several return sequences expand it with the prompt.
@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import GenerationMixin
 
 from moai.compat import CACHE, take_cache, takes_cache
 from moai.errors import PromptError
+from moai.model.mixer.graft import half_precision
+from moai.model.mixer.inputs import Auxiliary, last_segment
 
 if TYPE_CHECKING:
     from transformers.generation.utils import GenerateOutput
 
     Output = GenerateOutput | torch.LongTensor
 
-PREFILL_ONLY = ("image_features", "aux_states", "aux_states_mask", "aux_sources", "prompt_mask")
+PREFILL_ONLY = ("image_features", "aux", "prompt_mask")  # the second where answer tokens read nothing of it
 AUXILIARY = ("aux_input_ids", "aux_attention_mask", "aux_pixel_values", "aux_pixel_mask")
 # What the assistant of the ``generate`` that runs in this thread is given instead of the model's own encodings.
 _ASSISTED: ContextVar[dict[str, Tensor] | None] = ContextVar("moai_assisted", default=None)
@@ -84,10 +87,27 @@ class Generation(GenerationMixin):
             attention = kwargs.get("attention_mask")
             kwargs["prompt_mask"] = torch.ones_like(input_ids).bool() if attention is None else attention.bool()
         self.images.encode_once(input_ids, cached, kwargs)
-        ids, mask, maps, maps_mask = (kwargs.pop(name, None) for name in AUXILIARY)
-        if ids is not None and len(self.mixers):
-            kwargs["aux_states"], kwargs["aux_states_mask"] = self.auxiliary(ids, mask, maps, maps_mask)
-            kwargs["aux_sources"] = self.auxiliary.sources(ids, mask, maps_mask) if self.copies else None
+        words = [kwargs.pop(name, None) for name in AUXILIARY]
+        if words[0] is not None and len(self.mixers):
+            kwargs["aux"] = self.auxiliary.encode(*words)
+        aux = kwargs.get("aux")
+        if self.answers and self.mixed and aux is not None and aux.prompt_mask is None:
+            kwargs["aux"] = self._for_answers(aux, input_ids, kwargs["prompt_mask"], cached)
+
+    def _for_answers(self, aux: Auxiliary, input_ids: Tensor, prompt_mask: Tensor, cached: int) -> Auxiliary:
+        """Compute once what all tokens of an answer read."""
+        with half_precision(self.get_input_embeddings().weight):
+            states = aux.states.to(self.get_input_embeddings().weight.dtype)
+            given = (states, aux.mask, aux.sources, aux.following)
+            kept = tuple(mixer.keep(*given) for mixer in self.mixers.values())
+        prompt = F.pad(prompt_mask.bool(), (0, input_ids.shape[1] - prompt_mask.shape[1]))
+        question = earlier = None
+        if self.pools:
+            words = input_ids != self.config.image_token_id
+            read = torch.arange(prompt.shape[1], device=prompt.device) < cached
+            asked, before = (last_segment(part, prompt) & words for part in (prompt, prompt & read))
+            question, earlier = (self.auxiliary.question_embedding(input_ids, part) for part in (asked, before))
+        return aux._replace(kept=kept, question=question, earlier_question=earlier, prompt_mask=prompt)
 
     def _refuse(self, kwargs: dict) -> None:
         config = kwargs.get("generation_config") or self.generation_config
@@ -138,8 +158,19 @@ class Generation(GenerationMixin):
         )
         if not is_first_iteration and holds_prompt(cache):
             for left_out in PREFILL_ONLY:
-                made.pop(left_out, None)
+                if left_out != "aux" or not self.answers:
+                    made.pop(left_out, None)
+        aux = made.get("aux")
+        if aux is not None and aux.prompt_mask is not None and holds_prompt(cache):
+            made["aux"] = aux.at_window(input_ids, made["input_ids"].shape[1])
         return made
+
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
+        aux = kwargs.get("aux")
+        if aux is not None and expand_size > 1:
+            kwargs["aux"] = aux.expand(expand_size)
+        given = {"expand_size": expand_size, "is_encoder_decoder": is_encoder_decoder, "input_ids": input_ids}
+        return super()._expand_inputs_for_generation(**given, **kwargs)
 
     def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
         return self.images.generating(super())._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)

@@ -40,7 +40,7 @@ from moai.model.host.native_vision import host_vision_config
 from moai.model.loss import router_arguments, training_loss
 from moai.model.mixer.forward_context import ForwardContext, checkpoint_contexts
 from moai.model.mixer.graft import graft, ungraft
-from moai.model.mixer.inputs import Auxiliary, attended_in, mixer_inputs, prompt_of
+from moai.model.mixer.inputs import Auxiliary, attended_in, continued_inputs, mixer_inputs, prompt_of
 from moai.model.mixer.mixer import Mixer
 from moai.model.packing import packed_inputs
 from moai.model.parts import add_trained_parts
@@ -108,8 +108,11 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             self.mixers = nn.ModuleDict({str(number): Mixer(width, **own) for number in numbers})
         self.graft = graft(self.host, self.mixers, config.arithmetic, config.context_layer)
         self.auxiliary.graft, self.mixed = self.graft, True
-        self.copies = any(mixer.copying is not None for mixer in self.mixers.values())
-        self.pools = any(mixer.question_context for mixer in self.mixers.values())
+        mixers = self.mixers.values()
+        self.auxiliary.copies = any(mixer.copying is not None for mixer in mixers)
+        self.auxiliary.copies_next = any(mixer.copying_next is not None for mixer in mixers)
+        self.pools = any(mixer.question_context for mixer in mixers)
+        self.answers = any(mixer.answers for mixer in mixers)  # whether answer tokens read auxiliary tokens
         add_trained_parts(self)
         self.host.requires_grad_(False)
         self.generation_config = self.host.generation_config
@@ -219,9 +222,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         aux_pixel_values: Tensor | None = None,
         aux_pixel_mask: Tensor | None = None,
         aux_words: Tensor | None = None,
-        aux_states: Tensor | None = None,
-        aux_states_mask: Tensor | None = None,
-        aux_sources: Tensor | None = None,
+        aux: Auxiliary | None = None,
         prompt_mask: Tensor | None = None,
         module_choices: Tensor | None = None,
         attention_targets: Tensor | None = None,
@@ -244,7 +245,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             image_features: ``(B, M, D)`` instead of pixels, as ``images.encode`` returns them.
             image_keep: ``(B,)`` bool; rows that are false get zero vision features (image dropout in training).
             aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words: of ``AuxiliaryEncoder``.
-            aux_states, aux_states_mask, aux_sources: what ``auxiliary(..)`` and ``auxiliary.sources`` return instead.
+            aux: what ``auxiliary.encode`` returns of these instead; answer tokens whose prompt is in the cache read it.
             prompt_mask: ``(B, S)`` true at image and prompt tokens: what is mixed, never padding or answers; left out,
                 all without a label. What stands between two answers is mixed by itself.
             module_choices: ``(mixers, 2)`` step 1's draw; left out, the gates blend.
@@ -263,33 +264,35 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         """
         window = input_ids.shape[1] if input_ids is not None else inputs_embeds.shape[1]
         past = cache.get_seq_length() if cache is not None else 0
-        if input_ids is None and any(one is not None for one in (aux_input_ids, aux_states, prompt_mask)):
+        if input_ids is None and any(one is not None for one in (aux_input_ids, aux, prompt_mask)):
             raise PromptError("mixers need input_ids, which say where images stand; pass them beside inputs_embeds")
         prompt_mask = prompt_positions(prompt_mask, attention_mask, labels, input_ids, past, window)
         trace = Trace(list(map(int, self.mixers))) if return_attribution else None
         prompt = prompt_of(input_ids, inputs_embeds, prompt_mask, self.config.image_token_id)
         given = self.images.host_inputs(prompt, pixel_values, image_features, image_keep, kwargs)
-        aux = Auxiliary(aux_states, aux_states_mask, aux_sources)
-        if aux_input_ids is not None and aux_states is None and len(self.mixers):
-            words = (aux_input_ids, aux_attention_mask)
-            states, mask = self.auxiliary(*words, aux_pixel_values, aux_pixel_mask, aux_words, trace)
-            aux = Auxiliary(states, mask, self.auxiliary.sources(*words, aux_pixel_mask) if self.copies else None)
+        if aux_input_ids is not None and aux is None and len(self.mixers):
+            words = (aux_input_ids, aux_attention_mask, aux_pixel_values, aux_pixel_mask, aux_words)
+            aux = self.auxiliary.encode(*words, trace)
         targets = attention_targets
         if targets is not None:
             targets = self.auxiliary.target_latents(targets, aux_input_ids, aux_attention_mask, aux_pixel_mask)
-        self.auxiliary.check(aux, self.copies)
+        self.auxiliary.check(aux)
         inputs = None
-        if prompt_mask is not None and self.mixed and len(self.mixers):
+        if prompt_mask is None and self.answers and self.mixed and past and aux is not None:
+            inputs = continued_inputs(prompt, aux)
+        elif prompt_mask is not None and self.mixed and len(self.mixers):
             inputs = mixer_inputs(
                 prompt,
                 prompt_mask,
                 attended_in(padding_mask(attention_mask), window),
-                aux,
+                aux or Auxiliary(),
                 embeddings=self.get_input_embeddings().weight,
                 choices=module_choices,
                 targets=targets,
                 question_embedding=self.auxiliary.question_embedding if self.pools else None,
                 document_ids=document_ids,
+                answers=self.answers,
+                continued=past > 0,
             )
         context = ForwardContext(self.graft, inputs, trace=trace)
         if labels is not None:

@@ -77,6 +77,17 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _next_words_are_known(self) -> Recipe:
+        """The word after another one is copied by answer tokens, and it has to be known which words belong together."""
+        needed = {
+            "mixer.answer_tokens: true": self.mixer.answer_tokens,
+            "perception.fact_context: true": self.perception.fact_context,
+        }
+        if self.mixer.copy_next and (missing := [key for key, there in needed.items() if not there]):
+            raise ValueError(f"mixer.copy_next needs {' and '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
     def _attention_can_be_supervised(self) -> Recipe:
         """Attention can be supervised only where mixers attend to words."""
         if not (self.training.attention_supervision or attention_stages(self)):

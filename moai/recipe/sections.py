@@ -197,6 +197,15 @@ class MixerSection(Section):
     copy_words: bool = Field(
         False, description="Whether the token that answers can take a word of the perception as the host writes it."
     )
+    answer_tokens: bool = Field(
+        False,
+        description="Whether each token of an answer reads the perception, too, by what the prompt's last one uses.",
+    )
+    copy_next: bool = Field(
+        False,
+        description="Whether an answer's token can take the word that comes after it in the perception; needs "
+        "`answer_tokens` and `perception.fact_context`.",
+    )
 
 
 class DataSource(Section):

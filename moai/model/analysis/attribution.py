@@ -41,6 +41,8 @@ class MixerAttribution(NamedTuple):
 class Attribution:
     """Where the prompt's tokens took what the mixers gave them; fp32, the batch in front.
 
+    What an answer's tokens read (``mixer.answer_tokens``) is left out: only prompts are analysed.
+
     ``rollout`` leads from compressed tokens to auxiliary tokens, and is an approximation: attention rollout
     (arXiv 2005.00928) through the compressor's layers. A latent that starts from an auxiliary token belongs to it.
     In each layer the mean over heads of the attention says what is mixed in, and the norms of the two summands (the
@@ -145,7 +147,7 @@ class Trace:
         if self.compressed is None:
             if c.aux.shape[1]:
                 raise PromptError(
-                    "return_attribution leads back through the compressor; give aux_input_ids instead of aux_states"
+                    "return_attribution leads back through the compressor; give aux_input_ids instead of aux"
                 )
             rollout, mask = c.aux.new_zeros(len(c.aux), 0, 0).float(), c.aux_mask[:, :0]
         else:

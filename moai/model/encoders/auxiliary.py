@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from moai.errors import PromptError, RecipeError
 from moai.model.encoders.compressor import Compressor
 from moai.model.encoders.context import context_states
-from moai.model.encoders.facts import fact_embeddings, is_end, pooled_embedding
+from moai.model.encoders.facts import fact_embeddings, fact_numbers, is_end, pooled_embedding
 from moai.model.encoders.image_input import ImageInput
 from moai.model.encoders.vision import without_memory
-from moai.model.mixer.copying import mean_row, rows_of
+from moai.model.mixer.copying import LOOK_BACK, NO_WORD, histories, mean_row, rows_of
 from moai.model.mixer.graft import Graft, half_precision
 from moai.model.mixer.inputs import Auxiliary
 from moai.model.norms import rms_normalize
@@ -56,6 +56,7 @@ class AuxiliaryEncoder(nn.Module):
         super().__init__()
         self._host, self._images = (host,), (images,)  # in tuples: registered once, by the model
         self.graft: Graft | None = None  # set by the model, whose hooks stop at ``context_layer``
+        self.copies = self.copies_next = False  # set by the model: what its mixers need
         width = host.get_input_embeddings().embedding_dim
         with without_memory() if empty else nullcontext():
             self.compressor = None if compressor is None else Compressor(width, **compressor)
@@ -100,6 +101,25 @@ class AuxiliaryEncoder(nn.Module):
                 words = torch.cat([words, maps.flatten(1, 2)], dim=1)
             states = self.compressor(words, mask, ends, trace)
         return states, mask.any(dim=1)[:, None].expand(states.shape[:2])
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        words: Tensor | None = None,
+        trace: Any = None,
+    ) -> Auxiliary:
+        """Encode auxiliary tokens, with what mixers need of them that copy words: see :meth:`forward`."""
+        states, mask = self(input_ids, attention_mask, pixel_values, pixel_mask, words, trace)
+        made = Auxiliary(states, mask)
+        if self.copies:
+            made = made._replace(sources=self.sources(input_ids, attention_mask, pixel_mask))
+        if self.copies_next:
+            following, history = self.following(input_ids, attention_mask, pixel_mask)
+            made = made._replace(following=following, words=history)
+        return made
 
     def words(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embed auxiliary words ``(B, A)`` as ``(B, A, D)`` in fp32; in context without gradients."""
@@ -150,17 +170,58 @@ class AuxiliaryEncoder(nn.Module):
             RecipeError: compressed tokens start from no words (``arithmetic: published``).
         """
         self._check_starts("mixer.copy_words")
+        mask, ends = self._masks(input_ids, attention_mask, pixel_mask)
+        ids, words = self._padded(mask, input_ids, attention_mask)
+        starts = self._starts(mask, ends)
+        return self._rows(ids.gather(1, starts)) * words.gather(1, starts)[..., None]
+
+    @torch.no_grad()
+    def following(
+        self, input_ids: Tensor, attention_mask: Tensor, pixel_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Find the word after the one that each compressed token starts from, in the same fact.
+
+        Args:
+            input_ids, attention_mask, pixel_mask: as for :meth:`forward`.
+
+        Returns:
+            as :meth:`sources` its row, ``(B, C, D)``, zero where the fact ends; and the word that the token starts from
+            with those before it in its fact, ``(B, C, LOOK_BACK)``, ``NO_WORD`` where there is none.
+
+        Raises:
+            RecipeError: compressed tokens start from no words (``arithmetic: published``), or it is not known which
+                words belong together.
+        """
+        self._check_starts("mixer.copy_next")
+        if self.fact_ends is None:
+            raise RecipeError("mixer.copy_next needs perception.fact_context: true, which says where facts end")
+        mask, ends = self._masks(input_ids, attention_mask, pixel_mask)
+        ids, words = self._padded(mask, input_ids, attention_mask)
+        inside, number = fact_numbers(ids, words, self.fact_ends)
+        past = ids.new_full((len(ids), LOOK_BACK - 1), NO_WORD)
+        history = histories(ids.masked_fill(~inside, NO_WORD), past)  # (B, A, LOOK_BACK)
+        numbers = histories(number, past)
+        history = history.masked_fill(numbers != number[..., None], NO_WORD)
+        starts = self._starts(mask, ends)
+        after = F.pad(ids[:, 1:], (0, 1)).gather(1, starts)
+        there = F.pad(inside[:, 1:], (0, 1)).gather(1, starts) & inside.gather(1, starts)
+        found = history.gather(1, starts[..., None].expand(-1, -1, LOOK_BACK))
+        return self._rows(after) * there[..., None], found
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        """Words ``(B, C)`` as the host's output layer writes them, ``(B, C, D)``."""
         table = self.host.get_output_embeddings().weight
         mean = self.unembedding_mean
         if mean is None:
             with torch.inference_mode(False):
                 mean = mean_row(table.detach())
             self.unembedding_mean = None if table.requires_grad else mean
-        mask, ends = self._masks(input_ids, attention_mask, pixel_mask)
+        return rows_of(table, ids, mean)
+
+    def _padded(self, mask: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids, and which are words, over all auxiliary tokens: those of maps are none."""
         more = mask.shape[1] - input_ids.shape[1]
-        words, ids = F.pad(attention_mask.bool(), (0, more)), F.pad(input_ids, (0, more))
-        starts = self._starts(mask, ends)
-        return rows_of(table, ids.gather(1, starts), mean) * words.gather(1, starts)[..., None]
+        return F.pad(input_ids, (0, more)), F.pad(attention_mask.bool(), (0, more))
 
     def question_embedding(self, input_ids: Tensor, words: Tensor) -> Tensor:
         """Pool the words of a question: ``(B, D)`` at unit scale, in fp32; zero without any.
@@ -196,14 +257,18 @@ class AuxiliaryEncoder(nn.Module):
         starts = self._starts(mask, ends)[:, None].expand(-1, targets.shape[1], -1)
         return torch.cat([words.gather(2, starts), targets[..., -1:]], dim=2)
 
-    def check(self, given: Auxiliary, copies: bool) -> None:
+    def check(self, given: Auxiliary | None) -> None:
         """Refuse compressed tokens without what the mixers need of them.
 
         Raises:
             PromptError: the mixers copy words, and the compressed tokens came without theirs.
         """
-        if copies and given.states is not None and given.sources is None:
-            raise PromptError("this model copies words; give aux_sources beside aux_states, or aux_input_ids instead")
+        if given is None or given.states is None:
+            return
+        if (self.copies and given.sources is None) or (self.copies_next and given.following is None):
+            raise PromptError(
+                "this model copies words, which aux does not hold; make it by auxiliary.encode, or give aux_input_ids"
+            )
 
     def _check_starts(self, key: str) -> None:
         if self.compressor.published:

@@ -11,6 +11,8 @@ the averaged values and the output projection's first factor.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +50,14 @@ class FactoredLinear(nn.Module):
         """Apply the second factor and the activation alone: ``(..., r) -> (..., D)``."""
         x = self.up(x)
         return F.gelu(x) if self.gelu else x
+
+
+class Offered(NamedTuple):
+    """What a context offers to one module's queries; it depends on no query, and may be kept for several of them."""
+
+    keys: Tensor  # (B, H, K, .)
+    values: Tensor  # (B, H, K, r), or (B, H, K, D/H) where the rank saves nothing
+    made: Tables | None  # products of weights that queries need
 
 
 class AttentionModule(nn.Module):
@@ -108,15 +118,16 @@ class AttentionModule(nn.Module):
         if context.shape[1] == 0:
             return x.new_zeros(*x.shape[:2], self.output.down.out_features)
         made = self.tables() if self.low_rank and self.plain else None
-        q, k, factor = self._queries_keys(x, context, made)
-        v = self._values(context, made)  # (B, H, K, r), or (B, H, K, D/H) where the rank saves nothing
+        q = self._queries(x, made)
+        k, v = self._keys(context, made).to(q.dtype), self._values(context, made)
+        factor = logit_scale(self.size, self.qk_norm_scale)
         seen = None if mask is None else readable(mask)
         if self.low_rank and not self.plain:
             out = _sum_over_heads(q, k, v, seen, factor)
         else:
             attention_mask = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, K)
             out = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=attention_mask, scale=factor)
-            out = out.sum(dim=1) if self.low_rank else self.output.down(out.transpose(1, 2).flatten(2))  # (B, T, r)
+            out = self._joined(out)
         return out if mask is None else out * mask.any(dim=1)[:, None, None].to(out.dtype)
 
     def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -130,24 +141,55 @@ class AttentionModule(nn.Module):
     def logits(self, x: Tensor, context: Tensor) -> Tensor:
         """What the weights are the softmax of, ``(B, H, T, K)``, without a mask."""
         made = self.tables() if self.low_rank and self.plain else None
-        q, k, factor = self._queries_keys(x, context, made)
-        return q @ k.transpose(-1, -2) * factor
+        return self._products(self._queries(x, made), self._keys(context, made))
 
-    def _queries_keys(self, x: Tensor, context: Tensor, made: Tables | None) -> tuple[Tensor, Tensor, float]:
-        """Per head, queries ``(B, H, T, .)``, keys ``(B, H, K, .)``, and the factor on their product."""
-        factor = logit_scale(self.size, self.qk_norm_scale)
-        if made is not None:
-            y, z = self.query.down(x), self.key.down(context)  # (B, T, r), (B, K, r)
-            with torch.autocast(x.device.type, enabled=False):
-                q = queries(y, made.query, made.query_size, self.heads, self.size)
-                k = keys(z, made.key_size, self.heads, self.size)
-            return q.transpose(1, 2), k.transpose(1, 2).to(q.dtype), factor
-        q, k = self._split(self.query(x)), self._split(self.key(context))  # (B, H, T, D/H), (B, H, K, D/H)
-        if self.qk_norm_scale is not None:
-            # Root mean square with an epsilon, not F.normalize: dropped-out images are zero vectors, whose gradient
-            # there would be divided by 1e-12.
-            q, k = (F.rms_norm(part, (part.shape[-1],), eps=EPSILON) for part in (q, k))
-        return q, k, factor
+    def offer(self, context: Tensor) -> Offered:
+        """Compute what ``context (B, K, D)`` offers, for :meth:`read` and for :meth:`read_offered`."""
+        made = self.tables() if self.low_rank and self.plain else None
+        return Offered(self._keys(context, made), self._values(context, made), made)
+
+    def read_offered(self, x: Tensor, offered: Offered, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read as :meth:`read` does, of a context that is offered by a module without activations.
+
+        Args:
+            x: queries ``(B, T, D)``.
+            offered: of a context with at least one token.
+            bias: ``(B, 1, 1, K)``, added to the logits.
+
+        Returns:
+            ``(B, T, r)``, to be widened by ``output``; the logits ``(B, H, T, K)`` with the bias, and the weights.
+        """
+        logits = self._products(self._queries(x, offered.made), offered.keys) + bias
+        weights = logits.softmax(dim=-1)
+        return self._joined(weights @ offered.values.to(weights.dtype)), logits, weights
+
+    def _products(self, q: Tensor, k: Tensor) -> Tensor:
+        return q @ k.to(q.dtype).transpose(-1, -2) * logit_scale(self.size, self.qk_norm_scale)
+
+    def _joined(self, out: Tensor) -> Tensor:
+        """Heads ``(B, H, T, .)`` as ``(B, T, r)``."""
+        return out.sum(dim=1) if self.low_rank else self.output.down(out.transpose(1, 2).flatten(2))
+
+    def _queries(self, x: Tensor, made: Tables | None) -> Tensor:
+        """Per head, ``(B, H, T, .)``."""
+        if made is None:
+            return self._normed(self._split(self.query(x)))  # (B, H, T, D/H)
+        y = self.query.down(x)  # (B, T, r)
+        with torch.autocast(x.device.type, enabled=False):
+            return queries(y, made.query, made.query_size, self.heads, self.size).transpose(1, 2)
+
+    def _keys(self, context: Tensor, made: Tables | None) -> Tensor:
+        """Per head, ``(B, H, K, .)``."""
+        if made is None:
+            return self._normed(self._split(self.key(context)))  # (B, H, K, D/H)
+        z = self.key.down(context)  # (B, K, r)
+        with torch.autocast(context.device.type, enabled=False):
+            return keys(z, made.key_size, self.heads, self.size).transpose(1, 2)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        # Root mean square with an epsilon, not F.normalize: dropped-out images are zero vectors, whose gradient there
+        # would be divided by 1e-12.
+        return x if self.qk_norm_scale is None else F.rms_norm(x, (x.shape[-1],), eps=EPSILON)
 
     def _values(self, context: Tensor, made: Tables | None) -> Tensor:
         if not self.low_rank:

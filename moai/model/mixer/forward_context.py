@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moai.model.mixer.answers import AnswerInputs
+
 _RUNNING: ContextVar[ForwardContext | None] = ContextVar("moai_forward", default=None)
 
 
@@ -39,6 +41,7 @@ class MixerInputs:
     question: Tensor | None = None  # (R, D), see Streams
     sources: Tensor | None = None  # (R, C, D), see Streams
     targets: Tensor | None = None  # (R, G, C + 1) bool: what the last prompt token should attend to
+    answers: AnswerInputs | None = None  # of mixers whose answer tokens read auxiliary tokens
 
 
 @dataclass

@@ -47,7 +47,22 @@ class MixerHook:
         return ((mixed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": mixed})
 
     def mix(self, hidden: Tensor, context: ForwardContext, c: MixerInputs) -> Tensor:
-        """``(B, S, D) -> (B, S, D)``: prompt positions get their updates, all others stay as they are."""
+        """``(B, S, D) -> (B, S, D)``: prompt positions get their updates, and answers theirs; all others stay."""
+        if c.answers is None:
+            return self.mix_prompt(hidden, context, c)
+        a, choice = c.answers, None if c.choices is None else c.choices[self.index]
+        tokens = hidden if a.positions is None else gather_flat(hidden, a.positions)
+        with half_precision(hidden):
+            aux = a.aux.to(hidden.dtype)
+            kept = a.kept[self.index] if a.kept else self.mixer.keep(aux, a.aux_mask, a.sources, a.following)
+            update = self.mixer.answer_update(tokens, kept, a.question, a.matches, choice)
+        if a.positions is None:
+            return hidden + update.to(hidden.dtype)
+        mixed = self.mix_prompt(hidden, context, c) if c.positions.shape[1] else hidden
+        return scatter_add_flat(mixed, a.positions, update * a.mask[..., None])
+
+    def mix_prompt(self, hidden: Tensor, context: ForwardContext, c: MixerInputs) -> Tensor:
+        """Add the updates of the prompt's tokens."""
         tokens = gather_flat(hidden, c.positions)
         image, language = tokens.split([c.image_index.shape[1], c.language_index.shape[1]], dim=1)
         aux = c.aux.to(hidden.dtype)

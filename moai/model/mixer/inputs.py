@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from moai.model.mixer.answers import AnswerInputs, Kept, answer_masks
+from moai.model.mixer.copying import LOOK_BACK, NO_ANSWER, histories, longest_matches
 from moai.model.mixer.forward_context import MixerInputs, locate, segments
 from moai.model.mixer.gather import flat_positions
 
@@ -25,11 +28,35 @@ class Prompt(NamedTuple):
 
 
 class Auxiliary(NamedTuple):
-    """Compressed tokens of a batch."""
+    """Compressed tokens of a batch, and what ``generate`` keeps beside them for the answer's tokens."""
 
     states: Tensor | None = None  # (B, C, D)
     mask: Tensor | None = None  # (B, C) bool, false for rows without any perception
     sources: Tensor | None = None  # (B, C, D), for mixers that copy words
+    following: Tensor | None = None  # (B, C, D), for mixers that copy the word after
+    words: Tensor | None = None  # (B, C, LOOK_BACK), the word that each token starts from and those before it
+    kept: tuple[Kept, ...] | None = None  # one for each mixer
+    prompt_mask: Tensor | None = None  # (B, S) bool of the prompt that ``generate`` was given
+    question: Tensor | None = None  # (B, D) that the answer is for, where the prompt is in the cache
+    earlier_question: Tensor | None = None  # (B, D) of the turn that the cache ends in
+    before: Tensor | None = None  # (B, LOOK_BACK - 1) tokens before the window; NO_ANSWER where they are no answer's
+
+    def at_window(self, input_ids: Tensor, length: int) -> Auxiliary:
+        """Return it for the last ``length`` tokens of ``input_ids (B, S)``, those before them in the cache."""
+        start, end = input_ids.shape[1] - length, input_ids.shape[1]
+        given = self.prompt_mask.shape[1]
+        question = self.question if start >= given else self.earlier_question
+        if self.words is None:
+            return self._replace(question=question)
+        prompt = F.pad(self.prompt_mask, (0, max(0, end - given)))[:, :end]
+        answers = F.pad(input_ids.masked_fill(prompt, NO_ANSWER), (LOOK_BACK - 1, 0), value=NO_ANSWER)
+        return self._replace(question=question, before=answers[:, start : start + LOOK_BACK - 1])
+
+    def expand(self, times: int) -> Auxiliary:
+        """Repeat each row, as beams and several return sequences do."""
+        kept = None if self.kept is None else tuple(one.expand(times) for one in self.kept)
+        rest = {name: part.repeat_interleave(times, dim=0) for name, part in self._asdict().items() if _is_tensor(part)}
+        return self._replace(**rest, kept=kept)
 
 
 def prompt_of(
@@ -52,6 +79,8 @@ def mixer_inputs(
     targets: Tensor | None = None,
     question_embedding: Callable[[Tensor, Tensor], Tensor] | None = None,
     document_ids: Tensor | None = None,
+    answers: bool = False,
+    continued: bool = False,
 ) -> MixerInputs:
     """Build the inputs of all mixers of one forward pass.
 
@@ -64,9 +93,11 @@ def mixer_inputs(
         targets: ``(B, G, C + 1)`` of attention supervision.
         question_embedding: pools the words of a question, for mixers that use it.
         document_ids: ``(B, S)`` of packed rows.
+        answers: whether answer tokens read auxiliary tokens.
+        continued: whether the window begins in an answer, whose prompt is in the cache.
     """
     rows, masks = segments(prompt_mask, attended, document_ids)
-    states, states_mask, sources = aux
+    states, states_mask, sources = aux.states, aux.mask, aux.sources
     if states is None:
         states = embeddings.new_zeros(len(prompt_mask), 0, embeddings.shape[1])
         states_mask = prompt_mask.new_zeros(len(prompt_mask), 0)
@@ -77,7 +108,7 @@ def mixer_inputs(
     is_image = of_rows(prompt.is_image)
     words = masks & ~is_image
     image, language = locate(masks & is_image), locate(words)
-    return MixerInputs(
+    made = MixerInputs(
         *image,
         *language,
         of_rows(states),
@@ -89,8 +120,78 @@ def mixer_inputs(
         sources=of_rows(sources),
         targets=of_rows(targets),
     )
+    if answers and states.shape[1]:
+        free = ~prompt_mask if attended is None else attended & ~prompt_mask
+        rows = torch.arange(len(masks), device=masks.device) if rows is None else rows
+        made.answers = _answer_inputs(prompt, masks, rows, free, aux, made.question, document_ids, continued)
+    return made
+
+
+def continued_inputs(prompt: Prompt, aux: Auxiliary) -> MixerInputs:
+    """Build the inputs of a window of answer tokens whose prompt is in the cache."""
+    states = aux.states
+    nothing = torch.zeros(len(states), 0, dtype=torch.long, device=states.device)
+    matches = None
+    if aux.words is not None:
+        matches = longest_matches(histories(prompt.input_ids, _before(aux, prompt.input_ids)), aux.words)
+    given = (states, aux.mask, aux.question, aux.sources, aux.following, matches)
+    answers = AnswerInputs(*given, kept=aux.kept)
+    none = nothing.bool()
+    return MixerInputs(nothing, none, nothing, none, states, aux.mask, nothing, answers=answers)
+
+
+def _answer_inputs(
+    prompt: Prompt,
+    segments: Tensor,
+    rows: Tensor,
+    free: Tensor,
+    aux: Auxiliary,
+    question: Tensor | None,
+    document_ids: Tensor | None,
+    continued: bool,
+) -> AnswerInputs | None:
+    """Build what the answers after each prompt segment need; None where there is no answer token."""
+    rows, masks = answer_masks(segments, rows, free, document_ids, continued)
+    index, real = locate(masks)
+    if index.shape[1] == 0:
+        return None
+    matches = None
+    if aux.words is not None:
+        ids = prompt.input_ids[rows].masked_fill(~masks, NO_ANSWER)
+        before = ids.new_full((len(rows), LOOK_BACK - 1), NO_ANSWER)
+        if continued:
+            before[: len(free)] = _before(aux, ids[: len(free)])
+        tokens = histories(ids, before).gather(1, index[..., None].expand(-1, -1, LOOK_BACK))  # (R, N, LOOK_BACK)
+        matches = longest_matches(tokens, aux.words[rows])
+    if question is not None and continued:
+        earlier = question.new_zeros(len(free), question.shape[1]) if aux.question is None else aux.question
+        question = torch.cat([earlier.to(question.dtype), question])
+
+    def of_rows(x: Tensor | None) -> Tensor | None:
+        return x if x is None else x[rows]
+
+    parts = (of_rows(part) for part in (aux.states, aux.mask))
+    copied = (of_rows(part) for part in (aux.sources, aux.following))
+    return AnswerInputs(*parts, question, *copied, matches, real, flat_positions(index, masks.shape[1], rows))
+
+
+def _before(aux: Auxiliary, ids: Tensor) -> Tensor:
+    """The tokens before the window, as far as they are known."""
+    return ids.new_full((len(ids), LOOK_BACK - 1), NO_ANSWER) if aux.before is None else aux.before
 
 
 def attended_in(attention_mask: Tensor | None, window: int) -> Tensor | None:
     """Which of the last ``window`` positions are no padding; ``None`` where the mask does not say."""
     return None if attention_mask is None else attention_mask.bool()[:, -window:]
+
+
+def last_segment(prompt: Tensor, prompt_mask: Tensor) -> Tensor:
+    """Find those of the tokens ``prompt (B, S)`` that no answer separates from the last of them."""
+    answers = (~prompt_mask).long()
+    after = answers.flip(1).cumsum(dim=1).flip(1)
+    least = after.masked_fill(~prompt, prompt.shape[1] + 1).amin(dim=1, keepdim=True)
+    return prompt & (after == least)
+
+
+def _is_tensor(part: object) -> bool:
+    return isinstance(part, Tensor)

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from moai.errors import RecipeError
 from moai.model.arithmetic import OURS, is_published
+from moai.model.mixer.answers import Kept
 from moai.model.mixer.attention import AttentionModule
-from moai.model.mixer.copying import Copying
+from moai.model.mixer.copying import Copying, weights_of_matches
 from moai.model.mixer.gather import gather_tokens, scatter_add_tokens
+from moai.model.mixer.masks import logit_bias, readable
 from moai.model.mixer.stacked import CONTEXTS, StreamWeights, changing, fused, stack_weights
 from moai.model.mixer.supervision import attention_loss
 from moai.model.norms import rms_normalize
@@ -60,10 +62,14 @@ class Mixer(WeightCache):
             units hardly notices what mixers below have written into it. ``True`` is 1.
         copy_words: the last language token also takes the words that it reads as they are (ours): see
             :class:`~moai.model.mixer.copying.Copying`.
+        answer_tokens: the tokens of an answer read auxiliary tokens as well (ours): see :meth:`answer_update`.
+        copy_next: an answer's token also takes the auxiliary word after the one that it is equal to (ours); see
+            ``moai.model.mixer.copying``. Needs ``answer_tokens``.
         qk_norm_scale, others: passed to each :class:`AttentionModule`.
 
     Raises:
-        RecipeError: there is no such arithmetic, or it is the published one, which has none of what is marked as ours.
+        RecipeError: there is no such arithmetic, or it is the published one, which has none of what is marked as ours;
+            or ``copy_next`` is given alone.
     """
 
     def __init__(
@@ -77,13 +83,18 @@ class Mixer(WeightCache):
         null_token: bool = False,
         question_context: float = 0.0,
         copy_words: bool = False,
+        answer_tokens: bool = False,
+        copy_next: bool = False,
         **others,
     ) -> None:
         super().__init__()
-        ours = zip(OURS, (qk_norm_scale, tie_qk_at_init, null_token, question_context, copy_words), strict=True)
+        given = (qk_norm_scale, tie_qk_at_init, null_token, question_context, copy_words, answer_tokens, copy_next)
+        ours = zip(OURS, given, strict=True)
         self.normalize = not is_published(arithmetic)
         if not self.normalize and (extra := [name for name, value in ours if value]):
             raise RecipeError(f"arithmetic: published has no mixer.{extra[0]}; use arithmetic: moai, or leave it out")
+        if copy_next and not answer_tokens:
+            raise RecipeError("mixer.copy_next is for the tokens of answers; set mixer.answer_tokens: true beside it")
         self.question_context = float(question_context)
         self.built = {"image": IMAGE_MODULES, "language": LANGUAGE_MODULES} if image_stream else WITHOUT_IMAGES
         names = sum(self.built.values(), ())
@@ -95,7 +106,10 @@ class Mixer(WeightCache):
         )
         self.fuses = all(module.low_rank and module.plain for module in self.attention.values())
         self.null = nn.Parameter(torch.randn(1, 1, width)) if null_token else None
-        self.copying = Copying(width, self.attention["language_aux"].heads) if copy_words else None
+        heads = self.attention["language_aux"].heads
+        self.answers = answer_tokens
+        self.copying = Copying(width, heads) if copy_words else None
+        self.copying_next = Copying(width, heads) if copy_next else None
         self.gate_image = nn.Linear(width, 3) if image_stream else None
         self.gate_language = nn.Linear(width, len(self.built["language"]))
         for gate in self.gates():  # equal weights until step 2 learns better ones
@@ -151,13 +165,75 @@ class Mixer(WeightCache):
             return update
         last = _last(s.language_mask)
         query = gather_tokens(s.language, last)  # (B, 1, D)
-        read = self.attention["language_aux"].weights(query, *aux)[:, :, 0]
-        return scatter_add_tokens(
-            update, last, self.copying(query[:, 0], read[..., : s.sources.shape[1]], s.sources)[:, None]
+        read = self.attention["language_aux"].weights(query, *aux)
+        return scatter_add_tokens(update, last, self.copying(query, read[..., : s.sources.shape[1]], s.sources))
+
+    def keep(self, aux: Tensor, mask: Tensor, sources: Tensor | None = None, following: Tensor | None = None) -> Kept:
+        """Compute what is the same for all answer tokens.
+
+        Args:
+            aux, mask: compressed tokens ``(B, C, D)``, ``(B, C)``.
+            sources, following: ``(B, C, D)``, words to copy.
+        """
+        dtype = computing(aux)
+        some = mask.any(dim=1)[:, None, None].to(dtype)
+        aux, mask = self._with_null(aux, mask)
+        gates = [(self.gate_language.weight, self.gate_language.bias)]
+        pairs = ((self.copying, sources), (self.copying_next, following))
+        copied = [(copying.scaled(), words) for copying, words in pairs if copying is not None and words is not None]
+        gates += [gate for gate, _ in copied]
+        return Kept(
+            self.attention["language_aux"].offer(aux),
+            logit_bias(readable(mask), dtype)[:, None, None],
+            some,
+            tuple(torch.cat(parts).to(dtype) for parts in zip(*gates, strict=True)),
+            torch.cat([words.to(dtype) for _, words in copied], dim=1) if copied else None,
         )
+
+    def answer_update(
+        self,
+        x: Tensor,
+        kept: Kept,
+        question: Tensor | None,
+        matches: Tensor | None,
+        choice: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Return the updates ``(B, N, D)`` to add to an answer's tokens: what they take from auxiliary tokens.
+
+        They read by the module, the gate and the copied words of the prompt's last token, which stands where they do:
+        it says the answer's first token, and they say the following ones. They read neither image nor language.
+
+        Args:
+            x: answer tokens ``(B, N, D)``.
+            kept: of :meth:`keep`.
+            question: ``(B, D)``, as in :class:`Streams`.
+            matches: ``(B, N, C)`` bool of ``longest_matches``, where the word after is copied.
+            choice: step 1's draw; where it is another module, answer tokens take nothing.
+        """
+        if choice is not None and choice[1] != READING:
+            return torch.zeros_like(x)
+        scale, x = _size(x), self._asking(rms_normalize(x), question)
+        module = self.attention["language_aux"]
+        read, logits, weights = module.read_offered(x, kept.offered, kept.bias)
+        gates, built = F.linear(x.to(kept.gates[0].dtype), *kept.gates), len(self.built["language"])  # (B, N, G)
+        update = module.output.widen(read)
+        if choice is None:
+            update = update * gates[..., :built].softmax(dim=-1)[..., READING, None]
+        if kept.words is not None:
+            found, opened = [], iter(gates[..., built:].transpose(1, 2)[..., None].split(module.heads, dim=1))
+            if self.copying is not None:
+                count = len(weights[0, 0, 0]) - (self.null is not None)
+                found.append((next(opened) * weights[..., :count]).sum(dim=1))
+            if matches is not None:
+                at = weights_of_matches(logits[..., : matches.shape[-1]], matches)
+                found.append((next(opened) * at).sum(dim=1))
+            update = update + torch.cat(found, dim=-1) @ kept.words  # (B, N, W) words
+        return update * (scale * kept.some)
 
     def cache_weights(self, dtype: torch.dtype) -> None:
         """See :class:`WeightCache`."""
+        if self.answers:
+            cache_weights([self.attention["language_aux"]], dtype)
         if not self.fuses:
             cache_weights(self.attention.values(), dtype)
             return
@@ -192,17 +268,23 @@ class Mixer(WeightCache):
         """Image and language tokens as queries, keys and gates see them."""
         if not self.normalize:
             return s.image, s.language
-        image, language = rms_normalize(s.image), rms_normalize(s.language)
-        if self.question_context and s.question is not None:
-            language = rms_normalize(language + self.question_context * s.question[:, None].to(language.dtype))
-        return image, language
+        return rms_normalize(s.image), self._asking(rms_normalize(s.language), s.question)
+
+    def _asking(self, x: Tensor, question: Tensor | None) -> Tensor:
+        """Tokens ``(B, T, D)`` that also carry the question ``(B, D)``."""
+        if not self.question_context or question is None:
+            return x
+        return rms_normalize(x + self.question_context * question[:, None].to(x.dtype))
 
     def readable(self, s: Streams) -> tuple[Tensor, Tensor]:
         """Auxiliary tokens and their mask as the modules attend to them, with the null token at the end."""
-        if self.null is None or s.aux.shape[1] == 0:
-            return s.aux, s.aux_mask
-        null = self.null.to(s.aux.dtype).expand(len(s.aux), -1, -1)
-        return torch.cat([s.aux, null], dim=1), torch.cat([s.aux_mask, s.aux_mask.any(dim=1, keepdim=True)], dim=1)
+        return self._with_null(s.aux, s.aux_mask)
+
+    def _with_null(self, aux: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        if self.null is None or aux.shape[1] == 0:
+            return aux, mask
+        null = self.null.to(aux.dtype).expand(len(aux), -1, -1)
+        return torch.cat([aux, null], dim=1), torch.cat([mask, mask.any(dim=1, keepdim=True)], dim=1)
 
     def attention_loss(self, s: Streams, targets: Tensor) -> Tensor:
         """How far the last language token's attention is from what it should read: :func:`attention_loss`.

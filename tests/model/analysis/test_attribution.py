@@ -180,10 +180,10 @@ def test_generate_needs_an_output_to_put_it_in(model, inputs):
 
 def test_what_cannot_be_led_back_is_refused(model, inputs):
     with torch.no_grad():
-        states, mask = model.auxiliary(*(inputs[f"aux_{n}"] for n in ("input_ids", "attention_mask")))
+        aux = model.auxiliary.encode(*(inputs[f"aux_{n}"] for n in ("input_ids", "attention_mask")))
     rest = {name: value for name, value in inputs.items() if not name.startswith("aux")}
-    with pytest.raises(PromptError, match="give aux_input_ids instead of aux_states"):
-        model(**rest, aux_states=states, aux_states_mask=mask, return_attribution=True)
+    with pytest.raises(PromptError, match="give aux_input_ids instead of aux"):
+        model(**rest, aux=aux, return_attribution=True)
 
 
 def test_a_model_without_mixers_has_nothing_to_show(inputs):

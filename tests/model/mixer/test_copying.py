@@ -6,11 +6,13 @@ import torch
 
 from moai.errors import PromptError, RecipeError
 from moai.model.mixer.copying import Copying, mean_row
+from moai.model.mixer.inputs import Auxiliary
 from moai.model.norms import rms_normalize
 
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?", "Which?")
 PERCEPTIONS = (tiny.seen("red circle"), tiny.seen("blue box", "green disc"), None)
 MIXER = {"copy_words": True, "null_token": True}
+WORDS = ("input_ids", "attention_mask", "pixel_mask")
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +42,16 @@ def without(model, forward):
 
 def test_a_gate_opens_from_nothing_and_lets_words_through():
     torch.manual_seed(0)
-    copying, query = Copying(16, heads=2), torch.randn(3, 16)
-    read, sources = torch.rand(3, 2, 5).softmax(dim=-1), torch.randn(3, 5, 16)
+    copying, query = Copying(16, heads=2), torch.randn(3, 2, 16)
+    read, sources = torch.rand(3, 2, 2, 5).softmax(dim=-1), torch.randn(3, 5, 16)
     fresh = copying(query, read, sources)
     assert not fresh.any()
-    (fresh * torch.randn(3, 16)).sum().backward()
+    (fresh * torch.randn(3, 2, 16)).sum().backward()
     assert copying.gate.weight.grad.abs().min() > 0
     with torch.no_grad():
         copying.gate.bias.copy_(torch.tensor([1.0, -2.0]))
-        assert torch.allclose(copying(query, read, sources)[1], (read[1, 0] - 2 * read[1, 1]) @ sources[1], atol=1e-6)
+        expected = (read[1, 0] - 2 * read[1, 1]) @ sources[1]  # a token at a time
+        assert torch.allclose(copying(query, read, sources)[1], expected, atol=1e-6)
 
 
 def test_sources_are_the_rows_of_the_output_layer_for_each_word():
@@ -123,13 +126,14 @@ def test_generation_copies_as_the_forward_does(made, inputs, options):
 def test_compressed_tokens_without_their_words_are_refused(made, inputs):
     model, _ = made
     aux = {name: inputs.pop(name) for name in list(inputs) if name.startswith("aux_")}
+    given = {name.removeprefix("aux_"): value for name, value in aux.items()}
     with torch.no_grad():
-        states, mask = model.auxiliary(**{name.removeprefix("aux_"): value for name, value in aux.items()})
-        sources = model.auxiliary.sources(aux["aux_input_ids"], aux["aux_attention_mask"], aux.get("aux_pixel_mask"))
-        with pytest.raises(PromptError, match="aux_sources"):
-            model(**inputs, aux_states=states, aux_states_mask=mask)
-        given = model(**inputs, aux_states=states, aux_states_mask=mask, aux_sources=sources).logits
-        assert torch.equal(given, model(**inputs, **aux).logits)
+        states, mask = model.auxiliary(**given)
+        with pytest.raises(PromptError, match="this model copies words, which aux does not hold"):
+            model(**inputs, aux=Auxiliary(states, mask))
+        whole = model.auxiliary.encode(**given)
+        assert torch.equal(whole.sources, model.auxiliary.sources(*(given.get(n) for n in WORDS)))
+        assert torch.equal(model(**inputs, aux=whole).logits, model(**inputs, **aux).logits)
 
 
 def test_latents_that_start_from_no_words_have_none_to_copy(made, inputs):
