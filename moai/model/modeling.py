@@ -86,10 +86,10 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             # A configuration that contains the host's own resets this field, and the host then runs without its
             # causal mask: answers leak into the prompt and the loss falls to zero.
             self.host.set_attn_implementation("sdpa")
-        own = {"arithmetic": config.arithmetic, **(config.mixer or {})}
-        numbers = mixer_layers(len(decoder_layers(self.host)), own.pop("layers", None), own.pop("every", None))
         factors = embedding_factors(self.host)
         self.images = image_input(config, self.host, vision, factors)
+        own = {"arithmetic": config.arithmetic, "image_stream": self.images.has_tokens, **(config.mixer or {})}
+        numbers = mixer_layers(len(decoder_layers(self.host)), own.pop("layers", None), own.pop("every", None))
         self.auxiliary = AuxiliaryEncoder(
             self.host,
             self.images,
@@ -104,7 +104,6 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         )
         with without_memory() if empty else nullcontext():
             width = self.host.get_input_embeddings().embedding_dim
-            own["image_stream"] = self.images.has_tokens
             self.mixers = nn.ModuleDict({str(number): Mixer(width, **own) for number in numbers})
         self.graft = graft(self.host, self.mixers, config.arithmetic, config.context_layer)
         self.auxiliary.graft, self.mixed = self.graft, True
