@@ -124,14 +124,16 @@ class PrefixStates:
             self.model.register_forward_hook(self._forget, always_call=True),
             first.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True),
         ]
-        below = list(layers[: self.layer])
-        for layer in below:
-            layer.forward = partial(self._pass, layer.forward)
+        own = [(layer, layer.forward) for layer in layers[: self.layer]]
+        for layer, forward in own:
+            layer.forward = partial(self._pass, forward)
         try:
             yield
         finally:
-            for layer in below:
-                del layer.forward  # the class has its own
+            for layer, forward in own:
+                del layer.forward
+                if layer.forward != forward:  # it was not the class's
+                    layer.forward = forward
             for hook in hooks:
                 hook.remove()
 
