@@ -19,7 +19,8 @@ from transformers.initialization import no_init_weights
 from moai.model.config import MoaiConfig
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.recipe.schema import Recipe
-from moai.training.build import image_tokens, trained_parts
+from moai.training.build import image_tokens
+from moai.training.build_settings import trained_parts
 from moai.training.memory_plan.plan import RESERVE, Plan, plan
 from moai.training.memory_plan.shapes import encoder_of, llama
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from moai.model.analysis.attribution import Attribution
     from moai.perception.explaining.explanation import Explanation
 
-Given = Sequence[Sequence[Perception | None]]  # for each conversation one perception per image, or none at all
+Given = Sequence[Sequence[Perception | None]]  # for each conversation one perception per image, or truths, or none
 
 
 @dataclass(frozen=True)
@@ -244,10 +244,10 @@ class Augmented:
         mixers attend to beside it; ``words``: tokens of the verbalized perception that the compressor condensed.
         """
         latents = len(self.model.auxiliary.compressor.latents) if self.model.auxiliary.compressor else 0
-        counts, encoder = [], self.processor.perceptions
+        counts, encoder, places = [], self.processor.perceptions, self.processor.images
         for conversation, own in zip(conversations, perceptions, strict=True):
-            text = len(self.processor.encode(conversation).ids) - len(conversation.images)
-            length = text + sum(self.processor.images.counts(conversation.images)) + len(encoder.in_prompt(own))
+            text = len(self.processor.encode(conversation).ids) + len(encoder.in_prompt(own))
+            length = text - places.placeholders(len(conversation.images)) + sum(places.counts(conversation.images))
             found = [p for p in own if p is not None]
             words = len(encoder.words(found)) if found and encoder.inject == "mixers" else 0
             mapped = any(encoder.has_map(p) for p in found)

@@ -22,6 +22,7 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "photographs": "moai-photographs",
         "raven": "moai-kosmos",
         "scenes": "moai-scenes",
+        "words": "moai-words",
     },
     "expert": {
         "easyocr": "moai-easyocr",

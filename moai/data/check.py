@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from moai.data.context_fit import fit_context
+from moai.data.perceive import images_of
 from moai.data.records import each
 from moai.data.samples import Samples
 from moai.errors import CorpusError, DataError, ImageError
@@ -130,7 +131,7 @@ class Examiner:
                 dropped = fit_context(sample, self.processor, self.too_long).dropped
                 if dropped:
                     found.append(("row that loses its last turns", f"{place}: loses {dropped} turns"))
-            for image, name in zip(sample.images, sample.image_ids, strict=True):
+            for name, image in images_of([sample]).items():
                 found += [(kind, f"{place}: {text}") for kind, text in self._image(image, name)]
         except DataError as error:
             raise DataError(f"{place}: {error}", error.problem) from error
@@ -186,7 +187,10 @@ def oddities(image: Any, name: str) -> Iterator[tuple[str, str]]:
 
 def _described(sample: Sample) -> Iterator[str]:
     images = len(sample.images)
-    yield "text only" if not images else "one image" if images == 1 else "several images"
+    if sample.perceived:
+        yield "perception without an image"
+    else:
+        yield "text only" if not images else "one image" if images == 1 else "several images"
     answers = sum(turn.role == "assistant" for turn in sample.conversation.turns)
     yield "document" if not answers else "one answer" if answers == 1 else "several answers"
     if sample.kind:

@@ -54,7 +54,7 @@ def fit_context(sample: Sample, processor: MoaiProcessor, too_long: str = "refus
         raise DataError("no token carries loss; write an answer, or leave the row out", "empty loss mask")
     if not dropped:
         return Fitted(sample, 0)
-    images = len(conversation.images)
+    images = len(conversation.images) if sample.images else len(sample.image_ids)
     truths = None if sample.truths is None else sample.truths[:images]
     cut = replace(
         sample, conversation=conversation, image_ids=sample.image_ids[:images], truths=truths, answers=()

@@ -5,7 +5,7 @@ Knows: samples and a processor. Every text of a page is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from moai.assets.replacing import replacing
 from moai.data.context_fit import IGNORED, fit_context
 from moai.errors import DataError
-from moai.types import IMAGE, Sample
+from moai.perception.words.verbalize import verbalize
+from moai.types import IMAGE, Perception, Sample, merge
 
 if TYPE_CHECKING:
     from moai.model.processor.processor import MoaiProcessor
@@ -44,11 +45,13 @@ class Shown(NamedTuple):
 def show_sample(sample: Sample, place: str, processor: MoaiProcessor | None, too_long: str = "refuse") -> Shown:
     """Return a sample's segments: of its tokens by a processor, else of its turns.
 
+    A sample without images begins with the words of its perception.
+
     Raises:
         DataError: it does not fit the context.
     """
     if processor is None:
-        return Shown(place, tuple(_by_turns(sample)))
+        return Shown(place, (*_words(sample, verbalize), *_by_turns(sample)))
     try:
         sample = fit_context(sample, processor, too_long).sample
     except DataError as error:
@@ -56,7 +59,7 @@ def show_sample(sample: Sample, place: str, processor: MoaiProcessor | None, too
     encoded = processor.encode(sample.conversation, labels=True)
     pairs = zip(encoded.ids, (label != IGNORED for label in encoded.labels), strict=True)
     groups = groupby(pairs, key=lambda pair: (pair[0] == processor.image_token_id, pair[1]))
-    segments = []
+    segments = list(_words(sample, lambda perception: processor.verbalize(perception).text))
     for (image, learnt), tokens in groups:
         ids = [token for token, _ in tokens]
         segments.append(Segment(PLACE * len(ids) if image else processor.tokenizer.decode(ids), learnt))
@@ -80,6 +83,12 @@ def write_page(path: Path, title: str, shown: Sequence[Shown], facts: Sequence[t
             part.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}; name another file") from error
+
+
+def _words(sample: Sample, to_words: Callable[[Perception], str]) -> Iterator[Segment]:
+    """What the model is told of a sample without images."""
+    if sample.perceived:
+        yield Segment(f"perception: {to_words(merge(list(sample.perceived.values())))}\n", False)
 
 
 def _by_turns(sample: Sample) -> Iterator[Segment]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moai.data.perceive import perceive_samples, perceive_without, read_perceptions
+from moai.data.perceive import images_of, perceive_samples, perceive_without, read_perceptions
 from moai.data.samples import Samples, draw
 from moai.data.sources import label_of, metric_of, open_sources
 from moai.errors import CheckpointError, DataError, RecipeError
@@ -103,7 +103,7 @@ def evaluate_run(
     about = {"name": recipe.name, "data": label_of(sources), "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
     shown = {"words": words_of(augmented, perceptions), "perceptions": perceptions, "run": run}
-    files = save_report(summary, records, folder, images=_images(samples), **shown)
+    files = save_report(summary, records, folder, images=images_of(samples), **shown)
     if folder.name in ("eval", "eval-full"):  # of the recipe's own data and split
         write_card(run, summary)
     journal.close()  # everything is written
@@ -117,10 +117,6 @@ def _with_shots(samples: list[Sample], recipe: Recipe, data, count: int, seed: i
     made = with_shots(samples, training_of(recipe, data), count, seed)
     check_fit(made, count, augmented.processor.encode)
     return made
-
-
-def _images(samples: Sequence[Sample]) -> dict[str, Any]:
-    return {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
 
 
 def _answer(augmented: Augmented, samples, perceptions, settings: dict[str, Any], progress: Progress) -> list[Record]:
@@ -229,8 +225,8 @@ def perceive_views(
     """
     if set(conditions) <= {"off", "oracle", "blank"}:
         return {}, {}
-    count, reduced = len({image for sample in samples for image in sample.image_ids}), {}
-    if shards is not None:
+    count, reduced = len(images_of(samples)), {}
+    if shards is not None and count:
         perceptions = read_perceptions(shards, samples, augmented.perceiver.experts)
     else:
         with progress.bar("perceiving", count) as advance:

@@ -31,7 +31,7 @@ def sample_gates(
     Returns:
         ``questions`` (how many were read) and ``layers``: a list of ``layer``, and per stream (``image``,
         ``language``) per module the ``mean`` weight and the ``histogram``: shares of the tokens in ``BINS`` equal bins
-        of [0, 1]. None for an answerer without gates.
+        of [0, 1]. Without any image token there is no stream ``image``. None for an answerer without gates.
     """
     weigh = getattr(answerer, "gate_weights", None)
     if weigh is None:
@@ -59,6 +59,7 @@ def _streams(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
             for module, column in zip(modules, weights[stream].T, strict=True)
         }
         for stream, modules in STREAMS.items()
+        if len(weights[stream])
     }
 
 

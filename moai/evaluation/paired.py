@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from moai.data.perceive import images_of
 from moai.errors import MoaiError, RecipeError
 from moai.evaluation.blank import BlankImages
 from moai.evaluation.conditions import MOVED, OTHER_IMAGE, View, derange, expand_conditions, left_out, make_views
@@ -134,9 +135,12 @@ def _donors(samples: Sequence[Sample], views: Mapping[str, View], seed: int) -> 
     """Return image id -> the other image's id, and -> that image; both are empty where no condition needs them."""
     if not any(name in views for name in MOVED):
         return {}, {}
-    images = {id: image for sample in samples for id, image in zip(sample.image_ids, sample.images, strict=True)}
-    donors = derange(images, seed)
-    return donors, {image: images[donor] for image, donor in donors.items()}
+    images = images_of(samples)
+    told = next((sample.id for sample in samples if sample.perceived), None)
+    if told is not None and OTHER_IMAGE in views:
+        raise RecipeError(f"'{OTHER_IMAGE}' needs images, and sample '{told}' has none; leave the condition out")
+    donors = derange({id for sample in samples for id in sample.image_ids}, seed)
+    return donors, {image: images[donor] for image, donor in donors.items() if donor in images}
 
 
 def _check_questions(samples: Sequence[Sample], batch_size: int) -> None:

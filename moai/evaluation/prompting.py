@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
+from moai.data.perceive import images_of
 from moai.errors import MoaiError
 from moai.images import read_image
 from moai.types import DESCRIBE, Conversation, Perception, Sample, describe_images, with_rationale
@@ -67,14 +68,13 @@ class Prompts:
 
     def __init__(self, batch: Sequence[Sample], others: Mapping[str, Any] | None = None) -> None:
         pictures: dict[str, Image] = {}
-        for sample in batch:
-            for name, image in zip(sample.image_ids, sample.images, strict=True):
-                if name not in pictures:
-                    pictures[name] = read_image(image if others is None else others[name])
+        for name, image in images_of(batch).items():
+            pictures[name] = read_image(image if others is None else others[name])
         self.batch, self.conversations, self.ids, self.starts = batch, [], [], [0]
         for sample in batch:
             for prompt, ids in sample.prompts:
-                self.conversations.append(Conversation(prompt.turns, tuple(pictures[name] for name in ids)))
+                images = tuple(pictures[name] for name in ids) if prompt.images else ()
+                self.conversations.append(Conversation(prompt.turns, images))
                 self.ids.append(ids)
             self.starts.append(len(self.ids))
 

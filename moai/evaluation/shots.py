@@ -59,7 +59,8 @@ def _drawn(sample: Sample, training: Sequence[Sample], count: int, seed: int) ->
     found: list[Sample] = []
     for index in looked:
         shot = training[index]
-        if _is_solved(shot) and shot.id != sample.id and not set(shot.image_ids) & set(sample.image_ids):
+        alike = bool(shot.perceived) == bool(sample.perceived)  # both with images, or both without
+        if alike and _is_solved(shot) and shot.id != sample.id and not set(shot.image_ids) & set(sample.image_ids):
             found.append(shot)
         if len(found) == count:
             return found

@@ -25,7 +25,8 @@ class MoaiConfig(PreTrainedConfig):
         host: ``reference``, ``revision``, ``dtype`` and ``sha256`` (file name -> hash) of the frozen host; or, of one
             that started from random weights, ``scratch: true`` in place of the hashes.
         vision: ``kind: encoder``, arguments of ``build_vision``, and ``sha256`` of the weights file, if there is one;
-            or only ``kind: host``, where the host is a vision-language model with its own vision.
+            or only ``kind: host``, where the host is a vision-language model with its own vision, or ``kind: none``,
+            where images are perceived and have no tokens.
         connector: ``kind`` and ``options``; and ``left_out``, names of its optional parts without which it runs.
         compressor: arguments of ``Compressor``.
         mixer: ``layers`` (numbers), and arguments of ``Mixer``.

@@ -86,10 +86,10 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             # A configuration that contains the host's own resets this field, and the host then runs without its
             # causal mask: answers leak into the prompt and the loss falls to zero.
             self.host.set_attn_implementation("sdpa")
-        own = {"arithmetic": config.arithmetic, **(config.mixer or {})}
-        numbers = mixer_layers(len(decoder_layers(self.host)), own.pop("layers", None), own.pop("every", None))
         factors = embedding_factors(self.host)
         self.images = image_input(config, self.host, vision, factors)
+        own = {"arithmetic": config.arithmetic, "image_stream": self.images.has_tokens, **(config.mixer or {})}
+        numbers = mixer_layers(len(decoder_layers(self.host)), own.pop("layers", None), own.pop("every", None))
         self.auxiliary = AuxiliaryEncoder(
             self.host,
             self.images,

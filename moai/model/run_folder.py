@@ -157,8 +157,8 @@ def load_run(cls, folder, config=None, *, dtype=None, torch_dtype=None, device_m
 
 
 def _saved_vision(config, folder: Path):
-    """The encoder of a run that was built around random weights; ``None`` where a reference names it."""
-    if config.vision["kind"] == "host" or config.vision.get("reference") is not None:
+    """The encoder of a run that was built around random weights; ``None`` where a reference names it, or for none."""
+    if config.vision["kind"] != "encoder" or config.vision.get("reference") is not None:
         return None
     if not (folder / VISION).is_file():
         raise CheckpointError(

@@ -19,6 +19,7 @@ from moai.recipe.sections import (
     Host,
     HostVision,
     MixerSection,
+    NoVision,
     PerceptionSection,
     Section,
 )
@@ -36,7 +37,7 @@ class Recipe(Section):
         "moai", description="Arithmetic of mixers and compressor: ours, or that of the published code."
     )
     host: Host = Field(description="The frozen language model, or vision-language model.")
-    vision: Annotated[EncoderVision | HostVision, Field(discriminator="kind")] = Field(
+    vision: Annotated[EncoderVision | HostVision | NoVision, Field(discriminator="kind")] = Field(
         description="Where image tokens come from."
     )
     perception: PerceptionSection = Field(PerceptionSection(), description="The experts, and their words.")

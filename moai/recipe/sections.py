@@ -130,6 +130,14 @@ class HostVision(Section):
     kind: Literal["host"] = Field(description="`host`: the host's own vision encoder and projector.")
 
 
+class NoVision(Section):
+    """Images have no tokens: experts perceive them, and the model is given their words alone."""
+
+    kind: Literal["none"] = Field(
+        description="`none`: neither an encoder nor a connector; images are perceived, and the prompt has none."
+    )
+
+
 class PerceptionSection(Section):
     """Which experts perceive every image, and how their words reach the model."""
 

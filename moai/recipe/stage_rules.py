@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from moai.recipe.sections import EncoderVision
+from moai.recipe.sections import EncoderVision, HostVision
 from moai.recipe.stages import Stage, TrainSection
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def settled(recipe: Recipe) -> tuple[Stage, ...]:
             )
         _check_attention(made, filled)
         filled.append(made)
+    _check_connector(recipe, filled)
     _check_host(recipe, filled)
     return tuple(filled)
 
@@ -91,6 +92,8 @@ def _default_parts(recipe: Recipe, stage: Stage) -> TrainSection:
 def _check_length(stage: Stage) -> None:
     if (stage.steps is None) == (stage.epochs is None):
         raise ValueError(f"stages.{stage.name} needs a length: give either steps or epochs")
+    if stage.objective != "attention" and stage.samples is not None:
+        raise ValueError(f"stages.{stage.name}.samples is for objective: attention; leave it out")
     if stage.objective == "attention" and stage.steps is None:
         raise ValueError(f"stages.{stage.name}: objective: attention has no epochs; give steps")
 
@@ -138,6 +141,18 @@ def _check_attention(stage: Stage, before: list[Stage]) -> None:
         )
 
 
+def _check_connector(recipe: Recipe, stages: list[Stage]) -> None:
+    """Refuse a connector that no stage gives an image: its output would be noise in every answer."""
+    if not isinstance(recipe.vision, EncoderVision) or recipe.vision.connector.weights is not None:
+        return
+    answering = [stage for stage in stages if stage.objective == "answers"]
+    if answering and all(stage.image_dropout == 1 for stage in answering):
+        raise ValueError(
+            f"stages.{answering[-1].name}.image_dropout: no stage gives the connector an image, and what it makes of "
+            "one would be noise in every answer; set vision to {kind: none}, or lower the dropout of a stage"
+        )
+
+
 def _check_host(recipe: Recipe, stages: list[Stage]) -> None:
     hosts = {stage.name: stage.train.host for stage in stages if stage.train.host is not None}
     kinds = {(part.lora, part.targets) for part in hosts.values()}
@@ -155,10 +170,10 @@ def _check_host(recipe: Recipe, stages: list[Stage]) -> None:
                 f"stages.{name}.train.host: {recipe.host.dtype} rounds small updates away; set host.dtype: float32 "
                 "(with training.trainer.bf16: true it still computes in bf16), or train.host.lora"
             )
-    if recipe.host.scratch is not None and not (
-        isinstance(recipe.vision, EncoderVision) and recipe.host.quantization is None
-    ):
-        raise ValueError("host.scratch needs vision.kind: encoder and no host.quantization; set both, or leave it out")
+    if recipe.host.scratch is not None and (isinstance(recipe.vision, HostVision) or recipe.host.quantization):
+        raise ValueError(
+            "host.scratch needs vision.kind: encoder or none, and no host.quantization; set both, or leave it out"
+        )
     if recipe.host.scratch is not None and not any(part.lora is None for part in hosts.values()):
         raise ValueError(
             "host.scratch starts from random weights, and no stage trains them; add train: {host: 1.0e-3} to a stage"

@@ -107,6 +107,12 @@ class Stage(Section):
         "answers",
         description="`answers` teaches to answer; `attention` teaches mixers what to attend to, on cached states.",
     )
+    samples: int | None = Field(
+        None,
+        ge=1,
+        description="Number of samples that `objective: attention` draws from, at random; left out, it draws from "
+        "those that the other stages use.",
+    )
     routing: Literal["random_module", "gates"] = Field(
         "gates", description="`random_module` draws one module per stream and mixer; `gates` blends all three."
     )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from moai.data.perceive import perceptions_of
 from moai.model.mixer.forward_context import segments
 from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.batch import without_loss
@@ -23,8 +24,9 @@ from moai.recipe.stages import Stage, Training
 from moai.training import sampling
 from moai.training.objectives.supervision import TargetFinder, target_masks
 from moai.training.perceiving import reach
+from moai.training.prefix_states import PrefixStates
 from moai.training.word_cache import WordCache
-from moai.types import Conversation, Perception, Sample
+from moai.types import Perception, Sample
 
 LONGEST = 4096  # tokens of a packed row of a host whose context has no length
 COUNT = "attention_count"  # rows of a batch whose attention is supervised; not for the model
@@ -79,6 +81,7 @@ class AnswerBatches:
         training, stage: dropouts, and how modules are drawn.
         word_cache: of auxiliary words.
         finder: of attention supervision; None without.
+        prefix: states below the first mixer, where the stage has them cached.
     """
 
     def __init__(
@@ -93,8 +96,9 @@ class AnswerBatches:
         stage: Stage,
         word_cache: WordCache,
         finder: TargetFinder | None = None,
+        prefix: PrefixStates | None = None,
     ) -> None:
-        self.model, self.processor = model, processor
+        self.model, self.processor, self.prefix = model, processor, prefix
         self.samples, self.perceptions = samples, perceptions
         self.seed, self.training, self.stage = seed, training, stage
         self.word_cache, self.finder = word_cache, finder
@@ -108,12 +112,10 @@ class AnswerBatches:
         mine = list(share.places) or [0]
         samples = [self.samples[share.indices[row]] for row in mine]
         reach(self.perceptions, (sample for row, sample in zip(mine, samples, strict=True) if not blind[row]))
-        seen = [
-            [None if blind[row] else self.perceptions.get(image) for image in sample.image_ids]
-            for row, sample in zip(mine, samples, strict=True)
-        ]
+        found = [perceptions_of(sample, self.perceptions) for sample in samples]
+        seen = [[None] * len(own) if blind[row] else own for row, own in zip(mine, found, strict=True)]
         conversations = [sample.conversation for sample in samples]
-        groups = self._groups(conversations)
+        groups = self._groups(samples)
         batch = dict(self.processor.batch(conversations, seen, labels=True, groups=groups))
         if groups is not None:  # of a packed row, which has no image, the first sample stands for all
             mine, samples = ([listed[group[0]] for group in groups] for listed in (mine, samples))
@@ -127,15 +129,16 @@ class AnswerBatches:
             batch[COUNT] = self._supervised(batch)
         batch["image_keep"] = keep[mine]
         if stage.routing == "random_module":
-            batch["module_choices"] = sampling.draw_modules(self.seed, share.step, len(self.model.mixers))
-        return batch
+            drawn = (self.seed, share.step, len(self.model.mixers), self.model.images.has_tokens)
+            batch["module_choices"] = sampling.draw_modules(*drawn)
+        return batch if self.prefix is None else self.prefix.fill(batch, samples)
 
-    def _groups(self, conversations: Sequence[Conversation]) -> list[list[int]] | None:
-        """Pack the conversations without images, where the recipe says so."""
+    def _groups(self, samples: Sequence[Sample]) -> list[list[int]] | None:
+        """Pack the conversations without images or perceptions, where the recipe says so."""
         if not self.training.packing:
             return None
-        lengths = self.processor.lengths(conversations)
-        alone = [None if one.images else length for one, length in zip(conversations, lengths, strict=True)]
+        lengths = self.processor.lengths([sample.conversation for sample in samples])
+        alone = [None if one.image_ids else length for one, length in zip(samples, lengths, strict=True)]
         return pack(alone, packed_length(self.processor))
 
     def _supervised(self, batch: dict[str, Tensor]) -> Tensor:

@@ -25,7 +25,6 @@ from moai.assets.resolver import resolve
 from moai.data.sources import check_sources
 from moai.errors import HostError, RecipeError
 from moai.model.config import MoaiConfig
-from moai.model.encoders.facts import fact_ends
 from moai.model.encoders.vision import VisionEncoder, build_vision
 from moai.model.host.layers import decoder_layers
 from moai.model.host.loading import host_configuration
@@ -36,10 +35,10 @@ from moai.model.processor.chat_templates import chat_template, check_boundary, f
 from moai.model.processor.image_places import encoder_image_processor
 from moai.model.processor.processor import MoaiProcessor
 from moai.model.run_folder import host_hashes, load_connector, load_host
-from moai.perception.running.settings import record_experts
 from moai.plugins import registry
 from moai.recipe.schema import Recipe
-from moai.recipe.sections import EncoderVision
+from moai.recipe.sections import EncoderVision, HostVision, NoVision
+from moai.training.build_settings import fact_settings, trained_parts, word_settings
 
 Built = tuple[MoaiForConditionalGeneration, MoaiProcessor]
 
@@ -50,10 +49,13 @@ def build(recipe: Recipe) -> Built:
     Raises:
         MoaiError: whatever of the recipe does not fit together; the message names the key.
     """
-    encoder = _checked_encoder(recipe)
-    host = _host(recipe, own_vision=encoder is None)
+    vision = _checked_vision(recipe)
+    host = _host(recipe, own_vision=isinstance(vision, HostVision))
     _check_layers(recipe, host)
-    model, processor = _with_host_vision(recipe, host) if encoder is None else _with_encoder(recipe, encoder, host)
+    if isinstance(vision, EncoderVision):
+        model, processor = _with_encoder(recipe, vision, host)
+    else:
+        model, processor = (_with_host_vision if isinstance(vision, HostVision) else _without_images)(recipe, host)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor
 
@@ -64,25 +66,26 @@ def build_processor(recipe: Recipe) -> MoaiProcessor:
     Raises:
         MoaiError: whatever of the recipe does not fit together; the message names the key.
     """
-    encoder, h = _checked_encoder(recipe), recipe.host
+    vision, h = _checked_vision(recipe), recipe.host
     if h.scratch is not None:
         config = scratch_config(h.scratch)
     else:
-        config = host_configuration(h.reference, h.revision, own_vision=encoder is None)
-    if encoder is None:
-        return _host_vision_processor(
-            recipe, config, host_processor(h.reference, resolve_host(h.reference, h.revision))
-        )
-    vision = build_vision(**vision_arguments(encoder), empty=True)
-    return _encoder_processor(recipe, encoder, config, image_tokens(encoder, vision))
+        config = host_configuration(h.reference, h.revision, own_vision=isinstance(vision, HostVision))
+    if isinstance(vision, HostVision):
+        own = host_processor(h.reference, resolve_host(h.reference, h.revision))
+        return _host_vision_processor(recipe, config, own)
+    if isinstance(vision, NoVision):
+        return _words_processor(recipe, config)
+    empty = build_vision(**vision_arguments(vision), empty=True)
+    return _encoder_processor(recipe, vision, config, image_tokens(vision, empty))
 
 
-def _checked_encoder(recipe: Recipe) -> EncoderVision | None:
-    """Refuse experts and formats that are not there, and return the vision encoder; None for the host's own vision."""
+def _checked_vision(recipe: Recipe) -> EncoderVision | HostVision | NoVision:
+    """Refuse experts and formats that are not there, and return where image tokens come from."""
     for name in (*recipe.perception.experts, *recipe.perception.options):
         registry().get_expert(name)
     check_sources(recipe.data.sources)
-    return recipe.vision if isinstance(recipe.vision, EncoderVision) else None
+    return recipe.vision
 
 
 def _host(recipe: Recipe, own_vision: bool) -> nn.Module:
@@ -102,8 +105,12 @@ def _host(recipe: Recipe, own_vision: bool) -> nn.Module:
 def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     h = recipe.host
     if h.scratch is not None:
-        return scratch_tokenizer(h.reference, h.revision)
-    return AutoTokenizer.from_pretrained(resolve_host(h.reference, h.revision))
+        tokenizer = scratch_tokenizer(h.reference, h.revision)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_host(h.reference, h.revision))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _check_layers(recipe: Recipe, host: nn.Module) -> None:
@@ -168,8 +175,6 @@ def _check_context(processor: MoaiProcessor) -> None:
 
 def _encoder_processor(recipe: Recipe, encoder: EncoderVision, config: PreTrainedConfig, tokens: int) -> MoaiProcessor:
     tokenizer = _tokenizer(recipe)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     token = find_image_token(encoder.image_token, tokenizer, encoder.image_boundary or ())
     check_boundary(encoder.image_boundary, token, tokenizer)
     return MoaiProcessor(
@@ -187,20 +192,51 @@ def _encoder_processor(recipe: Recipe, encoder: EncoderVision, config: PreTraine
 
 def _encoder_config(recipe: Recipe, encoder: EncoderVision, host: nn.Module, processor: MoaiProcessor) -> MoaiConfig:
     """Everything that ``from_pretrained`` will need, with the hashes of the frozen parts."""
-    h, vision = recipe.host, {"kind": encoder.kind, **vision_arguments(encoder)}
+    vision = {"kind": encoder.kind, **vision_arguments(encoder)}
     if encoder.reference is not None:
         path = resolve(encoder.reference, encoder.revision)
         vision["sha256"] = sha256_file(path) if path.is_file() else None
+    connector = encoder.connector.model_dump(include={"kind", "options"})
+    return _text_host_config(recipe, host, processor, vision, connector=connector)
+
+
+# With words alone ----------------------------------------------------------------------------------------------------
+
+
+def _without_images(recipe: Recipe, host: nn.Module) -> Built:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        processor = _words_processor(recipe, host.config)
+        config = _text_host_config(recipe, host, processor, {"kind": recipe.vision.kind})
+        return MoaiForConditionalGeneration(config, host=host), processor
+
+
+def _words_processor(recipe: Recipe, config: PreTrainedConfig) -> MoaiProcessor:
+    tokenizer = _tokenizer(recipe)
+    return MoaiProcessor(
+        tokenizer=tokenizer,
+        chat_template=chat_template(recipe.host.chat_template, tokenizer.chat_template, ""),
+        image_token=find_image_token(None, tokenizer),  # never written: what has it is refused
+        image_tokens=0,
+        panoptic_map=False,
+        **word_settings(recipe, config),
+    )
+
+
+def _text_host_config(
+    recipe: Recipe, host: nn.Module, processor: MoaiProcessor, vision: dict[str, Any], **more: Any
+) -> MoaiConfig:
+    h = recipe.host
     return MoaiConfig(
         text_config=copy.deepcopy(host.config),
         host={"reference": h.reference, "revision": h.revision, "dtype": h.dtype, "quantization": h.quantization,
               **({"sha256": host_hashes(h.reference, h.revision)} if h.scratch is None else {"scratch": True})},
         vision=vision,
-        connector=encoder.connector.model_dump(include={"kind", "options"}),
         image_token_id=processor.image_token_id,
         image_tokens=processor.image_tokens,
-        **_facts(recipe, processor),
+        **fact_settings(recipe, processor),
         **trained_parts(recipe),
+        **more,
     )  # fmt: skip
 
 
@@ -218,7 +254,7 @@ def _with_host_vision(recipe: Recipe, host: nn.Module) -> Built:
             reference=h.reference,
             revision=h.revision,
             quantization=h.quantization,
-            **_facts(recipe, processor),
+            **fact_settings(recipe, processor),
             **trained_parts(recipe),
         )
     model.config.host["dtype"] = h.dtype  # a quantised host's own is that of a few of its weights
@@ -275,49 +311,3 @@ _FIX = (
     "vision: {kind: host} needs a vision-language model with its processor files; "
     "for another host set vision.kind to encoder, and name one"
 )
-
-
-# With both -----------------------------------------------------------------------------------------------------------
-
-
-def word_settings(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
-    """Keyword arguments of a processor: the experts, and how their perceptions are verbalized."""
-    p = recipe.perception
-    return {
-        "experts": list(p.experts),
-        "expert_options": copy.deepcopy(p.options),
-        "expert_versions": record_experts(p.experts, p.options),
-        "language": p.language,
-        "style": p.style,
-        "inject": p.inject,
-        "max_aux_tokens": p.max_tokens,
-        "max_length": getattr(config.get_text_config(), "max_position_embeddings", None),
-    }
-
-
-def trained_parts(recipe: Recipe) -> dict[str, Any]:
-    """The fields of ``MoaiConfig`` that say how our parts are built; the frozen ones aside."""
-    mixer = recipe.mixer.model_dump()
-    mixer["layers"] = list(mixer["layers"]) if mixer["layers"] is not None else None
-    return {
-        "compressor": recipe.compressor.model_dump(),
-        "mixer": mixer,
-        "arithmetic": recipe.arithmetic,
-        "context_layer": recipe.perception.context_layer,
-        "trained": frozen_parts_that_train(recipe),
-    }
-
-
-def frozen_parts_that_train(recipe: Recipe) -> dict[str, dict[str, Any]] | None:
-    """The field of ``MoaiConfig`` that says which of host and encoder a stage trains, and how; None for neither."""
-    found: dict[str, dict[str, Any]] = {}
-    for stage in recipe.stages:
-        for name, part in stage.train.parts().items():
-            if name in ("host", "vision"):
-                found[name] = part.model_dump(mode="json", exclude={"rate"})
-    return found or None
-
-
-def _facts(recipe: Recipe, processor: MoaiProcessor) -> dict[str, Any]:
-    ends = fact_ends(processor.tokenizer) if recipe.perception.fact_context else None
-    return {"fact_ends": ends, "word_order": recipe.perception.word_order}

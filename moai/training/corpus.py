@@ -64,15 +64,22 @@ def recipe_images(recipe: Recipe) -> Found:
 
     Raises:
         RecipeError: a split is empty.
-        CorpusError: an image is no file.
+        CorpusError: an image is no file, or there is no image at all.
     """
+    from moai.data.perceive import images_of
     from moai.data.sources import open_sources
 
-    data = recipe.data
+    data, found = recipe.data, False
     for split in dict.fromkeys((data.train_split, data.validation_split, recipe.evaluation.split)):
         for sample in open_sources(data.sources, split, data.train_split):
-            for id, image in zip(sample.image_ids, sample.images, strict=True):
+            for id, image in images_of([sample]).items():
+                found = True
                 yield split, id, _path(id, image)
+    if not found:
+        raise CorpusError(
+            f"the data of {recipe.name} has no images, so there is nothing to perceive ahead; a sample without images "
+            "brings its perception along (Sample.truths)"
+        )
 
 
 def _path(id: str, image: Any) -> str:

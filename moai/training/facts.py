@@ -83,6 +83,11 @@ class SampleFacts:
         """SHA-256 of the files, or, of samples without files, of ids, image ids and texts."""
         return self.samples.digest or self._read.digest
 
+    @property
+    def perceived(self) -> bool:
+        """Whether a sample without images brings its own perception; of samples read when asked for, false."""
+        return not self.lazy and self._read.perceived
+
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """Return the number of tokens of each of these rows, ``(N,)``."""
         if not self.lazy:
@@ -133,7 +138,9 @@ class _Table:
         hashed = hashlib.sha256()
         self.lengths = np.empty(len(samples), np.int64)
         self.codes = np.empty((len(samples), 3), np.int64)
+        self.perceived = False
         for row, sample in enumerate(samples):
+            self.perceived = self.perceived or bool(sample.perceived)
             [self.lengths[row]] = count([sample.conversation])
             self.codes[row] = _codes_of(sample)
             for line in _described(sample):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from moai.data.perceive import Pictures, perceive_samples, read_perceptions
+from moai.data.perceive import Pictures, images_of, perceive_samples, read_perceptions, truths_of
 from moai.model.processor.processor import MoaiProcessor
 from moai.perception.cache.store import default_store
 from moai.perception.running.perceiver import Perceiver
@@ -25,6 +25,8 @@ def perceive(
 ) -> Perceptions:
     """Let the processor's experts look at all images, through the cache; or read what they found from shards.
 
+    Of samples without images the truths are the perceptions; without experts there are no others.
+
     Args:
         processor: with ``experts`` and ``expert_options``.
         samples: whose images are looked at.
@@ -34,10 +36,13 @@ def perceive(
     Raises:
         CorpusError: the corpus lacks an image, or was made by other experts.
     """
+    samples = list(samples)
+    images = images_of(samples)
+    if not processor.experts or not (images or shards):
+        return truths_of(samples)
     if shards is not None:
         return read_perceptions(shards, samples, processor.experts, processor.expert_options)
-    samples = list(samples)
-    with progress.bar("perceiving", len({image for sample in samples for image in sample.image_ids})) as advance:
+    with progress.bar("perceiving", len(images)) as advance:
         return perceive_samples(_perceiver(processor), samples, advance)
 
 
@@ -50,10 +55,10 @@ def perceive_by_batch(
         processor, progress, shards: as for :func:`perceive`.
         samples: whose perceptions stay in memory.
     """
-    if shards is not None:
+    if shards is not None or not processor.experts:
         return perceive(processor, samples, progress, shards)  # which reads any image of the corpus on access
     perceiver = _perceiver(processor)
-    with progress.bar("perceiving", len({image for sample in samples for image in sample.image_ids})) as advance:
+    with progress.bar("perceiving", len(images_of(samples))) as advance:
         return BatchPerceptions(perceiver, perceive_samples(perceiver, samples, advance))
 
 
@@ -84,7 +89,7 @@ class BatchPerceptions(Mapping[str, Perception | None]):
 
         An expert that gives nothing is logged once for each reason.
         """
-        asked = {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=True)}
+        asked = images_of(samples)
         missing = {id: image for id, image in asked.items() if id not in self.held and id not in self.reached}
         kept = {id: self.reached[id] for id in asked if id in self.reached}
         found = self.perceiver.perceive(Pictures(missing)) if missing else []

@@ -9,12 +9,11 @@ import gc
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
@@ -41,10 +40,11 @@ from moai.training.monitor import Monitor
 from moai.training.objectives.attention import AttentionBatches, AttentionObjective, perceived_images
 from moai.training.objectives.supervision import TargetFinder
 from moai.training.perceiving import Perceptions, perceive, perceive_by_batch
+from moai.training.prefix_states import PrefixStates
 from moai.training.progress import Progress
 from moai.training.schedule import mm1_rate
 from moai.training.sharding import gather, is_sharded, make_whole, reshard, shard
-from moai.training.stage_plan import StagePlan, plan_stages
+from moai.training.stage_plan import StagePlan, aligned_samples, plan_stages, used_samples
 from moai.training.stage_trainer import StageTrainer, Values
 from moai.training.word_cache import GROUP, WordCache
 from moai.types import Sample
@@ -90,7 +90,8 @@ class Run:
             self.data.quarantine.open(self.run_dir, fresh=found is None, writes_all=self.main)
         validation = self.data.read_validation()
         self.data.note_left_out()
-        if self.recipe.perception.experts:
+        told = self.data.facts.perceived or any(sample.perceived for sample in validation)
+        if self.recipe.perception.experts or told:
             self.perceptions = self._perceive(validation)
         self.monitor = Monitor(validation, self.perceptions, self.processor, self.training.batch_size)
         self.finder = self._finder()
@@ -123,7 +124,10 @@ class Run:
         )
         self._place(plan, args.device)
         parameters = train_only(self.model, stage.train.parts())
-        module, collate, batches = self._objective(plan)
+        prefix = PrefixStates.of_stage(self.model, self.processor, self.samples, self.training, plan)
+        if prefix is not None:
+            self.progress.note(f"the layers below {prefix.layer} run once for each of {len(prefix.states):,} rows")
+        module, collate, batches = self._objective(plan, prefix)
         shares = Shares(batches[done:], plan.first_draw + done, stage.accumulation, self.rank, self.world)
         stop = StopOnSignal(self.world)
         with self._progress(plan, done, parameters) as advance:
@@ -143,7 +147,7 @@ class Run:
                 callbacks=[StepSeed(self.recipe.seed, self.rank), stop],
             )
             self.started = time.monotonic()
-            with terminable(stop):
+            with terminable(stop), nullcontext() if prefix is None else prefix.installed():
                 self._run(trainer, plan)
         kept = trainer.current_moments()
         # Each stage wraps the model anew: hooks of this one's wrapping must be gone before.
@@ -179,19 +183,20 @@ class Run:
                 "lower the rates under train in another run; the checkpoint before it is whole"
             ) from None
 
-    def _objective(self, plan: StagePlan) -> tuple[nn.Module, Any, Sequence[list[int]]]:
+    def _objective(self, plan: StagePlan, prefix: PrefixStates | None) -> tuple[nn.Module, Any, Sequence[list[int]]]:
         """What the loop runs, what makes its batches, and the samples of each step."""
         stage = plan.stage
         if stage.objective == "answers":
             collate = AnswerBatches(
                 self.model, self.processor, self.samples, self.perceptions, seed=self.recipe.seed,
                 training=self.training, stage=stage, word_cache=self.words,
-                finder=self.finder if self.training.attention_supervision else None,
+                finder=self.finder if self.training.attention_supervision else None, prefix=prefix,
             )  # fmt: skip
             return self.model, collate, plan.batches
+        chosen = aligned_samples(plan, self.plans, self.recipe.seed, len(self.samples))
         made = AttentionBatches(
             self.model, self.processor, self.finder, self.samples, self.perceptions,
-            chosen=self.used, stage=stage, word_cache=self.words,
+            chosen=chosen, stage=stage, word_cache=self.words,
         )  # fmt: skip
         return AttentionObjective(self.model), made, sampling.draw_questions(self.recipe.seed, made.usable, stage)
 
@@ -250,9 +255,8 @@ class Run:
 
     @cached_property
     def used(self) -> list[int]:
-        """The samples that some step takes; all of them where no stage teaches to answer."""
-        taken = [plan.batches.used() for plan in self.plans if plan.batches is not None]
-        return np.unique(np.concatenate(taken)).tolist() if taken else list(range(len(self.samples)))
+        """The samples that some stage uses."""
+        return used_samples(self.plans, self.recipe.seed, len(self.samples))
 
     def _perceive(self, validation: list[Sample]) -> Perceptions:
         """Perceive the images of all samples, or, of very many, those of each batch when it is reached."""
@@ -262,12 +266,13 @@ class Run:
                 self.progress.note(f"{ahead} needs the perceptions of all images that are used before its first step")
             wanted = [*(self.samples[index] for index in self.used), *validation]
             return perceive(self.processor, wanted, self.progress, shards)
-        if shards is None and self.training.trainer.get("dataloader_num_workers"):
+        if shards is None and self.processor.experts and self.training.trainer.get("dataloader_num_workers"):
             raise RecipeError(
                 "training.trainer.dataloader_num_workers: experts do not run in these processes; leave it out, or "
                 "perceive the images ahead with moai perceive-dataset and set perception.shards"
             )
-        self.progress.note("images are perceived when their batch is reached; moai perceive-dataset does it ahead")
+        if self.processor.experts:
+            self.progress.note("images are perceived when their batch is reached; moai perceive-dataset does it ahead")
         return perceive_by_batch(self.processor, validation, self.progress, shards)
 
     def _ahead(self) -> str | None:

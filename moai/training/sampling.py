@@ -14,16 +14,24 @@ import torch
 from moai.recipe.stages import Stage
 
 
-def draw_modules(seed: int, step: int, mixers: int) -> torch.Tensor:
-    """Step 1's draw: for each mixer one of three modules per modality, ``(mixers, 2)``, each equally likely."""
+def draw_modules(seed: int, step: int, mixers: int, images: bool = True) -> torch.Tensor:
+    """Step 1's draw: for each mixer one of three modules per modality, ``(mixers, 2)``, each equally likely.
+
+    Where ``images`` have no tokens, it is one of the language stream's two, and the first column means nothing.
+    """
     generator = torch.Generator().manual_seed(mix_seed(seed, step, "modules"))
-    return torch.randint(0, 3, (mixers, 2), generator=generator)
+    return torch.randint(0, 3 if images else 2, (mixers, 2), generator=generator)
 
 
 def draw_rows(seed: int, step: int, rows: int, share: float, what: str) -> torch.Tensor:
     """``(rows,)`` bool, each true with probability ``share``; ``what`` keeps different draws apart."""
     generator = torch.Generator().manual_seed(mix_seed(seed, step, what))
     return torch.rand(rows, generator=generator) < share
+
+
+def draw_samples(seed: int, stage: Stage, count: int) -> list[int]:
+    """Draw the samples of a stage that names their number, ``stage.samples`` of ``count``, as sorted indices."""
+    return sorted(random.Random(f"{seed}/{stage.name}/samples").sample(range(count), min(stage.samples or 0, count)))
 
 
 def draw_questions(seed: int, usable: Sequence[int], stage: Stage) -> list[list[int]]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from moai.recipe.stages import Stage, Training
 from moai.training.epochs import StageBatches
 from moai.training.facts import Facts
+from moai.training.sampling import draw_samples
 
 
 @dataclass
@@ -61,6 +64,36 @@ def plan_stages(stages: Sequence[Stage], training: Training, seed: int, facts: F
             plan.schedule_step, plan.schedule_steps = at, total
             at += plan.steps
     return plans
+
+
+def used_samples(plans: Sequence[StagePlan], seed: int, count: int) -> list[int]:
+    """List the samples that some stage uses, as sorted indices.
+
+    Args:
+        plans: of all stages.
+        seed: of the recipe.
+        count: of all samples.
+    """
+    named = [aligned_samples(plan, plans, seed, count) for plan in plans if plan.stage.samples is not None]
+    return sorted({*_answered(plans, count), *(index for indices in named for index in indices)})
+
+
+def aligned_samples(plan: StagePlan, plans: Sequence[StagePlan], seed: int, count: int) -> list[int]:
+    """List the samples that a stage of the attention objective draws from, as sorted indices.
+
+    They are as many as it names, drawn at random, or else those that some stage teaches to answer.
+
+    Args:
+        plan: of the stage.
+        plans, seed, count: as for :func:`used_samples`.
+    """
+    return _answered(plans, count) if plan.stage.samples is None else draw_samples(seed, plan.stage, count)
+
+
+def _answered(plans: Sequence[StagePlan], count: int) -> list[int]:
+    """The samples that some step teaches to answer; all of them where no stage does."""
+    taken = [plan.batches.used() for plan in plans if plan.batches is not None]
+    return np.unique(np.concatenate(taken)).tolist() if taken else list(range(count))
 
 
 def _continued(plans: Sequence[StagePlan]) -> list[list[StagePlan]]:

@@ -209,17 +209,19 @@ class Sample:
     Attributes:
         id: unique in its data set.
         conversation: with the answer as its last turn, where there is one.
-        image_ids: one per image; two are equal exactly when the images are the same.
+        image_ids: one per image; two are equal exactly when the images are the same. Without images one per truth.
         kind: answer type, by which accuracy is reported.
         answers: accepted answers; left out, the conversation's.
-        truths: what perfect experts would return, one perception per image, where the data set has it.
+        truths: what perfect experts would return, one perception per image, where the data set has it. In a sample
+            without images they are the perception: nothing is read or perceived, see :attr:`perceived`.
         language: of the question.
         question_translation: the question in the language of the perceptions, where it is asked in another. The model
             never gets it; attention supervision finds by it which words are asked for.
         choices: answers that are scored by the probability of a word, instead of an answer that is generated.
 
     Raises:
-        PromptError: another number of image ids than of images, or choices of one name or of images that are not there.
+        PromptError: another number of image ids than of images, or without images than of truths; or choices of one
+            name or of images that are not there.
     """
 
     id: str
@@ -235,9 +237,10 @@ class Sample:
     def __post_init__(self) -> None:
         images = len(self.conversation.images)
         self._check_choices(images)
+        count, of = (images, "images") if images else (len(self.truths or ()), "truths and no image")
         for name, given in (("image_ids", self.image_ids), ("truths", self.truths)):
-            if given is not None and (isinstance(given, str) or len(given) != images):
-                raise PromptError(f"sample '{self.id}' has {images} images and {name} for another number of them")
+            if given is not None and (isinstance(given, str) or len(given) != count):
+                raise PromptError(f"sample '{self.id}' has {count} {of} and {name} for another number of them")
         if not self.answers and self.answer:
             object.__setattr__(self, "answers", (self.answer,))
 
@@ -254,8 +257,16 @@ class Sample:
         language: str = "en",
         question_translation: str | None = None,
     ) -> Sample:
-        """Build a sample of one question about one image."""
-        conversation = Conversation.ask(question, (image,), answer)
+        """Build a sample of one question about one image, or, with ``image`` None, about a truth without a picture.
+
+        Then ``image_id`` names the truth: two questions about one scene have the same.
+
+        Raises:
+            PromptError: neither an image nor a truth.
+        """
+        if image is None and truth is None:
+            raise PromptError(f"sample '{id}' has neither an image nor a truth; give one of both")
+        conversation = Conversation.ask(question, () if image is None else (image,), answer)
         truths = None if truth is None else (truth,)
         return cls(id, conversation, (image_id,), kind, (answer,), truths, language, question_translation)
 
@@ -276,15 +287,23 @@ class Sample:
         return self.conversation.images
 
     @property
+    def perceived(self) -> dict[str, Perception]:
+        """What serves as the perception of a sample without images: id -> truth; empty for a sample with images.
+
+        A sample with images is perceived by experts; its truths serve the condition ``oracle`` of an evaluation alone.
+        """
+        return {} if self.images else dict(zip(self.image_ids, self.truths or (), strict=True))
+
+    @property
     def prompts(self) -> list[tuple[Conversation, tuple[str, ...]]]:
-        """Each prompt that an answer takes, with the ids of its images: one, or one for each choice."""
+        """Each prompt that an answer takes, with the ids of what is perceived in it: one, or one for each choice."""
         if not self.choices:
             prompt = self.conversation.prompt
-            return [(prompt, self.image_ids[: len(prompt.images)])]
+            return [(prompt, self.image_ids[: len(prompt.images)] if self.images else self.image_ids)]
         return [
             (
                 Conversation(one.turns, tuple(self.images[n] for n in one.images)),
-                tuple(self.image_ids[n] for n in one.images),
+                tuple(self.image_ids[n] for n in one.images) if self.images else self.image_ids,
             )
             for one in self.choices
         ]

@@ -4,7 +4,8 @@ Knows: boxes, masks and their arrangement in the plane. Its words are *inside*, 
 *right of*, *above* and *below*. Depth, actions and possession are unknown here, so there is never "in front of" or
 "holding". Objects are drawn on a small grid (masks where there are masks, boxes elsewhere) and all pairs are
 compared at once. Lines of text are objects too, named by their text. With ``aligned_only`` it compares boxes alone
-and names each object's nearest neighbours in its row and column.
+and names each object's nearest neighbours in its row and column; with ``every_pair`` it gives every pair of boxes a
+phrase, overlapping and diagonal ones too, and keeps the strongest.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from moai_geometry_pairs import every_pair, turned
 from PIL import Image
 from pydantic import Field
 
@@ -66,7 +68,11 @@ class Geometry(Expert):
         """Say only left of and above, between nearest neighbours in one row or column; `per_subject` has no part in
         it, and `max_relations` keeps the nearest."""
         both_ways: bool = False
-        """With `aligned_only`: say "b right of a" beside "a left of b", and "b below a" beside "a above b"."""
+        """With `aligned_only` or `every_pair`: say "b right of a" beside "a left of b", and so on for every side."""
+        every_pair: bool = False
+        """Compare boxes alone, each with each of another name: inside, on, overlapping (with the side, where it is
+        clear), or one of eight sides such as "above left of"; `max_relations` keeps the strongest, and `per_subject`
+        has no part in it."""
 
     def perceive(self, images: Sequence[Image.Image], context: Sequence[Perception]) -> list[Perception]:
         """Relate what `context` holds; of a picture only the proportions are used."""
@@ -77,11 +83,13 @@ class Geometry(Expert):
         things = collect(perceived, self.options.max_objects, self.options.texts)
         if len(things) < 2:
             return Perception()
+        if self.options.every_pair:
+            return Perception(relations=tuple(self._every_pair(things, size)))
         if self.options.aligned_only:
             return Perception(relations=tuple(self._aligned(things, size)))
         codes, scores = relate(things, size)
         chosen = best(scores, self.options.per_subject, self.options.min_score)[: self.options.max_relations]
-        relations = [_relation(things[i], things[j], codes[i, j], scores[i, j]) for i, j in chosen]
+        relations = [_relation(things[i], things[j], PREDICATES[codes[i, j]], scores[i, j]) for i, j in chosen]
         return Perception(relations=tuple(relations))
 
     def _aligned(self, things: Sequence[Thing], size: tuple[int, int]) -> list[Relation]:
@@ -94,7 +102,16 @@ class Geometry(Expert):
             chosen = [each for i, j, code, score, _ in kept for each in ((i, j, code, score), (j, i, code + 1, score))]
             chosen = chosen[: options.max_relations]
         ordered = sorted(chosen, key=lambda pair: (pair[1], pair[2]))
-        return [_relation(things[i], things[j], code, score) for i, j, code, score in ordered]
+        return [_relation(things[i], things[j], PREDICATES[code], score) for i, j, code, score in ordered]
+
+    def _every_pair(self, things: Sequence[Thing], size: tuple[int, int]) -> list[Relation]:
+        boxes = np.array([thing.box for thing in things]) * np.tile(np.array(size) / max(size), 2)
+        pairs = every_pair([t.name for t in things], boxes.tolist(), [t.countable for t in things])
+        pairs = [pair for pair in pairs if pair.score >= self.options.min_score]
+        if self.options.both_ways:
+            pairs = [each for pair in pairs for each in (pair, turned(pair)) if each is not None]
+        kept = pairs[: self.options.max_relations]
+        return [_relation(things[i], things[j], predicate, score) for i, predicate, j, score in kept]
 
 
 def collect(perceived: Perception, limit: int, texts: bool = True) -> list[Thing]:
@@ -189,8 +206,8 @@ def best(scores: np.ndarray, per_subject: int, least: float) -> list[tuple[int, 
     return sorted(pairs, key=lambda pair: -scores[pair])
 
 
-def _relation(subject: Thing, object_: Thing, code: int, score: float) -> Relation:
-    return Relation(subject.name, PREDICATES[code], object_.name, round(float(score), 4), subject.box, object_.box)
+def _relation(subject: Thing, object_: Thing, predicate: str, score: float) -> Relation:
+    return Relation(subject.name, predicate, object_.name, round(float(score), 4), subject.box, object_.box)
 
 
 def _bounds(polygon: Sequence[tuple[float, float]]) -> Box:

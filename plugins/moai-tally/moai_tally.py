@@ -26,7 +26,7 @@ class Tally(Expert):
     name = "tally"
     role = "count"
     requires = ("panoptic", "open_world")
-    version = "1"
+    version = "2"
     install = "pip install moai-tally"
     licence = "Apache-2.0"
 
@@ -75,7 +75,8 @@ def sentence_of(phrase: str, number: int, noun: bool = True) -> str:
     """Write ``two circles.``, or, when the phrase does not end in a noun, ``two red.``; digits above ten."""
     *before, last = phrase.split()
     if noun and number != 1:
-        last = _english().plural_noun(last) or last
+        plural = _english().plural_noun(last) or last
+        last = last if plural.endswith("ss") else plural  # "skis" is a plural already, and inflect makes it "skiss"
     return " ".join([_english().number_to_words(number, threshold=10), *before, last]) + "."
 
 

@@ -143,7 +143,7 @@ def test_perception_is_learnt_when_the_images_are_dropped(tmp_path, monkeypatch)
     rates = dict.fromkeys(("connector", "compressor", "mixers"), 1e-2)
     stages = [
         tiny.stage("modules", 12, routing="random_module", image_dropout=1.0, train=rates),
-        tiny.stage("gates", 50, continues=True, image_dropout=1.0, train={**rates, "gates": 1e-2}),
+        tiny.stage("gates", 50, continues=True, image_dropout=0.99, train={**rates, "gates": 1e-2}),
     ]
     data = tiny.data("tiny-colors", 8)
     run = train(tiny.recipe(training=plan, stages=stages, data=data, mixer={"qk_norm_scale": 4.0}), tmp_path / "run")
@@ -237,7 +237,7 @@ def test_a_question_longer_than_the_context_in_the_data(tmp_path, monkeypatch):
 
 
 def test_a_frozen_connector_stays_and_nothing_runs_backwards_below_the_first_mixer(tmp_path, watched, monkeypatch):
-    frozen = tiny.stage(steps=2, image_dropout=1.0, train={"compressor": 1e-4, "mixers": 1e-3, "gates": 1e-3})
+    frozen = tiny.stage(steps=2, train={"compressor": 1e-4, "mixers": 1e-3, "gates": 1e-3})
     needed = []
 
     def look(module, args, kwargs):

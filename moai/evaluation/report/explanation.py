@@ -87,6 +87,7 @@ def _draw_patches(axes: Axes, image: Image, explanation: Explanation) -> None:
     axes.set_ylim(grid[0], 0)
     axes.set_axis_off()
     title = "What each patch of the image reads" if explanation.grid else "What the image tokens read, mean"
+    title = title if len(gates) else "The image, which has no tokens: the model gets its words alone"
     axes.set_title(title, fontsize=11, color=INK, loc="left")
 
 

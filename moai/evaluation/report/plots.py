@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WIDTH = 5.2  # inches: 374 points, the width of a phone
 _LOSS = "#b3423a"
+_TOKENS = {"image": "image tokens", "language": "question tokens"}
 _MODULES = {"auxiliary": "#0b6e8f", "language": "#9467a8", "image": "#e39b4c"}
 
 
@@ -105,10 +106,11 @@ def _intervals(rows: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
 
 def _gates(layers: Sequence[Mapping[str, Any]]) -> Figure:
     figure = _figure(0.75 + 0.85 * len(layers))
-    grid = figure.subplots(len(layers), 2, sharex=True, sharey="row", squeeze=False)
+    streams = [stream for stream in STREAMS if stream in layers[0]]
+    grid = figure.subplots(len(layers), len(streams), sharex=True, sharey="row", squeeze=False)
     edges = [index / BINS for index in range(BINS + 1)]
     for line, layer in zip(grid, layers, strict=True):
-        for axes, stream in zip(line, STREAMS, strict=True):
+        for axes, stream in zip(line, streams, strict=True):
             for module, weights in layer[stream].items():
                 axes.stairs(weights["histogram"], edges, fill=True, alpha=0.35, color=_MODULES[module])
                 axes.axvline(weights["mean"], color=_MODULES[module], linewidth=1.4, label=module)
@@ -117,8 +119,8 @@ def _gates(layers: Sequence[Mapping[str, Any]]) -> Figure:
             axes.tick_params(axis="x", labelsize=7, labelcolor=FAINT)
             bare(axes, "x")
         line[0].set_ylabel(f"layer {layer['layer']}", fontsize=8, color=INK)
-    for axes, stream in zip(grid[0], ("image tokens", "question tokens"), strict=True):
-        axes.set_title(stream, fontsize=9, color=INK)
+    for axes, stream in zip(grid[0], streams, strict=True):
+        axes.set_title(_TOKENS[stream], fontsize=9, color=INK)
     handles = {label: handle for handle, label in zip(*grid[0][0].get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure

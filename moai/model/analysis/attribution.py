@@ -170,6 +170,8 @@ def patches(model: nn.Module, tokens: int) -> tuple[int, int] | None:
 
 
 def _taken(mixer: Mixer, name: str, x: Tensor, mask: Tensor, gates: Tensor, s: Streams) -> Taken:
+    if name not in mixer.attention:  # images have no tokens
+        return Taken(gates, x.new_zeros(*x.shape[:2], s.aux.shape[1]), x.new_zeros(x.shape[:2]))
     module = mixer.attention[name]
     real = mask[..., None].float()
     count, (aux, aux_mask) = s.aux.shape[1], mixer.readable(s)

@@ -1,6 +1,6 @@
-"""The image input of a model: an encoder and a connector of ours, or the host's own vision.
+"""The image input of a model: an encoder and a connector of ours, the host's own vision, or none.
 
-Knows: tensors and modules, and how transformers' vision-language models take images. Which of the two a model has is
+Knows: tensors and modules, and how transformers' vision-language models take images. Which of the three a model has is
 chosen once, when it is built; nothing else in the library asks.
 
 Scale: image features stand among the words as the connector gives them, at the scale of what the decoder reads. Hosts
@@ -32,9 +32,10 @@ TYPES = "mm_token_type_ids"  # which tokens are images; some hosts number positi
 
 
 class ImageInput(nn.Module):
-    """What both kinds have in common."""
+    """What all kinds have in common."""
 
     kind: str
+    has_tokens = True  # images have tokens in the sequence, which mixers read and change
 
     def __init__(self, host: nn.Module, image_token_id: int) -> None:
         super().__init__()
@@ -262,12 +263,68 @@ class HostImages(ImageInput):
         return self.host
 
 
+class NoImages(ImageInput):
+    """Images have no tokens: experts perceive them, and the host gets words alone.
+
+    A run of words needs neither encoder nor connector, and one whose connector never trained must not give its output
+    to the host.
+    """
+
+    kind = "none"
+    has_tokens = False
+    can_drop = True  # there are never any image features
+
+    def encode_maps(self, pixels: Tensor) -> Tensor:
+        """Always an error: there is no encoder.
+
+        Raises:
+            HostError: always; it names the recipe key.
+        """
+        raise HostError("panoptic maps need an encoder of ours (vision.kind: encoder); leave the maps out")
+
+    def host_inputs(
+        self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None, given: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Hand the words on to the host.
+
+        Raises:
+            PromptError: pixels, image features or image placeholders.
+        """
+        self._refuse(pixels, features)
+        self.check(prompt, False)
+        if prompt.inputs_embeds is not None:
+            return {"inputs_embeds": prompt.inputs_embeds}
+        return {"input_ids": prompt.input_ids}
+
+    def position_inputs(self, input_ids, attention_mask, window: int, past: int, given: dict) -> dict[str, Any]:
+        """Number positions so that padding does not count."""
+        return {"position_ids": positions(attention_mask, window)}
+
+    def encode_once(self, input_ids: Tensor, past: int, given: dict[str, Any]) -> None:
+        """Before generation: refuse images, which have no place here."""
+        self._refuse(given.get("pixel_values"), given.get("image_features"))
+        is_image = input_ids[:, past:] == self.image_token_id
+        self.check(Prompt(input_ids, given.get("inputs_embeds"), is_image, None), False)
+
+    def generating(self, own: Any) -> Any:
+        """Which object prepares generation: the model itself."""
+        return own
+
+    def _refuse(self, *images: Tensor | None) -> None:
+        if any(one is not None for one in images):
+            raise PromptError(
+                "this run takes no images (vision.kind: none): experts perceive them, and the model gets their words; "
+                "build the inputs with MoaiProcessor"
+            )
+
+
 def image_input(
     config: MoaiConfig, host: nn.Module, vision: VisionEncoder | None, factors: tuple[float, float]
 ) -> ImageInput:
     """Build the image input that a configuration names, around a loaded encoder where there is one."""
-    if config.vision["kind"] == HostImages.kind:
-        return HostImages(host, config.image_token_id)
+    for kind in (HostImages, NoImages):
+        if config.vision["kind"] == kind.kind:
+            return kind(host, config.image_token_id)
     vision = build_vision(**vision_arguments(config)) if vision is None else vision
     kind, options = config.connector["kind"], config.connector.get("options") or {}
     width = host.get_input_embeddings().embedding_dim

@@ -2,6 +2,7 @@
 
 Knows: tensors. Source: MoAI (arXiv 2403.07508) section 3.3. Image tokens read auxiliary, language and image tokens;
 language tokens read auxiliary, image and language tokens; a linear gate per stream weighs its three modules by softmax.
+A model whose images have no tokens has two of the modules: language tokens read auxiliary and language tokens.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from moai.model.norms import rms_normalize
 from moai.model.weight_cache import WeightCache, cache_weights, computing
 
 IMAGE_MODULES, LANGUAGE_MODULES = tuple(changing("image")), tuple(changing("language"))
+WITHOUT_IMAGES = {"image": (), "language": tuple(name for name in LANGUAGE_MODULES if CONTEXTS[name] != "image")}
 READING = LANGUAGE_MODULES.index("language_aux")  # the module whose words are copied
 
 
@@ -46,6 +48,7 @@ class Mixer(WeightCache):
 
     Args:
         width: decoder width ``D``.
+        image_stream: whether images have tokens; without them no module that changes or reads image tokens is built.
         arithmetic: ``"moai"``: each token is brought to unit root mean square before it is read, and the update is
             written in units of the token's own, since a residual stream is a hundred times larger in its last layers
             than in its first; ``"published"``: tokens as they are, and the modules' published form.
@@ -73,6 +76,7 @@ class Mixer(WeightCache):
         self,
         width: int,
         *,
+        image_stream: bool = True,
         arithmetic: str = "moai",
         qk_norm_scale: float | None = None,
         tie_qk_at_init: bool = False,
@@ -92,7 +96,8 @@ class Mixer(WeightCache):
         if copy_next and not answer_tokens:
             raise RecipeError("mixer.copy_next is for the tokens of answers; set mixer.answer_tokens: true beside it")
         self.question_context = float(question_context)
-        names = IMAGE_MODULES + LANGUAGE_MODULES
+        self.built = {"image": IMAGE_MODULES, "language": LANGUAGE_MODULES} if image_stream else WITHOUT_IMAGES
+        names = sum(self.built.values(), ())
         self.attention = nn.ModuleDict(
             {
                 name: AttentionModule(width, arithmetic=arithmetic, qk_norm_scale=qk_norm_scale, **others)
@@ -105,18 +110,18 @@ class Mixer(WeightCache):
         self.answers = answer_tokens
         self.copying = Copying(width, heads) if copy_words else None
         self.copying_next = Copying(width, heads) if copy_next else None
-        self.gate_image = nn.Linear(width, 3)
-        self.gate_language = nn.Linear(width, 3)
+        self.gate_image = nn.Linear(width, 3) if image_stream else None
+        self.gate_language = nn.Linear(width, len(self.built["language"]))
         for gate in self.gates():  # equal weights until step 2 learns better ones
             nn.init.zeros_(gate.weight)
             nn.init.zeros_(gate.bias)
         if tie_qk_at_init:
-            for module in (self.attention["image_aux"], self.attention["language_aux"]):
+            for module in (module for name, module in self.attention.items() if CONTEXTS[name] == "aux"):
                 module.key.load_state_dict(module.query.state_dict())
 
-    def gates(self) -> tuple[nn.Linear, nn.Linear]:
-        """The gates of the image and of the language stream."""
-        return self.gate_image, self.gate_language
+    def gates(self) -> tuple[nn.Linear, ...]:
+        """The gates of the image stream, where there is one, and of the language stream."""
+        return tuple(gate for gate in (self.gate_image, self.gate_language) if gate is not None)
 
     def forward(self, s: Streams, choice: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Return the updates ``(B, I, D)`` and ``(B, P, D)`` to add to the image and language tokens.
@@ -126,8 +131,8 @@ class Mixer(WeightCache):
 
         Args:
             s: the streams.
-            choice: step 1's draw: the index of the one module to run per modality, in the order of
-                ``IMAGE_MODULES`` and ``LANGUAGE_MODULES``. ``None`` blends all three by the gates.
+            choice: step 1's draw: the index of the one module to run per modality, among those that are built, in the
+                order of ``IMAGE_MODULES`` and ``LANGUAGE_MODULES``. ``None`` blends all of them by the gates.
         """
         scales: tuple[Tensor | float, Tensor | float] = (1.0, 1.0)
         if self.normalize:
@@ -136,16 +141,20 @@ class Mixer(WeightCache):
             s = s._replace(image=image, language=language)
         aux = self.readable(s)
         streams = {"image": (s.image, s.image_mask), "language": (s.language, s.language_mask), "aux": aux}
-        weights = (None, None) if choice else self._weights(s.image, s.language)
+        streams = {name: stream for name, stream in streams.items() if self.built.get(name, True)}
+        weights = {} if choice else self._weights(s.image, s.language)
         if choice is None and self.fuses and all(tokens.shape[1] for tokens, _ in streams.values()):
-            one, made = self.attention["image_self"], self._stream_weights(computing(s.image))
-            gates = dict(zip(("image", "language"), weights, strict=True))
-            image_update, language_update = fused(one, made, streams, gates)
+            one, made = self.attention["language_self"], self._stream_weights(computing(s.language))
+            updates = dict(zip(weights, fused(one, made, streams, weights), strict=True))
         else:
-            contexts = {name: streams[context] for name, context in CONTEXTS.items()}
-            picks = choice or (None, None)
-            image_update = self._blend(s.image, IMAGE_MODULES, weights[0], contexts, picks[0])
-            language_update = self._blend(s.language, LANGUAGE_MODULES, weights[1], contexts, picks[1])
+            contexts = {name: streams[CONTEXTS[name]] for name in self.attention}
+            picks = dict(zip(self.built, choice or (None, None), strict=True))
+            updates = {
+                name: self._blend(streams[name][0], names, weights.get(name), contexts, picks[name])
+                for name, names in self.built.items()
+                if names
+            }
+        image_update, language_update = updates.get("image", torch.zeros_like(s.image)), updates["language"]
         if self.copying is not None and s.sources is not None and (choice is None or choice[1] == READING):
             language_update = self._with_sources(language_update, s, aux)
         return image_update * scales[0], language_update * scales[1]
@@ -206,12 +215,12 @@ class Mixer(WeightCache):
         scale, x = _size(x), self._asking(rms_normalize(x), question)
         module = self.attention["language_aux"]
         read, logits, weights = module.read_offered(x, kept.offered, kept.bias)
-        gates = F.linear(x.to(kept.gates[0].dtype), *kept.gates)  # (B, N, G)
+        gates, built = F.linear(x.to(kept.gates[0].dtype), *kept.gates), len(self.built["language"])  # (B, N, G)
         update = module.output.widen(read)
         if choice is None:
-            update = update * gates[..., :3].softmax(dim=-1)[..., READING, None]
+            update = update * gates[..., :built].softmax(dim=-1)[..., READING, None]
         if kept.words is not None:
-            found, opened = [], iter(gates[..., 3:].transpose(1, 2)[..., None].split(module.heads, dim=1))
+            found, opened = [], iter(gates[..., built:].transpose(1, 2)[..., None].split(module.heads, dim=1))
             if self.copying is not None:
                 count = len(weights[0, 0, 0]) - (self.null is not None)
                 found.append((next(opened) * weights[..., :count]).sum(dim=1))
@@ -236,9 +245,10 @@ class Mixer(WeightCache):
             return self.cached[1]
         return stack_weights(self.attention, dtype)
 
-    def _weights(self, image: Tensor, language: Tensor) -> tuple[Tensor, Tensor]:
-        # (B, I, 3), (B, P, 3)
-        return self.gate_image(image).softmax(dim=-1), self.gate_language(language).softmax(dim=-1)
+    def _weights(self, image: Tensor, language: Tensor) -> dict[str, Tensor]:
+        # Of the modules that are built: (B, I, 3), (B, P, 3 or 2)
+        weights = {} if self.gate_image is None else {"image": self.gate_image(image).softmax(dim=-1)}
+        return {**weights, "language": self.gate_language(language).softmax(dim=-1)}
 
     def _blend(self, x, names, weights, contexts, pick: int | None) -> Tensor:
         if pick is not None:
@@ -290,8 +300,14 @@ class Mixer(WeightCache):
         return attention_loss(logits, mask, targets[..., : logits.shape[2]] & asking[:, None, None])
 
     def gate_weights(self, s: Streams) -> tuple[Tensor, Tensor]:
-        """The two gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``; for pictures and tests."""
-        return self._weights(*self.inputs(s))
+        """The gates' softmax weights, ``(B, I, 3)`` and ``(B, P, 3)``, zero for what is not built; for pictures."""
+        image, language = self.inputs(s)
+        weights = self._weights(image, language)
+        if self.gate_image is not None:
+            return weights["image"], weights["language"]
+        made = language.new_zeros(*language.shape[:2], len(LANGUAGE_MODULES), dtype=weights["language"].dtype)
+        made[..., [LANGUAGE_MODULES.index(name) for name in self.built["language"]]] = weights["language"]
+        return image.new_zeros(*image.shape[:2], len(IMAGE_MODULES)), made
 
 
 def _last(mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The six modules of a mixer at once, where each is narrow and without an activation: the same numbers, fewer products.
+"""The modules of a mixer at once, where each is narrow and without an activation: the same numbers, fewer products.
 
 Knows: tensors. A stream meets the first factors of all modules that read it in one product, and the small products of
 modules that go together are taken together: short prompts wait for the number of operations, not for their size.
@@ -25,8 +25,10 @@ Stream = tuple[Tensor, Tensor]  # tokens (B, T, D) and their bool mask (B, T)
 
 
 class StreamWeights(NamedTuple):
-    """The weights that meet one stream: of the three modules that change it, and of the two that read it."""
+    """The weights that meet one stream: of the modules that change it, at most three, and of those that read it."""
 
+    changing: tuple[str, ...]  # their names, in the gate's order
+    reading: tuple[str, ...]
     down: Tensor  # (n * r, D) first factors: queries of the three, keys of the two, values of the two
     query: Tensor | None  # (3, r, H * r), as in low_rank.Tables; None for auxiliary tokens
     sizes: Tensor | None  # (n, r, H * r) query_size of the three, then key_size of the two; only where there are norms
@@ -46,15 +48,19 @@ def reading(stream: str) -> list[str]:
 
 def stack_weights(attention: Mapping[str, AttentionModule], dtype: torch.dtype) -> dict[str, StreamWeights]:
     """From the modules of a mixer, for products in ``dtype``."""
-    made = {name: attention[name].tables() for name in CONTEXTS}
+    made = {name: attention[name].tables() for name in CONTEXTS if name in attention}
     found = {}
     for stream in ("image", "language", "aux"):
-        own, others = changing(stream), reading(stream)
+        own, others = ([name for name in names if name in made] for names in (changing(stream), reading(stream)))
+        if not others:  # a stream that a model without image tokens does not have
+            continue
         down = [attention[name].query.down.weight for name in own]
         down += [attention[name].key.down.weight for name in others]
         down += [attention[name].value.down.weight for name in others]
         sizes = [made[name].query_size for name in own] + [made[name].key_size for name in others]
         found[stream] = StreamWeights(
+            tuple(own),
+            tuple(others),
             torch.cat(down).to(dtype),
             torch.stack([made[name].query for name in own]) if own else None,
             None if sizes[0] is None else torch.stack(sizes),
@@ -67,7 +73,7 @@ def stack_weights(attention: Mapping[str, AttentionModule], dtype: torch.dtype) 
 def fused(
     one: AttentionModule, made: Mapping[str, StreamWeights], streams: Mapping[str, Stream], gates: Mapping[str, Tensor]
 ) -> list[Tensor]:
-    """The updates for image and language tokens, ``(B, I, D)`` and ``(B, P, D)``.
+    """The updates of the streams that have a gate: for image and language tokens, ``(B, I, D)`` and ``(B, P, D)``.
 
     Args:
         one: any of the modules; they are alike but for their weights.
@@ -80,13 +86,13 @@ def fused(
         for stream, weights in made.items():
             y = F.linear(streams[stream][0].to(weights.down.dtype), weights.down)
             asked[stream], keyed, valued = _projected(one, y, weights)
-            offered.update(zip(reading(stream), zip(keyed, valued, strict=True), strict=True))
-        dtype = asked["image"].dtype
+            offered.update(zip(weights.reading, zip(keyed, valued, strict=True), strict=True))
+        dtype = asked["language"].dtype
         masks = {stream: logit_bias(readable(mask), dtype)[:, None, None] for stream, (_, mask) in streams.items()}
         some = {stream: mask.any(dim=1)[:, None, None] for stream, (_, mask) in streams.items()}
         updates = []
         for stream, weights in gates.items():
-            names = changing(stream)
+            names = made[stream].changing
             factor = logit_scale(one.size, one.qk_norm_scale)
             read = [
                 F.scaled_dot_product_attention(q, *offered[name], attn_mask=masks[CONTEXTS[name]], scale=factor)

@@ -24,6 +24,7 @@ class Row(NamedTuple):
     encoded: Encoded
     images: Sequence[Any] = ()
     perceptions: Perceptions = ()
+    words_at: int | None = None  # where words stand that go into a prompt without a placeholder; None: nobody knows
     documents: tuple[int, ...] = ()  # tokens of each packed conversation; empty for one that stands alone
 
 
@@ -59,12 +60,12 @@ def build_batch(
         ImageError: an image that cannot be read.
     """
     for row in rows:
-        _check_counts(row, image_token_id)
+        _check_counts(row, images, image_token_id)
     places, tensors = images.encode([row.images for row in rows])
     following = iter(places)
     encoded = [_with_places(row.encoded, image_token_id, following) for row in rows]
     encoded = [
-        _with_words(one, perceptions.in_prompt(row.perceptions), image_token_id, images)
+        _with_words(one, perceptions.in_prompt(row.perceptions), image_token_id, images, row.words_at)
         for one, row in zip(encoded, rows, strict=True)
     ]
     for one in encoded:
@@ -115,14 +116,14 @@ def check_length(length: int, limit: int | None) -> None:
         )
 
 
-def _check_counts(row: Row, image_token_id: int) -> None:
-    count = row.encoded.ids.count(image_token_id)
-    if count != len(row.images):
+def _check_counts(row: Row, images: ImagePlaces, image_token_id: int) -> None:
+    count, given = row.encoded.ids.count(image_token_id), len(row.images)
+    if count != images.placeholders(given):
         raise PromptError(
-            f"{count} image placeholders for {len(row.images)} images; host.chat_template must write one for each image"
+            f"{count} image placeholders for {given} images; host.chat_template must write one for each image"
         )
-    if row.perceptions and len(row.perceptions) != count:
-        raise PromptError(f"{len(row.perceptions)} perceptions for {count} images; give one per image, or None")
+    if given and row.perceptions and len(row.perceptions) != given:  # without images, truths of any number
+        raise PromptError(f"{len(row.perceptions)} perceptions for {given} images; give one per image, or None")
 
 
 def _with_places(one: Encoded, image_token_id: int, following: Iterator[Sequence[int]]) -> Encoded:
@@ -140,12 +141,22 @@ def _with_places(one: Encoded, image_token_id: int, following: Iterator[Sequence
     return Encoded(tuple(ids), tuple(labels), tuple(prompt))
 
 
-def _with_words(one: Encoded, words: list[int], image_token_id: int, images: ImagePlaces) -> Encoded:
-    """The words of a perception after the last image, and after the tokens that close it."""
+def _with_words(
+    one: Encoded, words: list[int], image_token_id: int, images: ImagePlaces, words_at: int | None
+) -> Encoded:
+    """The words of a perception after the last image, and after the tokens that close it; or at ``words_at``."""
     if not words:
         return one
-    at = len(one.ids) - one.ids[::-1].index(image_token_id)
-    at += images.closing(one.ids[at:])
+    if image_token_id in one.ids:
+        at = len(one.ids) - one.ids[::-1].index(image_token_id)
+        at += images.closing(one.ids[at:])
+    elif words_at is not None:
+        at = words_at
+    else:
+        raise PromptError(
+            "this run puts words into the prompt (perception.inject), and a rendered prompt without an image "
+            "placeholder does not say where; use moai.load(run).ask, or processor.batch"
+        )
     added = Encoded(tuple(words), (IGNORED,) * len(words), (True,) * len(words))
     return Encoded(*(part[:at] + new + part[at:] for part, new in zip(one, added, strict=True)))
 

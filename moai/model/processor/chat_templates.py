@@ -79,7 +79,7 @@ def chat_template(wanted: str, own: str | None, image_token: str) -> str:
     Args:
         wanted: ``"host"``, ``"question_answer"``, ``"vicuna"``, or a Jinja template that takes string contents.
         own: the host's own template, if it has one.
-        image_token: the placeholder's text.
+        image_token: the placeholder's text; an empty one writes nothing for an image.
 
     Raises:
         RecipeError: ``"host"`` for a host without a template.
@@ -90,8 +90,8 @@ def chat_template(wanted: str, own: str | None, image_token: str) -> str:
                 "this host has no chat template; set host.chat_template to question_answer, vicuna or to a template"
             )
         wanted = own
-    elif wanted == "vicuna":  # it puts images where it wants them
-        return VICUNA.replace("@IMAGE@", image_token)
+    elif wanted == "vicuna":  # it puts images where it wants them, each with a line of its own
+        return VICUNA.replace("@IMAGE@\n" if not image_token else "@IMAGE@", image_token)
     elif wanted == "question_answer":
         wanted = QUESTION_ANSWER
     elif "{" not in wanted:

@@ -1,26 +1,27 @@
-"""Images as tensors, and how many tokens each takes in a prompt: for an encoder of ours, or for the host's own vision.
+"""Images as tensors, and how many tokens each takes in a prompt: for an encoder of ours, the host's vision, or neither.
 
-Knows: image processors of transformers. Which of the two a run has is chosen once, when its processor is made.
+Knows: image processors of transformers. Which of the three a run has is chosen once, when its processor is made.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from PIL import Image
 from torch import Tensor
 from transformers import LlavaImageProcessor, ViTImageProcessor
 
-from moai.errors import HostError
+from moai.errors import HostError, PromptError
 from moai.images import read_image
 from moai.model.processor.tiles import Tiles
 from moai.model.run_folder import HOST_PROCESSOR
 
 if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, ProcessorMixin
+    from transformers import BaseImageProcessor, PreTrainedTokenizerBase, ProcessorMixin
 
 TYPES = "mm_token_type_ids"  # which tokens are images; the model makes them itself
 
@@ -44,7 +45,56 @@ def encoder_image_processor(
     )
 
 
-class EncoderImagePlaces:
+class ImagePlaces(Protocol):
+    """What the three kinds have in common."""
+
+    begins: bool  # put what the tokenizer puts before any text before a prompt
+    size: Any  # height and width in pixels of what is encoded, where images have one
+
+    def placeholders(self, images: int) -> int:
+        """Count the placeholders that a chat template writes for so many images."""
+        return images
+
+    def per_row(self, images: Any, rows: Sequence[Sequence[int]], image_token_id: int) -> list[int]:
+        """Count the images that belong to each rendered prompt.
+
+        Args:
+            images: as they were given.
+            rows: token ids of the prompts.
+            image_token_id: the placeholder's id.
+        """
+        return [list(row).count(image_token_id) for row in rows]
+
+    def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:
+        """Encode each row's images: the tokens that take the place of each placeholder, and the image tensors."""
+        ...
+
+    def stand_ins(self, images: int) -> list[list[int]]:
+        """List the tokens that stand for each of so many images of a conversation; none is read for it."""
+        ...
+
+    def counts(self, images: Sequence[Any]) -> list[int]:
+        """Count the tokens of each of a conversation's images."""
+        ...
+
+    def least(self, images: int) -> int:
+        """Count the tokens that so many images of a conversation take at least; none is read for it."""
+        ...
+
+    def closing(self, following: Sequence[int]) -> int:
+        """How many of the tokens after an image belong to it."""
+        ...
+
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """Cut or pad an image as it is encoded."""
+        ...
+
+    def pictures(self, pictures: Sequence[Any]) -> Tensor:
+        """Encode pictures, ``(N, 3, h, w)``."""
+        ...
+
+
+class EncoderImagePlaces(ImagePlaces):
     """Every picture is resized to one size and takes the same number of tokens; an image is one picture, or several.
 
     Args:
@@ -136,7 +186,7 @@ class EncoderImagePlaces:
         return bool(getattr(self.image_processor, "do_center_crop", False))
 
 
-class HostImagePlaces:
+class HostImagePlaces(ImagePlaces):
     """The host's own processor makes the tensors and says how many tokens an image takes.
 
     Args:
@@ -219,9 +269,80 @@ class HostImagePlaces:
         """
         raise HostError("panoptic maps need an encoder of ours; set vision.kind to encoder, or leave the maps out")
 
-    def save(self, folder: Path) -> None:
-        """Save the host's processor in a folder of its own."""
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, chat_template: str | None) -> None:
+        """Save the host's processor, which holds both, in a folder of its own."""
         self.processor.save_pretrained(folder / HOST_PROCESSOR)
 
 
-ImagePlaces = EncoderImagePlaces | HostImagePlaces
+class NoImagePlaces(ImagePlaces):
+    """Images take no tokens: they are perceived, and a prompt is the same with an image and without one.
+
+    The chat template writes nothing for an image, so that a placeholder in a prompt is always a mistake.
+    """
+
+    begins = False
+    size = None
+
+    def placeholders(self, images: int) -> int:
+        """None: the chat template writes nothing for an image."""
+        return 0
+
+    def per_row(self, images: Any, rows: Sequence[Sequence[int]], image_token_id: int) -> list[int]:
+        """Count the images that belong to each rendered prompt, which does not say it itself.
+
+        Raises:
+            PromptError: several prompts, and images that are no list with one item per prompt; or a placeholder.
+        """
+        if any(image_token_id in row for row in rows):
+            raise PromptError("this run takes no images (vision.kind: none); leave the placeholders out of the prompt")
+        if images is None:
+            return [0] * len(rows)
+        given = list(images) if isinstance(images, (list, tuple)) else [images]
+        if len(rows) == 1:
+            return [_count(given)]
+        if len(given) != len(rows):
+            raise PromptError(f"{len(given)} images for {len(rows)} prompts; give a list of images per prompt")
+        return [_count(one) for one in given]
+
+    def encode(self, images: Sequence[Sequence[Any]]) -> tuple[list[list[int]], dict[str, Tensor]]:
+        """Neither tokens nor tensors; no image is read."""
+        return [], {}
+
+    def stand_ins(self, images: int) -> list[list[int]]:
+        """No token for any image."""
+        return [[]] * images
+
+    def counts(self, images: Sequence[Any]) -> list[int]:
+        """No token for any image."""
+        return [0] * len(images)
+
+    def least(self, images: int) -> int:
+        """No token for any image."""
+        return 0
+
+    def closing(self, following: Sequence[int]) -> int:
+        """No token."""
+        return 0
+
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """Return the image: nothing cuts it."""
+        return image
+
+    def pictures(self, pictures: Sequence[Any]) -> Tensor:
+        """Always an error: there is no encoder.
+
+        Raises:
+            HostError: always; it names the recipe key.
+        """
+        raise HostError("panoptic maps need an encoder of ours; set vision.kind to encoder, or leave the maps out")
+
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, chat_template: str | None) -> None:
+        """Save the tokenizer with the chat template, which may be another than the host's."""
+        saved = copy.copy(tokenizer)
+        saved.chat_template = chat_template
+        saved.save_pretrained(folder)
+
+
+def _count(images: Any) -> int:
+    """Count images in lists of any depth."""
+    return sum(map(_count, images)) if isinstance(images, (list, tuple)) else 1

@@ -18,7 +18,7 @@ from moai.perception.drawing.panoptic_map import render_map
 from moai.perception.words.token_budget import Verbalization, verbalize_within
 from moai.types import Perception, merge
 
-Perceptions = Sequence[Perception | None]  # one per image of a conversation
+Perceptions = Sequence[Perception | None]  # one per image of a conversation; without images, its sample's truths
 
 
 @dataclass(frozen=True)

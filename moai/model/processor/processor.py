@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+from transformers import AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
 
 from moai.assets.resolver import resolve
 from moai.images import read_image
 from moai.model.config import MoaiConfig
 from moai.model.processor.batch import Row, build_batch, check_length, packed_rows
-from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlaces, ImagePlaces
+from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlaces, ImagePlaces, NoImagePlaces
 from moai.model.processor.in_process import Running
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
 from moai.model.processor.prompts import Encoded, PromptEncoder
@@ -44,7 +44,7 @@ class MoaiProcessor(ProcessorMixin):
     """Tokenizer and image processor of one run, with the experts that perceive its images.
 
     Args:
-        image_processor, tokenizer: of transformers.
+        image_processor, tokenizer: of transformers; without an image processor images are perceived and take no tokens.
         host_processor: instead of both, the processor of a vision-language model whose own vision is used.
         chat_template: Jinja text; left out, the host processor's.
         image_token: the placeholder's text; ``image_tokens`` of them stand for one picture that is encoded.
@@ -109,7 +109,7 @@ class MoaiProcessor(ProcessorMixin):
 
     @property
     def images(self) -> ImagePlaces:
-        """The encoder of images: one size for an encoder of ours, or the host's own processor."""
+        """The encoder of images: one size for an encoder of ours, the host's own processor, or none."""
         settings = (self.image_tokens, self.tiles, str(self.image_boundary), self.placeholder)
         return self._running.get("images", settings, self._make_images)
 
@@ -127,12 +127,15 @@ class MoaiProcessor(ProcessorMixin):
     def _make_images(self) -> ImagePlaces:
         if self.host_processor is not None:
             return HostImagePlaces(self.host_processor, self.placeholder)
+        if self.image_processor is None:
+            return NoImagePlaces()
         boundary = [self.tokenizer.convert_tokens_to_ids(token) for token in self.image_boundary or ()]
         tiles = None if self.tiles is None else Tiles(**self.tiles)
         return EncoderImagePlaces(self.image_processor, self.image_token_id, self.image_tokens, boundary, tiles)
 
     def _make_prompts(self) -> PromptEncoder:
-        return PromptEncoder(self.tokenizer, self.chat_template, self.image_token_id, self.images.begins)
+        images = (self.images.begins, self.images.placeholders(1) > 0)
+        return PromptEncoder(self.tokenizer, self.chat_template, self.image_token_id, *images)
 
     def _make_perceptions(self) -> PerceptionEncoder:
         settings = (self.language, self.style, self.inject, self.panoptic_map, self.max_aux_tokens)
@@ -170,7 +173,7 @@ class MoaiProcessor(ProcessorMixin):
         Args:
             conversations: without ``labels`` up to where the next answer begins; with, including their answers.
             perceptions: for each conversation one per image, ``None`` entries switch perception off; left out, the
-                experts run.
+                experts run. A conversation without images may have perceptions too: its sample's truths.
             labels: add the labels that training learns, and pad on the right instead of the left.
             groups: conversations that are packed into one row each, by their numbers; left out, each has its own row.
 
@@ -188,7 +191,8 @@ class MoaiProcessor(ProcessorMixin):
         if perceptions is None:
             images = [[read_image(image) for image in row] for row in images]
             perceptions = self.perceive(images)
-        rows = [Row(*parts) for parts in zip(encoded, images, perceptions, strict=True)]
+        places = [self.prompts.words_at(c.turns) if self.inject == "prompt" else None for c in conversations]
+        rows = [Row(*parts) for parts in zip(encoded, images, perceptions, places, strict=True)]
         return self._built(rows if groups is None else packed_rows(rows, groups), labels)
 
     def encode(self, conversation: Conversation, *, labels: bool = False) -> Encoded:
@@ -229,7 +233,8 @@ class MoaiProcessor(ProcessorMixin):
         return BatchFeature(made)
 
     def _length(self, encoded: Encoded, conversation: Conversation) -> int:
-        return len(encoded.ids) + self.images.least(len(conversation.images)) - len(conversation.images)
+        images = len(conversation.images)
+        return len(encoded.ids) + self.images.least(images) - self.images.placeholders(images)
 
     # Text --------------------------------------------------------------------------------------------------------
 
@@ -290,8 +295,10 @@ class MoaiProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Everything that a batch may hold."""
-        own = self.host_processor.model_input_names if self.host_processor is not None else ["pixel_values"]
         about = ["input_ids", "attention_mask", "prompt_mask", "aux_input_ids", "aux_attention_mask"]
+        if self.image_processor is None:
+            return about
+        own = self.host_processor.model_input_names if self.host_processor is not None else ["pixel_values"]
         return list(dict.fromkeys([*about, *own, "aux_pixel_values", "aux_pixel_mask"]))
 
     # Saving and loading ------------------------------------------------------------------------------------------
@@ -301,17 +308,17 @@ class MoaiProcessor(ProcessorMixin):
         saved = {"processor_class": type(self).__name__, **{name: getattr(self, name) for name in SETTINGS}}
         if self.host_processor is not None:
             return {**saved, HOST_CLASS: type(self.host_processor).__name__}
-        return {**saved, "image_processor": self.image_processor.to_dict()}
+        return saved if self.image_processor is None else {**saved, "image_processor": self.image_processor.to_dict()}
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
         """Save beside the model, and bring the folder's manifest up to date."""
         folder = Path(save_directory)
-        if isinstance(self.images, HostImagePlaces):
-            self.images.save(folder)
+        if isinstance(self.images, EncoderImagePlaces):
+            files = super().save_pretrained(save_directory, **kwargs)
+        else:
+            self.images.save(folder, self.tokenizer, self.chat_template)
             self.to_json_file(folder / "processor_config.json")
             files = [str(folder / "processor_config.json")]
-        else:
-            files = super().save_pretrained(save_directory, **kwargs)
         write_manifest(folder)
         return files
 
@@ -321,11 +328,18 @@ class MoaiProcessor(ProcessorMixin):
         where = pretrained_model_name_or_path
         check_format(where)
         saved, _ = cls.get_processor_dict(where, **kwargs)
-        if HOST_CLASS not in saved:
+        if HOST_CLASS not in saved and "image_processor" in saved:
             return super().from_pretrained(where, **kwargs)
         folder = resolve(str(where), kwargs.get("revision"))
         settings = {name: saved[name] for name in SETTINGS if name in saved}
-        return cls(host_processor=AutoProcessor.from_pretrained(folder / HOST_PROCESSOR), **settings)
+        if HOST_CLASS in saved:
+            return cls(host_processor=AutoProcessor.from_pretrained(folder / HOST_PROCESSOR), **settings)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return cls(tokenizer=tokenizer, chat_template=tokenizer.chat_template, **settings)
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """As in transformers, which knows no processor without an image processor."""
+        return argument if argument is None else super().check_argument_for_proper_class(argument_name, argument)
 
     @classmethod
     def get_attributes(cls) -> list[str]:

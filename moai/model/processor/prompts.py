@@ -36,6 +36,7 @@ class PromptEncoder:
         tokenizer: of the host.
         chat_template: Jinja text; ``None`` only for documents.
         image_token_id: the placeholder's id.
+        writes_images: put the placeholder where an image stands in a document; a chat template writes its own.
         begins: put what the tokenizer puts before any text before a prompt whose template does not (LLaVA-1.5).
         cached: how many encodings are kept.
     """
@@ -46,16 +47,18 @@ class PromptEncoder:
         chat_template: str | None,
         image_token_id: int,
         begins: bool = False,
+        writes_images: bool = True,
         cached: int = 65536,
     ) -> None:
         self.tokenizer, self.chat_template, self.image_token_id = tokenizer, chat_template, image_token_id
-        self.begins = begins
+        self.begins, self.written = begins, [image_token_id] if writes_images else []
         self.cache(cached)
 
     def cache(self, count: int) -> None:
         """Set how many encodings are kept, from none on."""
         self.prompt = lru_cache(count)(self._prompt)
         self.answered = lru_cache(count)(self._answered)
+        self.words_at = lru_cache(count)(self._words_at)
 
     # Untrusted text ----------------------------------------------------------------------------------------------
 
@@ -121,9 +124,7 @@ class PromptEncoder:
             start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
             pieces = [piece for turn in turns for piece in turn.content]
             return start + [
-                token
-                for piece in pieces
-                for token in ([self.image_token_id] if piece is IMAGE else self.plain_ids(piece))
+                token for piece in pieces for token in (self.written if piece is IMAGE else self.plain_ids(piece))
             ]
         if self.chat_template is None:
             raise PromptError(
@@ -151,7 +152,18 @@ class PromptEncoder:
         whole, text = (self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False))
         return whole[: whole.index(text[0])]
 
-    # Where answers stand -----------------------------------------------------------------------------------------
+    # Where words and answers stand -------------------------------------------------------------------------------
+
+    def _words_at(self, turns: tuple[Turn, ...]) -> int:
+        """Where the words of a perception stand in a prompt without a placeholder: before the text of a turn.
+
+        It is the last turn that shows an image, else the user's first.
+        """
+        shown = [number for number, turn in enumerate(turns) if turn.images]
+        at = shown[-1] if shown else next((n for n, turn in enumerate(turns) if turn.role == "user"), 0)
+        probes = [(*turns[:at], Turn(turns[at].role, probe), *turns[at + 1 :]) for probe in PROBES]
+        ids, *others = (self._ids(one, False) for one in (turns, *probes))
+        return min(_common(ids, other) for other in others)
 
     def _replies(self, ids: list[int], turns: tuple[Turn, ...], generation: bool) -> list[tuple[int, int]]:
         return [self._reply(ids, turns, at, generation) for at in _answers(turns)]

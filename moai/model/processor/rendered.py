@@ -48,7 +48,7 @@ def read_rendered(
     if text is None:
         return flat
     ids = _tokenized(processor, [text] if isinstance(text, str) else list(text), options)
-    counts = [row.count(processor.image_token_id) for row in ids]
+    counts = processor.images.per_row(images, ids, processor.image_token_id)
     if sum(counts) != len(flat):
         raise PromptError(f"{sum(counts)} image placeholders for {len(flat)} images; write one for each image")
     if perceptions is not None and len(perceptions) != len(flat):

@@ -18,6 +18,7 @@ from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from moai.compat import FakeTensorMode
+from moai.errors import RecipeError
 from moai.model.config import MoaiConfig
 from moai.model.encoders.image_input import EncoderImages
 from moai.model.encoders.vision import VisionEncoder
@@ -27,8 +28,9 @@ from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.parts import parts_of
 from moai.model.processor.tiles import Tiles
 from moai.recipe.schema import Recipe
-from moai.recipe.sections import EncoderVision
-from moai.training.build import image_tokens, trained_parts
+from moai.recipe.sections import EncoderVision, HostVision
+from moai.training.build import image_tokens
+from moai.training.build_settings import trained_parts
 from moai.training.memory_plan.activations import kept_by_autograd
 from moai.training.memory_plan.native_vision import PICTURE, host_image_tokens, host_vision, refuse_shapes
 from moai.training.memory_plan.shapes import encoder_of, host_config_of, llama
@@ -120,29 +122,27 @@ def plan(
         MoaiError: a part that cannot be found; the message names the shape option that would do instead.
     """
     encoder = recipe.vision if isinstance(recipe.vision, EncoderVision) else None
-    if encoder is None:
+    own_vision = isinstance(recipe.vision, HostVision)
+    if own_vision:
         refuse_shapes(host_shape=host_shape, vision_shape=vision_shape)
+    elif encoder is None and vision_shape:
+        raise RecipeError("--vision-shape is of a vision encoder, and this recipe has none (vision.kind); leave it out")
     host_config = llama(host_shape) if host_shape else host_config_of(recipe)
-    check_vision(host_config, recipe.host.reference, encoder is None)
+    check_vision(host_config, recipe.host.reference, own_vision)
     fake = FakeTensorMode()  # one for all blocks: tensors of two do not mix
     with _quiet(), fake:
         dtype = getattr(torch, recipe.host.dtype)
-        auto = AutoModelForImageTextToText if encoder is None else AutoModelForCausalLM
+        auto = AutoModelForImageTextToText if own_vision else AutoModelForCausalLM
         with no_init_weights():  # what SigLIP draws its first weights from asks tensors for their values
             host = auto.from_config(host_config, dtype=dtype, attn_implementation="sdpa")
         host.tie_weights()  # which comes with the first weights otherwise
     vision = None if encoder is None else _vision(encoder, vision_shape, fake)
-    image = host_image_tokens(recipe, host_config, picture) if encoder is None else None
+    image = host_image_tokens(recipe, host_config, picture) if own_vision else 0
     with _quiet(), fake:
         pictures = _pictures(encoder)
-        each = image or image_tokens(encoder, vision)
+        each = image if encoder is None else image_tokens(encoder, vision)
         tokens = {"image": each * pictures, "prompt": prompt, "aux": aux}
-        given = {"host": {}, "image_tokens": each, **trained_parts(recipe)}
-        if encoder is None:
-            given |= host_vision(host_config)
-        else:
-            given |= {"vision": {"kind": encoder.kind}, "connector": encoder.connector.model_dump()}
-        config = MoaiConfig(text_config=host_config, **given)
+        config = _config(recipe, host_config, each)
         with _unmoved():
             model = MoaiForConditionalGeneration(config, host=host, vision=vision)
         for part in config.trained or {}:
@@ -157,6 +157,16 @@ def plan(
         _parts(model, recipe.host.quantization), tuple(map(int, model.mixers)), tokens, kept, min(kept, checkpointed),
         _cache(host_config.get_text_config(), tokens["image"] + prompt, dtype),
     )  # fmt: skip
+
+
+def _config(recipe: Recipe, host_config: PreTrainedConfig, image_tokens: int) -> MoaiConfig:
+    vision = recipe.vision
+    given = {"host": {}, "image_tokens": image_tokens, "vision": {"kind": vision.kind}, **trained_parts(recipe)}
+    if isinstance(vision, HostVision):
+        given |= host_vision(host_config)
+    elif isinstance(vision, EncoderVision):
+        given["connector"] = vision.connector.model_dump()
+    return MoaiConfig(text_config=host_config, **given)
 
 
 def _vision(encoder: EncoderVision, shape: str | None, fake: FakeTensorMode) -> VisionEncoder:

@@ -224,3 +224,55 @@ def test_thirty_objects_take_milliseconds():
         geometry.perceive([PAGE], [perceived])
         times.append(time.process_time() - start)
     assert min(times) < 0.05  # about 6 ms; the slack is for slow machines
+
+
+def pair_of(one, other, **options):
+    boxes = [Detection(name, 0.9, tuple(v / 100 for v in box)) for name, box in (("a", one), ("b", other))]
+    options = {"every_pair": True, **options}
+    found = Geometry(**options).to_perception(Perception(detections=tuple(boxes)), (100, 100)).relations
+    return [f"{r.subject} {r.predicate} {r.object}" for r in found]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ((10, 10, 30, 30), (60, 12, 80, 32), "a left of b"),
+        ((10, 10, 30, 30), (12, 60, 32, 80), "a above b"),
+        ((10, 10, 30, 30), (50, 60, 70, 80), "a above left of b"),
+        ((60, 60, 80, 80), (10, 20, 30, 40), "a below right of b"),
+        ((60, 10, 80, 30), (10, 60, 30, 80), "a above right of b"),
+        ((10, 10, 90, 90), (30, 30, 50, 50), "b inside a"),
+        ((40, 10, 60, 60), (20, 40, 90, 90), "a on b"),
+        ((20, 40, 90, 90), (40, 10, 60, 60), "b on a"),
+        ((10, 20, 60, 80), (40, 20, 90, 80), "a overlapping left of b"),
+        ((30, 20, 60, 90), (45, 30, 90, 80), "a overlapping left of b"),
+        ((30, 20, 60, 80), (25, 35, 65, 70), "a overlapping b"),
+        ((10, 10, 30, 90), (31, 70, 90, 88), "a left of b"),
+        ((10, 10, 30, 40), (50, 24, 90, 36), "a left of b"),
+    ],
+)
+def test_every_pair_of_boxes_has_one_phrase(one, other, said):
+    assert pair_of(one, other) == [said]
+
+
+def test_every_pair_is_said_both_ways_where_there_is_a_word_for_it():
+    assert pair_of((10, 10, 30, 30), (50, 60, 70, 80), both_ways=True)[1:] == ["b below right of a"]
+    assert pair_of((10, 20, 60, 80), (40, 20, 90, 80), both_ways=True)[1:] == ["b overlapping right of a"]
+    assert len(pair_of((10, 10, 90, 90), (30, 30, 50, 50), both_ways=True)) == 1
+
+
+def test_every_pair_keeps_the_strongest_and_each_pair_of_names_first():
+    places = {"a": [(0.1, 0.1), (0.2, 0.15)], "b": [(0.22, 0.3), (0.25, 0.3)], "c": [(0.8, 0.8)]}
+    boxes = [(name, (x, y, x + 0.1, y + 0.1)) for name, corners in places.items() for x, y in corners]
+    perceived = Perception(detections=tuple(Detection(name, 0.9, box) for name, box in boxes))
+    geometry = Geometry(every_pair=True, max_relations=3)
+    found = geometry.to_perception(perceived, (100, 100)).relations
+    assert [{r.subject, r.object} for r in found] == [{"a", "b"}, {"b", "c"}, {"a", "c"}]
+    assert found[0].score > found[1].score > found[2].score >= 0.3
+    assert len(Geometry(every_pair=True).to_perception(perceived, (100, 100)).relations) == 8  # of 10, two are of one name
+    near = Geometry(every_pair=True, min_score=0.45).to_perception(perceived, (100, 100)).relations
+    assert len(near) == 4 and {frozenset((r.subject, r.object)) for r in near} == {frozenset("ab")}
+
+
+def test_every_pair_keeps_the_contract():
+    check_expert(Geometry(every_pair=True, both_ways=True))

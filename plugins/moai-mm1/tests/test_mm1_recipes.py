@@ -18,7 +18,8 @@ from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.tiles import Tiles
 from moai.recipe.loading import load_recipe
 from moai.recipe.places import find_recipe
-from moai.training.build import trained_parts, vision_arguments
+from moai.training.build import vision_arguments
+from moai.training.build_settings import trained_parts
 from moai.training.memory_plan.plan import plan
 from moai.training.schedule import mm1_rate
 

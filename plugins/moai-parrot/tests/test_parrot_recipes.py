@@ -15,7 +15,7 @@ from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.parts import parts_of, set_connector_parts
 from moai.plugins import load_registry
 from moai.recipe.loading import load_recipe
-from moai.training.build import trained_parts
+from moai.training.build_settings import trained_parts
 
 QWEN = {  # Qwen1.5-7B-Chat, as its config.json has it
     "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,

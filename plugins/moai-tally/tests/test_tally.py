@@ -84,6 +84,12 @@ def test_wording(phrase, number, noun, sentences):
     assert sentence_of(phrase, number, noun) == sentences
 
 
+@pytest.mark.parametrize("plural", ["skis", "scissors", "sunglasses", "jeans"])
+def test_a_name_that_is_a_plural_stays_as_it_is(plural):
+    assert sentence_of(plural, 2) == f"two {plural}."
+    assert sentence_of("wine glass", 2) == "two wine glasses."
+
+
 def test_counts_keep_the_order_of_mention():
     assert count(["a b", "c b"]) == [("a", 1), ("b", 2), ("c", 1)]
 
