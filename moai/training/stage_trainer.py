@@ -65,8 +65,8 @@ class StageTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         uses_cache = getattr(getattr(model, "config", None), "use_cache", None)
-        place = _Place(plan, done)
-        super().__init__(model, args, data_collator=collate, train_dataset=shares, callbacks=[place, *callbacks])
+        super().__init__(model, args, data_collator=collate, train_dataset=shares, callbacks=list(callbacks))
+        self.callback_handler.callbacks.insert(0, _Place(plan, done))  # before trackers, which look at the step
         if hasattr(model, "config"):  # Trainer writes into it what would then be saved
             vars(model.config).pop("use_cache") if uses_cache is None else setattr(
                 model.config, "use_cache", uses_cache
