@@ -1,10 +1,10 @@
 """Make the conditions of an evaluation: the perception of each image that the model is given.
 
 Knows: samples and perceptions; nothing of models. ``on`` is the image's own perception, ``off`` none,
-``blank`` none and grey pictures, ``shuffled`` another image's, ``other-image`` another image's together with that image
-itself, ``oracle`` the data set's ground truth, ``without:EXPERT`` that of the other experts where one is missing,
-``noisy:P`` the perception with a share of its words replaced. A view depends on the images and the seed only, so that
-all questions about one image get the same perception.
+``shuffled`` another image's, ``other-image`` another image's together with that image itself, ``oracle`` the data
+set's ground truth, ``without:EXPERT`` that of the other experts where one is missing, ``noisy:P`` the perception with a
+share of its words replaced. A view depends on the images and the seed only, so that all questions about one image get
+the same perception.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from moai.errors import MoaiError, RecipeError, nearest
 from moai.evaluation.noise import noisy
 from moai.types import Perception, Sample
 
-CONDITIONS = ("on", "off", "shuffled", "oracle", "blank", "other-image", "leave-one-out", "without:EXPERT", "noisy:P")
+CONDITIONS = ("on", "off", "shuffled", "oracle", "other-image", "leave-one-out", "without:EXPERT", "noisy:P")
 WITHOUT, NOISY = "without:", "noisy:"
 OTHER_IMAGE = "other-image"
-_FIXED = ("on", "off", "shuffled", "oracle", "blank", OTHER_IMAGE)
+_FIXED = ("on", "off", "shuffled", "oracle", OTHER_IMAGE)
 MOVED = ("shuffled", OTHER_IMAGE)  # conditions that give another image's perception
 
 View = Mapping[str, "Perception | None"]  # image id -> what the model is given of that image
@@ -90,7 +90,7 @@ def derange(image_ids: Iterable[str], seed: int) -> dict[str, str]:
 
 
 def _view(name, images: list[str], samples, perceptions, reduced, seed: int) -> View:
-    if name in ("off", "blank"):
+    if name == "off":
         return dict.fromkeys(images)
     if name == "oracle":
         return _truths(samples)

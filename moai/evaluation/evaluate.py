@@ -223,7 +223,7 @@ def perceive_views(
         image id -> perception; and expert -> image id -> perception without it. Both are empty where no condition
         needs them.
     """
-    if set(conditions) <= {"off", "oracle", "blank"}:
+    if set(conditions) <= {"off", "oracle"}:
         return {}, {}
     count, reduced = len(images_of(samples)), {}
     if shards is not None and count:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from moai.data.perceive import images_of
 from moai.errors import MoaiError, RecipeError
-from moai.evaluation.blank import BlankImages
 from moai.evaluation.conditions import MOVED, OTHER_IMAGE, View, derange, expand_conditions, left_out, make_views
 from moai.evaluation.prompting import Answered, Answerer, Prompts, Rationale
 from moai.perception.words.verbalize import verbalize
@@ -170,8 +169,7 @@ def _answer(
     own, answered = Prompts(batch), {}
     for condition, view in views.items():
         prompts = Prompts(batch, others) if condition == OTHER_IMAGE else own
-        shown = BlankImages(answerer) if condition == "blank" else answerer
-        answered[condition] = prompts.answer(shown, view, max_new_tokens, rationale)
+        answered[condition] = prompts.answer(answerer, view, max_new_tokens, rationale)
         if progress is not None:
             progress(len(batch))
     return answered

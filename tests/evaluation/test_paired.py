@@ -42,15 +42,6 @@ def test_the_images_are_the_samples_own(parrot, samples, perceptions):
     ]
 
 
-def test_blank_gives_grey_pictures_and_no_perception(parrot, samples, perceptions):
-    records = run_conditions(parrot, samples, perceptions, conditions=["on", "blank"], batch_size=len(samples))
-    (on, asked, _, _), (blank, asked_again, _, _) = parrot.calls
-    assert asked == asked_again and [image.size for image in blank] == [image.size for image in on]
-    assert {image.getcolors()[0][1] for image in blank} == {(127, 127, 127)}
-    assert (0, 0, 255) in {image.getpixel((0, 0)) for image in on}
-    assert {record.predictions["blank"] for record in records} == {"nothing"}
-
-
 def test_progress_adds_up_to_questions_times_conditions(parrot, samples, perceptions):
     counts = []
     run_conditions(parrot, samples, perceptions, batch_size=5, progress=counts.append)

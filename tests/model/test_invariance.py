@@ -76,6 +76,20 @@ def test_padding_side_and_length_do_not_count(model, inputs, side, extra):
     assert torch.allclose(shifted, plain, atol=TOLERANCE)
 
 
+def test_padding_on_the_left_moves_no_label(model, processor):
+    """Its loss is that of padding on the right, where the tokenizer of a host pads on the left."""
+    samples = tiny.dataset("train")[6:10]
+    seen = [tiny.seen("red circle")] * 4
+    right = tiny.training_batch(processor, samples, seen)
+    moved = {name: value.clone() for name, value in right.items()}
+    assert not right["attention_mask"].all()
+    for row, length in enumerate(right["attention_mask"].sum(dim=1).tolist()):
+        for name in ("input_ids", "attention_mask", "prompt_mask", "labels"):
+            moved[name][row] = right[name][row].roll(right[name].shape[1] - length)
+    with torch.no_grad():
+        assert torch.allclose(model(**moved).loss, model(**right).loss, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("extra", [1, 9])
 def test_padding_of_auxiliary_tokens_and_maps_does_not_count(model, inputs, extra):
     padded = dict(inputs)

@@ -14,7 +14,6 @@ _NAMES = {
     "off": "perception off",
     "shuffled": "another image's perception",
     "oracle": "ground truth",
-    "blank": "grey images",
     "other-image": "another image",
 }
 

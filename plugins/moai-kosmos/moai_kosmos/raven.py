@@ -8,12 +8,13 @@ are no part of this: these are drawn from a seed.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image, ImageDraw
 
-from moai import IMAGE, Conversation, Turn
+from moai import IMAGE, Conversation, Turn, read_image
 from moai.errors import RecipeError, nearest
 from moai.types import Choice, Sample
 
@@ -73,9 +74,23 @@ def raven(split: str = "test", items: int | None = None, seed: int = 0) -> list[
     return made
 
 
+def questions(matrix: Sequence[Any], candidates: Sequence[Any]) -> list[Conversation]:
+    """Ask of each candidate whether it completes a matrix of one's own; the likeliest "Yes" completes it.
+
+    Args:
+        matrix: the images that are there, row by row: paths, bytes, or pictures.
+        candidates: the images of which one completes it.
+
+    Raises:
+        ImageError: one of them cannot be read.
+    """
+    shown = tuple(map(read_image, matrix))
+    return [Conversation(prompt(len(shown)), (*shown, read_image(candidate))) for candidate in candidates]
+
+
 def prompt(shown: int) -> tuple[Turn, ...]:
     """Write KOSMOS-1's prompt for ``shown`` images of a matrix and one candidate."""
-    begin = f"Here are {WORDS[shown]} images:"
+    begin = f"Here are {WORDS.get(shown, shown)} images:"
     marks = (IMAGE,) * shown
     return (Turn("user", (begin, *marks, "The following image is:", IMAGE, "Is it correct?")),)
 

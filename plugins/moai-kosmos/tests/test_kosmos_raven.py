@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from moai_kosmos.raven import ATTRIBUTES, LAYOUTS, draw, draw_item, raven
+from moai_kosmos.raven import ATTRIBUTES, LAYOUTS, draw, draw_item, questions, raven
 
 from moai import IMAGE
 from moai.errors import RecipeError
@@ -19,6 +19,16 @@ def test_the_prompt_is_the_papers():
                                     IMAGE, "Is it correct?")  # fmt: skip
             assert choice.word == "Yes" and choice.images[:-1] == tuple(range(shown[1]))
     assert {sample.kind for sample in raven("test")} == {"3 images", "4 images", "8 images"}
+
+
+def test_a_matrix_of_ones_own_is_asked_about_like_the_items():
+    sample = next(sample for sample in raven("test", items=30) if sample.kind == "4 images")
+    shown, candidates = sample.images[:4], sample.images[4:]
+    asked = questions(shown, candidates)
+    assert [one.turns for one in asked] == [choice.turns for choice in sample.choices]
+    assert [one.images[-1].tobytes() for one in asked] == [image.tobytes() for image in candidates]
+    assert all([image.tobytes() for image in one.images[:4]] == [image.tobytes() for image in shown] for one in asked)
+    assert questions(shown[:2], candidates[:1])[0].turns[0].content[0] == "Here are 2 images:"
 
 
 def test_every_item_has_six_different_candidates_and_places_are_even():

@@ -19,7 +19,7 @@ from moai.plugin_api import Score, score_answers
 from moai.types import DESCRIBE, describe_images, with_rationale
 from moai_lmms_eval.decoding import Decoding, Stops, cut
 from moai_lmms_eval.perceiving import PerceptionSource
-from moai_lmms_eval.prompts import raven_conversations, with_answer
+from moai_lmms_eval.prompts import with_answer
 
 if TYPE_CHECKING:
     from moai import Augmented
@@ -109,10 +109,6 @@ class Engine:
         scores = self.loglikelihood(conversations, [answer] * len(conversations))
         chances = [float(torch.tensor(score.logprob).exp()) for score in scores]
         return chances.index(max(chances)), chances
-
-    def raven(self, matrix: Sequence, candidates: Sequence) -> tuple[int, list[float]]:
-        """Find the candidate that completes a Raven matrix, by KOSMOS-1's argmax of P("Yes"); and all probabilities."""
-        return self.choose(raven_conversations(matrix, candidates))
 
     def _inputs(self, conversations: Sequence[Conversation], labels: bool = False) -> dict[str, Tensor]:
         for conversation in conversations:

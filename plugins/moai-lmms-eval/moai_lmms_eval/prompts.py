@@ -13,8 +13,6 @@ from moai import IMAGE, Conversation, Turn, read_image
 from moai.errors import PromptError
 
 MARKER = "<image>"  # where an image belongs, in benchmarks that say so in their text
-CORRECT = "Is it correct?"  # KOSMOS-1's question about a Raven matrix (arXiv 2302.14045)
-_COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
 Shot = tuple[Sequence[Any], str, str]  # images, question, answer
 
@@ -65,21 +63,6 @@ def few_shot_messages(shots: Iterable[Shot], images: Sequence[Any], question: st
 def with_answer(conversation: Conversation, answer: str) -> Conversation:
     """Build the conversation with an answer as its last turn."""
     return Conversation((*conversation.turns, Turn("assistant", answer)), conversation.images)
-
-
-def raven_text(images: int) -> str:
-    """Write KOSMOS-1's text for a matrix of ``images`` images and one candidate, with a marker for each of them."""
-    return f"Here are {_COUNTS.get(images, images)} images:{MARKER * images} The following image is:{MARKER} {CORRECT}"
-
-
-def raven_conversations(matrix: Sequence[Any], candidates: Sequence[Any]) -> list[Conversation]:
-    """Build one question per candidate for a Raven matrix; the candidate whose "Yes" is likeliest completes it.
-
-    Args:
-        matrix: the images that are there, row by row.
-        candidates: the images of which one completes it.
-    """
-    return [from_text(raven_text(len(matrix)), [*matrix, candidate]) for candidate in candidates]
 
 
 def _user(images: Sequence[Any], text: str) -> dict:

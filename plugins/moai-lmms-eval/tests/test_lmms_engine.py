@@ -197,13 +197,12 @@ def test_chain_of_thought_reads_its_own_description(engine):
     assert engine.reason(prompts, SHORT, "Say more:", 5)[0].prompt_tokens != expected[0].prompt_tokens
 
 
-def test_a_matrix_is_completed_by_the_likeliest_yes(augmented, engine):
-    matrix, candidates = [RED, BLUE, RED], [BLUE, GREEN, RED]
-    best, chances = engine.raven(matrix, candidates)
+def test_the_conversation_with_the_likeliest_yes_is_chosen(augmented, engine):
+    asked = [from_text("<image><image> The following image is:<image>", [RED, BLUE, c]) for c in (BLUE, GREEN, RED)]
+    best, chances = engine.choose(asked)
     assert len(chances) == 3 and chances[best] == max(chances) and len(set(chances)) == 3
-    text = "Here are three images:<image><image><image> The following image is:<image> Is it correct?"
-    for candidate, chance in zip(candidates, chances, strict=True):
-        total, _ = likelihood_directly(augmented, from_text(text, [*matrix, candidate]), answer_ids(augmented, "Yes"))
+    for one, chance in zip(asked, chances, strict=True):
+        total, _ = likelihood_directly(augmented, one, answer_ids(augmented, "Yes"))
         assert chance == pytest.approx(math.exp(total), rel=1e-3)
 
 

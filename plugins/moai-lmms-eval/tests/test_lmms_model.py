@@ -19,7 +19,7 @@ from moai_lmms_eval import manifest
 from moai_lmms_eval.decoding import Decoding
 from moai_lmms_eval.engine import Engine
 from moai_lmms_eval.lmms import ARGUMENTS, MoaiChat, MoaiSimple
-from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text, raven_text
+from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text
 
 from moai import Conversation
 from moai.errors import RecipeError
@@ -27,6 +27,7 @@ from moai.errors import RecipeError
 PAGE = (Path(__file__).parents[3] / "docs" / "harness.md").read_text(encoding="utf-8")
 QUESTIONS = ["What color is the shape?", "Is there a red shape in it?", "What is it?", "Which color, in one word?"]
 CHOICES = ["red", "no", "a blue one"]
+CORRECT = "Here are two images:<image><image> The following image is:<image> Is it correct?"
 COMMON = """\
 dataset_path: parquet
 dataset_kwargs:
@@ -64,7 +65,7 @@ TASKS = {
     "toy_yes": """\
         output_type: loglikelihood
         doc_to_visual: !function {module}.matrix
-        doc_to_text: !function {module}.raven
+        doc_to_text: !function {module}.correct
         """,
 }
 CHOICE = """\
@@ -86,7 +87,7 @@ metric_list:
     higher_is_better: true
 """
 FUNCTIONS = """\
-from moai_lmms_eval.prompts import few_shot_messages, raven_text
+from moai_lmms_eval.prompts import few_shot_messages
 
 
 def pictures(doc):
@@ -101,8 +102,8 @@ def matrix(doc):
     return [doc["image"].convert("RGB")] * 3
 
 
-def raven(doc):
-    return raven_text(2)
+def correct(doc):
+    return "Here are two images:<image><image> The following image is:<image> Is it correct?"
 
 
 def examples(doc, **kwargs):
@@ -220,7 +221,7 @@ def test_rounds_read_the_answers_before_them(results, augmented, kind):
 
 def test_likelihoods_reach_the_task(results, augmented):
     found = raw(results("toy_yes"), "toy_yes")
-    prompts = [from_text(raven_text(2), [picture] * 3) for picture in pictures()]
+    prompts = [from_text(CORRECT, [picture] * 3) for picture in pictures()]
     expected = Engine(augmented).loglikelihood(prompts, ["red", "green", "blue", "black"])
     for score, (total, greedy) in zip(expected, found, strict=True):
         assert total == pytest.approx(score.logprob, abs=1e-4) and greedy is score.greedy

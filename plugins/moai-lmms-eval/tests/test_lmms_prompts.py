@@ -1,8 +1,8 @@
-"""Conversations of benchmarks: where images stand, few-shot conversations, chain of thought and Raven's matrices."""
+"""Conversations of benchmarks: where images stand, few-shot conversations and chain of thought."""
 
 import pytest
 import tiny
-from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text, raven_conversations
+from moai_lmms_eval.prompts import few_shot_messages, from_messages, from_text
 
 from moai import IMAGE
 from moai.errors import ImageError, PromptError
@@ -78,9 +78,3 @@ def test_chain_of_thought_describes_the_last_images_and_keeps_them():
     assert second.images == prompt.images
     assert describe_images(from_text("two?")).images == ()
     assert shape(with_rationale(from_text("", [RED]), "Red.")) == "u: #Red. "
-
-
-def test_a_matrix_gives_one_conversation_per_candidate():
-    prompts = raven_conversations([RED, RED, BLUE], [BLUE, GREEN])
-    assert [shape(p) for p in prompts] == ["u: Here are three images:### The following image is:# Is it correct?"] * 2
-    assert [[image.getpixel((32, 32)) for image in p.images][3] for p in prompts] == [(0, 0, 255), (0, 128, 0)]
