@@ -104,10 +104,15 @@ def evaluate_run(
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
     shown = {"words": words_of(augmented, perceptions), "perceptions": perceptions, "run": run}
     files = save_report(summary, records, folder, images=images_of(samples), **shown)
-    if folder.name in ("eval", "eval-full"):  # of the recipe's own data and split
-        write_card(run, summary)
+    _write_card(run, folder, summary)
     journal.close()  # everything is written
     return Evaluation(summary, records, folder, files)
+
+
+def _write_card(run: Path, folder: Path, summary: dict[str, Any]) -> None:
+    """Write the run's model card anew, where this is the evaluation on the recipe's own data and split."""
+    if folder.name in ("eval", "eval-full"):
+        write_card(run, summary)
 
 
 def _with_shots(samples: list[Sample], recipe: Recipe, data, count: int, seed: int, augmented) -> list[Sample]:
