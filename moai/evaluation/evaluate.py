@@ -102,17 +102,17 @@ def evaluate_run(
     gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
     about = {"name": recipe.name, "data": label_of(sources), "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
-    shown = {"words": words_of(augmented, perceptions), "perceptions": perceptions, "run": run}
-    files = save_report(summary, records, folder, images=images_of(samples), **shown)
-    _write_card(run, folder, summary)
+    shown = {"images": images_of(samples), "words": words_of(augmented, perceptions), "perceptions": perceptions}
+    files = save_report(summary, records, folder, run=run, **shown)
+    return _finish(Evaluation(summary, records, folder, files), run, journal)
+
+
+def _finish(evaluation: Evaluation, run: Path, journal: Journal) -> Evaluation:
+    """Add the figures to the run's card, where they are of the recipe's own data and split."""
+    if evaluation.folder.name in ("eval", "eval-full"):
+        write_card(run, evaluation.summary)
     journal.close()  # everything is written
-    return Evaluation(summary, records, folder, files)
-
-
-def _write_card(run: Path, folder: Path, summary: dict[str, Any]) -> None:
-    """Write the run's model card anew, where this is the evaluation on the recipe's own data and split."""
-    if folder.name in ("eval", "eval-full"):
-        write_card(run, summary)
+    return evaluation
 
 
 def _with_shots(samples: list[Sample], recipe: Recipe, data, count: int, seed: int, augmented) -> list[Sample]:
