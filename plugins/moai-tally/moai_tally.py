@@ -26,7 +26,7 @@ class Tally(Expert):
     name = "tally"
     role = "count"
     requires = ("panoptic", "open_world")
-    version = "1"
+    version = "2"
     install = "pip install moai-tally"
     licence = "Apache-2.0"
 

@@ -70,7 +70,7 @@ def test_the_overlap_can_be_chosen_and_empty_boxes_divide_by_nothing():
 def test_nothing_is_merged_unless_asked(registry):
     seen = Perception(segments=(Segment("dog", 0.5, BOX),), detections=(Detection("dog", 0.5, BOX),))
     assert verbalize(seen, registry=registry).count("dog") == 2
-    assert verbalize(seen, registry=registry, merge_duplicates=True).count("dog") == 1
+    assert verbalize(seen, registry=registry, merge=True).count("dog") == 1
 
 
 @pytest.mark.parametrize(
