@@ -12,7 +12,7 @@ from moai.types.names import longer, same_thing
 from moai.types.perception import Perception
 
 DUPLICATE = 0.7  # overlap (IoU) from which any two findings of one name are one object
-PARTLY = 0.4  # overlap from which they are when neither has a better partner
+PARTLY = 0.3  # overlap from which they are when neither has a better partner
 
 
 def merge_duplicates(perception: Perception, overlap: float = DUPLICATE, partly: float = PARTLY) -> Perception:
