@@ -196,8 +196,8 @@ class Augmented:
         scores = score_answers(self.model, self.processor, self._inputs(whole, given, labels=True))
         return [score.logprob for score in scores]
 
-    def words(self, perception: Perception) -> str:
-        """Verbalize a perception as the model gets it: in the run's language and style, without what does not fit."""
+    def words(self, perception: Perception | Sequence[Perception]) -> str:
+        """Verbalize a perception, or one for each image, in the run's language and style, without what does not fit."""
         return self.processor.verbalize(perception).text
 
     # Analysing ---------------------------------------------------------------------------------------------------
@@ -214,23 +214,24 @@ class Augmented:
         inputs = self._inputs(conversations, perceptions)
         found = self._attribution(inputs)
         rows = zip(inputs["input_ids"], perceptions, strict=True)
-        return [self._explained(found, row, ids, _merged(own)) for row, (ids, own) in enumerate(rows)]
+        return [
+            self._explained(found, row, ids, [p for p in own if p is not None]) for row, (ids, own) in enumerate(rows)
+        ]
 
     def _attribution(self, inputs: dict[str, torch.Tensor]) -> Attribution:
         with torch.no_grad():
             return self.model(**inputs, use_cache=False, logits_to_keep=1, return_attribution=True).attribution
 
-    def _explained(self, found: Attribution, row: int, ids: torch.Tensor, perception: Perception | None) -> Explanation:
+    def _explained(self, found: Attribution, row: int, ids: torch.Tensor, own: list[Perception]) -> Explanation:
         from moai.model.analysis.attribution import patches
         from moai.perception.explaining.explanation import build_explanation
         from moai.perception.explaining.facts import find_facts
         from moai.perception.words.token_budget import Verbalization
 
         processor = self.processor
-        words = Verbalization("") if perception is None else processor.verbalize(perception)
-        spans = [] if perception is None or not words.text else find_facts(
-            perception, words, processor.language, processor.style
-        )  # fmt: skip
+        words = processor.verbalize(own) if own else Verbalization("")
+        shown = processor.perceptions.joined(own)
+        spans = find_facts(shown, words, processor.language, processor.style) if words.text else []
         tokens = ids[found.language_index[row][found.language_mask[row]]]
         question = processor.tokenizer.batch_decode(tokens[:, None])
         places = processor.prompts.plain_spans(words.text) if words.text else []
@@ -298,7 +299,7 @@ class Augmented:
 
     def _answered(self, text: str, perceptions: Sequence[Perception], explanation: Explanation | None) -> Answer:
         perception = merge(perceptions)
-        return Answer(text, perception, self.words(perception), perception.failures, explanation)
+        return Answer(text, perception, self.words(perceptions), perception.failures, explanation)
 
     def _check_explainable(self) -> None:
         if self.processor.inject == "prompt":
@@ -322,11 +323,6 @@ class Augmented:
 def _with_pictures(conversation: Conversation) -> Conversation:
     """The conversation with its images read, so that experts and model get the same."""
     return Conversation(conversation.turns, tuple(read_image(i) for i in conversation.images), conversation.loss)
-
-
-def _merged(perceptions: Sequence[Perception | None]) -> Perception | None:
-    found = [p for p in perceptions if p is not None]
-    return merge(found) if found else None
 
 
 def load(run_dir: str | Path, *, device: str | None = None, dtype: str | None = None) -> Augmented:

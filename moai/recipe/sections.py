@@ -188,6 +188,9 @@ class PerceptionSection(Section):
         False, description="Whether each word also carries the mean of its fact's words; for the style `compact`."
     )
     word_order: bool = Field(False, description="Whether the means of facts and questions also encode word order.")
+    merge: bool = Field(
+        False, description="Whether what several experts found of one thing is one fact; the strongest facts stay."
+    )
     max_tokens: int = Field(512, ge=1, description="Limit of the words' tokens; whole facts beyond it are left out.")
 
 

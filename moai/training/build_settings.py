@@ -27,6 +27,7 @@ def word_settings(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
         "style": p.style,
         "inject": p.inject,
         "max_aux_tokens": p.max_tokens,
+        "merge_findings": p.merge,
         "max_length": getattr(config.get_text_config(), "max_position_embeddings", None),
     }
 

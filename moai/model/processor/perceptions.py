@@ -15,6 +15,7 @@ import torch
 from moai.model.processor.image_places import ImagePlaces
 from moai.model.processor.untrusted_text import auxiliary
 from moai.perception.drawing.panoptic_map import render_map
+from moai.perception.words.merging import merge_findings
 from moai.perception.words.token_budget import Verbalization, verbalize_within
 from moai.types import Perception, merge
 
@@ -32,6 +33,7 @@ class PerceptionEncoder:
         inject: ``"mixers"`` hands auxiliary tokens to the model; ``"prompt"`` puts the words into the prompt.
         panoptic_map: hand over the panoptic map when a panoptic expert answered.
         max_tokens: of one conversation's words; a longer text loses its least important facts.
+        merge: write each thing of an image once, and keep the strongest facts where not all of them fit.
     """
 
     tokenize: Callable[[str], list[int]]
@@ -41,6 +43,7 @@ class PerceptionEncoder:
     inject: Literal["mixers", "prompt"] = "mixers"
     panoptic_map: bool = True
     max_tokens: int = 512
+    merge: bool = False
 
     def auxiliary(self, perceptions: Sequence[Perceptions]) -> dict[str, torch.Tensor]:
         """Encode the perceptions of each conversation's images; conversations without any are masked out.
@@ -60,13 +63,18 @@ class PerceptionEncoder:
         found = [p for p in perceptions if p is not None]
         return [*self.words(found), *self.tokenize("\n")] if found and self.inject == "prompt" else []
 
-    def verbalize(self, perception: Perception) -> Verbalization:
-        """Verbalize a perception as the model gets it, with the facts that did not fit."""
-        return verbalize_within(perception, self.max_tokens, self.tokenize, self.language, self.style)
+    def joined(self, perceptions: Sequence[Perception]) -> Perception:
+        """Join the perceptions of several images as they are put into words: of each image, each thing once."""
+        return merge([merge_findings(p, self.language) for p in perceptions] if self.merge else perceptions)
+
+    def verbalize(self, perceptions: Sequence[Perception]) -> Verbalization:
+        """Verbalize the perceptions of several images as the model gets them, with the facts that did not fit."""
+        settings = {"language": self.language, "style": self.style, "strongest": self.merge}
+        return verbalize_within(self.joined(perceptions), self.max_tokens, self.tokenize, **settings)
 
     def words(self, perceptions: Sequence[Perception]) -> list[int]:
         """Encode the words of several images' perceptions; what is too long loses whole facts, never half a box."""
-        return list(self.verbalize(merge(perceptions)).ids)
+        return list(self.verbalize(perceptions).ids)
 
     def has_map(self, perception: Perception) -> bool:
         """True when a panoptic map of it is handed over."""

@@ -58,6 +58,7 @@ class MoaiProcessor(ProcessorMixin):
             image, uncompressed: the baseline that the mixers have to beat, at many times the tokens.
         panoptic_map: hand over the panoptic map when a panoptic expert answered; needs an encoder of ours.
         max_aux_tokens: of the verbalized perception; a longer one loses its least important facts.
+        merge_findings: write each thing of an image once; see ``moai.perception.words.merging``.
         max_length: the host's context; a longer prompt is a :class:`PromptError`.
     """
 
@@ -80,6 +81,7 @@ class MoaiProcessor(ProcessorMixin):
         inject: str = "mixers",
         panoptic_map: bool = True,
         max_aux_tokens: int = 512,
+        merge_findings: bool = False,
         max_length: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -97,6 +99,7 @@ class MoaiProcessor(ProcessorMixin):
         self.expert_versions = {name: value for name, value in (expert_versions or {}).items() if name in self.experts}
         self.language, self.style, self.inject, self.panoptic_map = language, style, inject, panoptic_map
         self.max_aux_tokens, self.max_length = max_aux_tokens, max_length
+        self.merge_findings = merge_findings
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
         self._running = Running()
@@ -121,7 +124,7 @@ class MoaiProcessor(ProcessorMixin):
     @property
     def perceptions(self) -> PerceptionEncoder:
         """The encoder of perceptions, by the settings that are set."""
-        settings = (self.language, self.style, self.inject, self.panoptic_map, self.max_aux_tokens)
+        settings = (self.language, self.style, self.inject, self.panoptic_map, self.max_aux_tokens, self.merge_findings)
         return self._running.get("perceptions", settings, self._make_perceptions)
 
     def _make_images(self) -> ImagePlaces:
@@ -138,7 +141,7 @@ class MoaiProcessor(ProcessorMixin):
         return PromptEncoder(self.tokenizer, self.chat_template, self.image_token_id, *images)
 
     def _make_perceptions(self) -> PerceptionEncoder:
-        settings = (self.language, self.style, self.inject, self.panoptic_map, self.max_aux_tokens)
+        settings = (self.language, self.style, self.inject, self.panoptic_map, self.max_aux_tokens, self.merge_findings)
         return PerceptionEncoder(self.plain_ids, self.images, *settings)
 
     @property
@@ -252,9 +255,9 @@ class MoaiProcessor(ProcessorMixin):
         places = iter(self.images.stand_ins(images))
         return [token for one in encoded.ids for token in (next(places) if one == self.image_token_id else [one])]
 
-    def verbalize(self, perception: Perception) -> Verbalization:
-        """Verbalize a perception as the model gets it: the text, and the facts that do not fit."""
-        return self.perceptions.verbalize(perception)
+    def verbalize(self, perception: Perception | Sequence[Perception]) -> Verbalization:
+        """Verbalize a perception, or one per image, as the model gets it: the text, and the facts that do not fit."""
+        return self.perceptions.verbalize([perception] if isinstance(perception, Perception) else perception)
 
     def decode_answers(self, ids: torch.Tensor) -> list[str]:
         """Decode generated tokens ``(B, T)``, control tokens left out."""

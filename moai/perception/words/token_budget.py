@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from moai import types
 from moai.errors import RecipeError
+from moai.perception.words.merging import merge_findings
 from moai.perception.words.verbalize import PAPER, verbalize
 from moai.plugins import Registry
 from moai.types import ROLES, Detection, Perception, Relation, Segment, TextLine
@@ -54,8 +54,9 @@ def verbalize_within(
     style: str = PAPER,
     registry: Registry | None = None,
     scores: bool = False,
-    merge_duplicates: bool = False,
+    merge: bool = False,
     importance: Sequence[str] = IMPORTANCE,
+    strongest: bool = False,
 ) -> Verbalization:
     """Verbalize as many facts as fit into a budget of tokens; a longer perception also logs a warning with the numbers.
 
@@ -63,9 +64,11 @@ def verbalize_within(
         perception: the experts' findings.
         budget: the most tokens that the text may have.
         tokenize: the token ids of a text.
-        language, style, registry, scores, merge_duplicates: as in :func:`~moai.perception.words.verbalize.verbalize`.
+        language, style, registry, scores, merge: as in :func:`~moai.perception.words.verbalize.verbalize`.
         importance: roles, the most important first; ``"own"`` stands for the plugins' own. A role that is not named is
             less important than those that are.
+        strongest: objects and lines of text stay by their scores, whatever their role; of equal scores the more
+            important role's, and in it the larger object.
 
     Returns:
         The text of ``verbalize`` when it fits, and its ids. Otherwise as few facts as possible are left out, in this
@@ -77,7 +80,7 @@ def verbalize_within(
         RecipeError: as ``verbalize``, or ``importance`` names a role twice.
         PluginError: as ``verbalize``.
     """
-    perception = types.merge_duplicates(perception) if merge_duplicates else perception
+    perception = merge_findings(perception, language) if merge else perception
 
     def without(dropped: Sequence[Dropped]) -> Verbalization:
         rest = without_facts(perception, dropped) if dropped else perception
@@ -87,7 +90,7 @@ def verbalize_within(
     whole = without(())
     if len(whole.ids) <= budget:
         return whole
-    facts = _by_removal(perception, importance)
+    facts = _by_removal(perception, importance, strongest)
     tried: dict[int, Verbalization] = {}
 
     def fits(count: int) -> bool:
@@ -100,17 +103,26 @@ def verbalize_within(
     return fitting
 
 
-def _by_removal(perception: Perception, importance: Sequence[str]) -> list[Dropped]:
+def _by_removal(perception: Perception, importance: Sequence[str], strongest: bool) -> list[Dropped]:
     """List all facts in the order in which they are left out."""
     if len(set(importance)) != len(importance):
         raise RecipeError(f"importance names a role twice: {', '.join(importance)}; name each once")
     ranks = [*importance, *(role for role in IMPORTANCE if role not in importance)]
 
-    def worth(dropped: Dropped) -> tuple[int, float]:
+    def worth(dropped: Dropped) -> tuple[float, ...]:
         rank = ranks.index(dropped.role if dropped.role in ranks else OWN)
-        return -rank, -1.0 if isinstance(dropped.fact, str) else dropped.fact.score
+        score = -1.0 if isinstance(dropped.fact, str) else dropped.fact.score
+        if strongest and isinstance(dropped.fact, Segment | Detection | TextLine):
+            return 0.0, score, -rank, _area(dropped.fact)
+        return (-1.0, -rank, score) if strongest else (-rank, score)
 
     return sorted(reversed(facts_of(perception)), key=worth)  # reversed: of equals, the later one goes first
+
+
+def _area(fact: Segment | Detection | TextLine) -> float:
+    if isinstance(fact, TextLine):
+        return 0.0
+    return (fact.box[2] - fact.box[0]) * (fact.box[3] - fact.box[1])
 
 
 def facts_of(perception: Perception) -> list[Dropped]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from moai import types
 from moai.errors import PluginError, RecipeError
 from moai.perception.words.formatting import clean
+from moai.perception.words.merging import merge_findings
 from moai.plugins import Registry
 from moai.plugins import registry as process_registry
 from moai.types import ROLES, Perception
@@ -26,7 +26,7 @@ def verbalize(
     style: str = PAPER,
     registry: Registry | None = None,
     scores: bool = False,
-    merge_duplicates: bool = False,
+    merge: bool = False,
 ) -> str:
     """Verbalize a perception.
 
@@ -36,7 +36,8 @@ def verbalize(
         style: ``"paper"``, or another one that ``language`` has, e.g. ``"compact"``.
         registry: where the templates are; the process-wide one when None.
         scores: append each fact's score, ``(0.87)``. A plugin's template does so when it takes ``scores``.
-        merge_duplicates: write an object once that is a segment and a detection; see ``types.merge_duplicates``.
+        merge: write each thing once, with the text on it; see
+            :func:`~moai.perception.words.merging.merge_findings`. The perception has to be of one image.
 
     Returns:
         One line: panoptic, open_world, scene_graph, ocr, then the plugins' own roles in alphabetical order. A role
@@ -48,7 +49,7 @@ def verbalize(
     """
     table = process_registry() if registry is None else registry
     styled = _key(table, language, style)
-    perception = types.merge_duplicates(perception) if merge_duplicates else perception
+    perception = merge_findings(perception, language) if merge else perception
     parts = [_render(table, role, styled, perception, scores) for role in ROLES]
     for role in sorted({*perception.notes, *(source.role for source in perception.sources)} - set(ROLES)):
         own = next((key for key in (styled, language) if (role, key) in table.templates), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from moai_precomputed.index import Entry, digest_of, name_parts, size_of
 
 MAX_LINE = 2**26  # bytes
 KEYS = ("boxes", "labels", "scores", "masks", "texts", "relations", "notes", "width", "height", "image", "sha256")
+_KINDS = {"segments": Segment, "detections": Detection, "relations": Relation, "texts": TextLine}
 OWN = ("segments", "detections")  # a line with one of these is a perception of moai's
 
 
@@ -91,11 +93,17 @@ def to_perception(row: dict[str, Any], width: int, height: int) -> Perception:
 
 def _own(row: dict[str, Any]) -> Perception:
     """Read a perception as moai writes it; which experts found it, and which failed, is not this picture's."""
-    known = {key: row.get(key) or () for key in (*OWN, "relations", "texts")}
+    known = {key: [_known(one, kind) for one in _list(row, key)] for key, kind in _KINDS.items()}
     try:
         return Perception.from_dict({**known, "notes": _notes(row.get("notes"))})
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ExpertError(f"it is no perception as moai writes it ({error!s:.120})") from error
+
+
+def _known(given: Any, kind: type) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ExpertError(f"it is no perception as moai writes it; a finding is an object, not {given!r:.60}")
+    return {field.name: given[field.name] for field in fields(kind) if field.name in given and field.name != "source"}
 
 
 def _unit_of(row: dict[str, Any], size: tuple[int, int]) -> tuple[float, float]:
@@ -139,6 +147,10 @@ def _text(given: Any, unit: tuple[float, float]) -> TextLine:
 
 
 def _notes(given: Any) -> dict[str, tuple[str, ...]]:
+    """Read sentences by role, or objects with role and text."""
+    if isinstance(given, list) and all(isinstance(one, dict) and {"role", "text"} <= one.keys() for one in given):
+        roles = dict.fromkeys(one["role"] for one in given if isinstance(one["role"], str))
+        return {role: tuple(one["text"] for one in given if one["role"] == role) for role in roles}
     if given is None:
         return {}
     if not isinstance(given, dict) or not all(isinstance(lines, list) for lines in given.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -115,6 +116,11 @@ def test_what_moai_perceive_prints_is_read_again(tmp_path):
     row = {"image": str(path), **size, **known.to_dict(), "verbalized": "red dog."}
     found = perceive(path, file=write(tmp_path / "found.jsonl", [row]))
     assert (found.segments, found.texts, found.notes) == (known.segments, known.texts, known.notes)
+    row = json.loads(json.dumps(row))
+    row["segments"][0] |= {"source": "shapes", "version": "1"}
+    row["notes"] = [{"role": "tags", "text": "the picture shows a dog.", "source": "tags", "version": "1"}]
+    again = perceive(path, file=write(tmp_path / "again.jsonl", [row]))
+    assert again == found and again.segments[0].source == "precomputed"
 
 
 # --- which picture ---------------------------------------------------------------------------------------------------

@@ -127,7 +127,13 @@ def test_a_copy_of_a_turned_photograph_is_perceived_upright(tmp_path):
     wide.save(tmp_path / "phone.jpg", exif=exif)
     shape = expert("shape", look=lambda self, image: dog(label=f"{image.width} x {image.height}"))
     opened = Image.open(tmp_path / "phone.jpg")
-    given = [tmp_path / "phone.jpg", (tmp_path / "phone.jpg").read_bytes(), opened, opened.copy(), opened.crop()]
+    given = [
+        tmp_path / "phone.jpg",
+        (tmp_path / "phone.jpg").read_bytes(),
+        opened,
+        opened.copy(),
+        opened.convert("RGB"),
+    ]
     assert {p.detections[0].label for p in Perceiver([shape]).perceive(given)} == {"4 x 8"}
 
 

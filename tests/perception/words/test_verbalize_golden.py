@@ -67,7 +67,7 @@ def spoken(registry, name: str) -> str:
         lines += [f"[{role}]", verbalize(replace(SEEN, notes={}, **empty), **said), ""]
     lines += ["[all]", verbalize(SEEN, **said), ""]
     lines += ["[all, with scores]", verbalize(SEEN, scores=True, **said), ""]
-    lines += ["[all, duplicates merged]", verbalize(SEEN, merge_duplicates=True, **said), ""]
+    lines += ["[all, duplicates merged]", verbalize(SEEN, merge=True, **said), ""]
     return "\n".join(lines)
 
 

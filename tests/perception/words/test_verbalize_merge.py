@@ -9,7 +9,7 @@ from moai.perception.words.verbalize import verbalize
 from moai.plugins import load_registry
 from moai.types import Detection, Mask, Perception, Relation, Segment, TextLine, merge_duplicates
 
-BOX, NEAR, FAR = (0.1, 0.1, 0.5, 0.5), (0.1, 0.1, 0.5, 0.52), (0.1, 0.1, 0.5, 0.9)
+BOX, NEAR, FAR = (0.1, 0.1, 0.5, 0.5), (0.1, 0.1, 0.5, 0.52), (0.1, 0.4, 0.5, 0.9)
 MASK = Mask(2, 2, (0, 4))
 
 
@@ -61,7 +61,7 @@ def test_a_detection_goes_to_the_segment_it_overlaps_most():
 
 
 def test_the_overlap_can_be_chosen_and_empty_boxes_divide_by_nothing():
-    assert merged([Segment("dog", 0.5, BOX)], [Detection("dog", 0.5, FAR)], overlap=0.5).detections == ()
+    assert merged([Segment("dog", 0.5, BOX)], [Detection("dog", 0.5, FAR)], partly=0.1).detections == ()
     point = (0.5, 0.5, 0.5, 0.5)
     assert merged([Segment("dog", 0.5, point)], [Detection("dog", 0.5, point)]).detections == ()
     assert merged([Segment("dog", 0.5, point)], [Detection("dog", 0.5, BOX)]).detections
@@ -70,7 +70,7 @@ def test_the_overlap_can_be_chosen_and_empty_boxes_divide_by_nothing():
 def test_nothing_is_merged_unless_asked(registry):
     seen = Perception(segments=(Segment("dog", 0.5, BOX),), detections=(Detection("dog", 0.5, BOX),))
     assert verbalize(seen, registry=registry).count("dog") == 2
-    assert verbalize(seen, registry=registry, merge_duplicates=True).count("dog") == 1
+    assert verbalize(seen, registry=registry, merge=True).count("dog") == 1
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ def test_the_log_counts_the_facts_left_out(registry, caplog):
 
 def test_scores_and_merging_are_counted_too(registry):
     seen = Perception(segments=(Segment("dog", 0.5, BOX),), detections=(Detection("dog", 0.9, BOX),))
-    text = verbalize(seen, registry=registry, scores=True, merge_duplicates=True)
-    words = verbalize_within(seen, len(text), list, registry=registry, scores=True, merge_duplicates=True)
+    text = verbalize(seen, registry=registry, scores=True, merge=True)
+    words = verbalize_within(seen, len(text), list, registry=registry, scores=True, merge=True)
     assert words.text == text and text.endswith("dog (0.90).") and not words.dropped
 
 
