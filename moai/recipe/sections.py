@@ -149,6 +149,9 @@ class PerceptionSection(Section):
     fact_context: bool = Field(
         False, description="Whether each word also carries the mean of its fact's words; for the style `compact`."
     )
+    say_nothing_found: bool = Field(
+        False, description="Whether the words say `no objects` where an expert looked for objects and found none."
+    )
     word_order: bool = Field(False, description="Whether the means of facts and questions also encode word order.")
     max_tokens: int = Field(512, ge=1, description="Limit of the words' tokens; whole facts beyond it are left out.")
 

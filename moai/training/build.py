@@ -292,6 +292,7 @@ def word_settings(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
         "language": p.language,
         "style": p.style,
         "inject": p.inject,
+        "say_nothing_found": p.say_nothing_found,
         "max_aux_tokens": p.max_tokens,
         "max_length": getattr(config.get_text_config(), "max_position_embeddings", None),
     }

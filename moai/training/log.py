@@ -73,6 +73,10 @@ def draw_curves(run_dir: Path, starts: Sequence[int] = ()) -> Path:
     if looked:
         steps, values = zip(*looked, strict=True)
         top.plot(steps, _smooth(values), color="C1", label="attention, moving average")
+        held_out = [line for line in lines if "attention_validation" in line]
+        if held_out:
+            at, values = [line["step"] for line in held_out], [line["attention_validation"] for line in held_out]
+            top.plot(at, values, "o--", color="C1", markersize=3, label="attention, validation questions")
         top.legend()
     if losses:
         steps, values = zip(*losses, strict=True)

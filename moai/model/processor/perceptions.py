@@ -32,6 +32,7 @@ class PerceptionEncoder:
         inject: ``"mixers"`` hands auxiliary tokens to the model; ``"prompt"`` puts the words into the prompt.
         panoptic_map: hand over the panoptic map when a panoptic expert answered.
         max_tokens: of one conversation's words; a longer text loses its least important facts.
+        say_nothing_found: say so where an expert looked for objects and found none.
     """
 
     tokenize: Callable[[str], list[int]]
@@ -41,6 +42,7 @@ class PerceptionEncoder:
     inject: Literal["mixers", "prompt"] = "mixers"
     panoptic_map: bool = True
     max_tokens: int = 512
+    say_nothing_found: bool = False
 
     def auxiliary(self, perceptions: Sequence[Perceptions]) -> dict[str, torch.Tensor]:
         """Encode the perceptions of each conversation's images; conversations without any are masked out.
@@ -62,7 +64,8 @@ class PerceptionEncoder:
 
     def verbalize(self, perception: Perception) -> Verbalization:
         """Verbalize a perception as the model gets it, with the facts that did not fit."""
-        return verbalize_within(perception, self.max_tokens, self.tokenize, self.language, self.style)
+        given = (self.max_tokens, self.tokenize, self.language, self.style)
+        return verbalize_within(perception, *given, say_nothing_found=self.say_nothing_found)
 
     def words(self, perceptions: Sequence[Perception]) -> list[int]:
         """Encode the words of several images' perceptions; what is too long loses whole facts, never half a box."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from moai import types
 from moai.errors import RecipeError
-from moai.perception.words.verbalize import PAPER, verbalize
+from moai.perception.words.verbalize import PAPER, found_nothing, verbalize
 from moai.plugins import Registry
 from moai.types import ROLES, Detection, Perception, Relation, Segment, TextLine
 
@@ -44,6 +44,7 @@ class Verbalization:
     text: str
     dropped: tuple[Dropped, ...] = ()
     ids: Sequence[Any] = ()
+    nothing_found: bool = False  # whether the text says that there are no objects
 
 
 def verbalize_within(
@@ -56,6 +57,7 @@ def verbalize_within(
     scores: bool = False,
     merge_duplicates: bool = False,
     importance: Sequence[str] = IMPORTANCE,
+    say_nothing_found: bool = False,
 ) -> Verbalization:
     """Verbalize as many facts as fit into a budget of tokens; a longer perception also logs a warning with the numbers.
 
@@ -63,7 +65,8 @@ def verbalize_within(
         perception: the experts' findings.
         budget: the most tokens that the text may have.
         tokenize: the token ids of a text.
-        language, style, registry, scores, merge_duplicates: as in :func:`~moai.perception.words.verbalize.verbalize`.
+        language, style, registry, scores, merge_duplicates, say_nothing_found: as in
+            :func:`~moai.perception.words.verbalize.verbalize`.
         importance: roles, the most important first; ``"own"`` stands for the plugins' own. A role that is not named is
             less important than those that are.
 
@@ -78,11 +81,12 @@ def verbalize_within(
         PluginError: as ``verbalize``.
     """
     perception = types.merge_duplicates(perception) if merge_duplicates else perception
+    nothing = say_nothing_found and found_nothing(perception)  # not where only the budget leaves none
 
     def without(dropped: Sequence[Dropped]) -> Verbalization:
         rest = without_facts(perception, dropped) if dropped else perception
-        text = verbalize(rest, language, style, registry, scores)
-        return Verbalization(text, tuple(dropped), tokenize(text) if text else ())
+        text = verbalize(rest, language, style, registry, scores, say_nothing_found=nothing)
+        return Verbalization(text, tuple(dropped), tokenize(text) if text else (), nothing)
 
     whole = without(())
     if len(whole.ids) <= budget:

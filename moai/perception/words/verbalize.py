@@ -17,6 +17,8 @@ from moai.plugins import registry as process_registry
 from moai.types import ROLES, Perception
 
 PAPER = "paper"  # the style that is registered under the language alone
+NOTHING_FOUND = "nothing_found"  # beside the roles: what is said of no objects
+OBJECT_ROLES = ("panoptic", "open_world")
 _STYLED = "-x-"  # between a language and its style, as private parts of language tags are written
 
 
@@ -27,6 +29,7 @@ def verbalize(
     registry: Registry | None = None,
     scores: bool = False,
     merge_duplicates: bool = False,
+    say_nothing_found: bool = False,
 ) -> str:
     """Verbalize a perception.
 
@@ -36,6 +39,7 @@ def verbalize(
         style: ``"paper"``, or another one that ``language`` has, e.g. ``"compact"``.
         registry: where the templates are; the process-wide one when None.
         scores: append each fact's score, ``(0.87)``. A plugin's template does so when it takes ``scores``.
+        say_nothing_found: say so where a panoptic or open-world expert looked and found no object.
         merge_duplicates: write an object once that is a segment and a detection; see ``types.merge_duplicates``.
 
     Returns:
@@ -43,18 +47,27 @@ def verbalize(
         without facts adds nothing; an empty perception gives ``""``.
 
     Raises:
-        RecipeError: no templates in ``language`` or for ``style``, or one of the four roles lacks its template.
+        RecipeError: no templates in ``language`` or for ``style``, or one of the four roles lacks its template; or the
+            language and style have no words for nothing found.
         PluginError: a plugin's template failed.
     """
     table = process_registry() if registry is None else registry
     styled = _key(table, language, style)
     perception = types.merge_duplicates(perception) if merge_duplicates else perception
     parts = [_render(table, role, styled, perception, scores) for role in ROLES]
+    if say_nothing_found and found_nothing(perception):
+        parts.insert(0, _render(table, NOTHING_FOUND, styled, perception, scores))
     for role in sorted({*perception.notes, *(source.role for source in perception.sources)} - set(ROLES)):
         own = next((key for key in (styled, language) if (role, key) in table.templates), None)
         parts.append(_render(table, role, own, perception, scores) if own else plain_notes(role, perception))
     parts.extend(plain_notes(role, perception) for role in ROLES)
     return " ".join(part for part in map(clean, parts) if part)
+
+
+def found_nothing(perception: Perception) -> bool:
+    """True when an expert that names objects answered, and none of them found any; a failed expert has not answered."""
+    looked = any(source.role in OBJECT_ROLES for source in perception.sources)
+    return looked and not perception.segments and not perception.detections
 
 
 def languages(registry: Registry) -> dict[str, list[str]]:
