@@ -133,7 +133,8 @@ def test_few_renderings_are_enough(registry):
 
 
 def test_the_default_importance_names_every_role_once(registry):
-    assert set(IMPORTANCE) == {role for role, _ in registry.templates} - {NOTHING_FOUND} | {"own"} and len(IMPORTANCE) == 5
+    roles = {role for role, _ in registry.templates} - {NOTHING_FOUND}
+    assert set(IMPORTANCE) == roles | {"own"} and len(IMPORTANCE) == 5
     assert "en" in languages(registry)
 
 
