@@ -54,8 +54,10 @@ class MixerHook:
         tokens = hidden if a.positions is None else gather_flat(hidden, a.positions)
         with half_precision(hidden):
             aux = a.aux.to(hidden.dtype)
-            kept = a.kept[self.index] if a.kept else self.mixer.keep(aux, a.aux_mask, a.sources, a.following)
-            update = self.mixer.answer_update(tokens, kept, a.question, a.matches, choice)
+            cache = (
+                a.caches[self.index] if a.caches else self.mixer.answer_cache(aux, a.aux_mask, a.sources, a.following)
+            )
+            update = self.mixer.answer_update(tokens, cache, a.question, a.matches, choice)
         if a.positions is None:
             return hidden + update.to(hidden.dtype)
         mixed = self.mix_prompt(hidden, context, c) if c.positions.shape[1] else hidden
