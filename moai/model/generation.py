@@ -99,7 +99,7 @@ class Generation(GenerationMixin):
         with half_precision(self.get_input_embeddings().weight):
             states = aux.states.to(self.get_input_embeddings().weight.dtype)
             given = (states, aux.mask, aux.sources, aux.following)
-            kept = tuple(mixer.keep(*given) for mixer in self.mixers.values())
+            caches = tuple(mixer.answer_cache(*given) for mixer in self.mixers.values())
         prompt = F.pad(prompt_mask.bool(), (0, input_ids.shape[1] - prompt_mask.shape[1]))
         question = earlier = None
         if self.pools:
@@ -107,7 +107,7 @@ class Generation(GenerationMixin):
             read = torch.arange(prompt.shape[1], device=prompt.device) < cached
             asked, before = (last_segment(part, prompt) & words for part in (prompt, prompt & read))
             question, earlier = (self.auxiliary.question_embedding(input_ids, part) for part in (asked, before))
-        return aux._replace(kept=kept, question=question, earlier_question=earlier, prompt_mask=prompt)
+        return aux._replace(caches=caches, question=question, earlier_question=earlier, prompt_mask=prompt)
 
     def _refuse(self, kwargs: dict) -> None:
         config = kwargs.get("generation_config") or self.generation_config

@@ -275,23 +275,21 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         targets = attention_targets
         if targets is not None:
             targets = self.auxiliary.target_latents(targets, aux_input_ids, aux_attention_mask, aux_pixel_mask)
-        self.auxiliary.check(aux)
         inputs = None
         if prompt_mask is None and self.answers and self.mixed and past and aux is not None:
-            inputs = continued_inputs(prompt, aux)
+            inputs = continued_inputs(prompt, self.auxiliary.checked(aux))
         elif prompt_mask is not None and self.mixed and len(self.mixers):
             inputs = mixer_inputs(
                 prompt,
                 prompt_mask,
                 attended_in(padding_mask(attention_mask), window),
-                aux or Auxiliary(),
+                self.auxiliary.checked(aux),
                 embeddings=self.get_input_embeddings().weight,
                 choices=module_choices,
                 targets=targets,
                 question_embedding=self.auxiliary.question_embedding if self.pools else None,
                 document_ids=document_ids,
-                answers=self.answers,
-                continued=past > 0,
+                cached=past if self.answers else None,
             )
         context = ForwardContext(self.graft, inputs, trace=trace)
         if labels is not None:

@@ -187,6 +187,9 @@ class PerceptionSection(Section):
     fact_context: bool = Field(
         False, description="Whether each word also carries the mean of its fact's words; for the style `compact`."
     )
+    say_nothing_found: bool = Field(
+        False, description="Whether the words say `no objects` where an expert looked for objects and found none."
+    )
     word_order: bool = Field(False, description="Whether the means of facts and questions also encode word order.")
     merge: bool = Field(
         False, description="Whether what several experts found of one thing is one fact; the strongest facts stay."

@@ -26,6 +26,7 @@ def word_settings(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
         "language": p.language,
         "style": p.style,
         "inject": p.inject,
+        "say_nothing_found": p.say_nothing_found,
         "max_aux_tokens": p.max_tokens,
         "merge_findings": p.merge,
         "max_length": getattr(config.get_text_config(), "max_position_embeddings", None),

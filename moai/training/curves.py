@@ -78,10 +78,10 @@ def _looking(axes: Axes, lines: Sequence[Line]) -> None:
     guided = [_points([line for line in part if "loss" in line], "attention") for part in stages]
     _draw(axes, aligned, _ALIGN, "alignment, moving average")
     _draw(axes, guided, _GUIDE, "guide beside the answers, moving average")
-    for name in sorted({name for line in lines for name in line if name.startswith("guide")}):
-        found = _points(lines, name)
-        axes.plot(*zip(*found, strict=True), "o-", color=_GUIDE, markersize=4, linewidth=1, clip_on=False,
-                  label=drawn(name.replace("_", " ")))  # fmt: skip
+    found = _points(lines, "attention_validation")
+    if found:
+        axes.plot(*zip(*found, strict=True), "o-", color=_ALIGN, markersize=4, linewidth=1, clip_on=False,
+                  label="alignment, validation questions")  # fmt: skip
 
 
 def _validation(axes: Axes, lines: Sequence[Line]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,12 @@ from moai.training.curves import draw_curves
 from moai.training.data import TrainingData
 from moai.training.log import TrainingLog
 from moai.training.monitor import Monitor
-from moai.training.objectives.attention import AttentionBatches, AttentionObjective, perceived_images
+from moai.training.objectives.attention import (
+    AttentionBatches,
+    AttentionObjective,
+    HeldOutAttention,
+    perceived_images,
+)
 from moai.training.objectives.supervision import TargetFinder
 from moai.training.perceiving import Perceptions, perceive, perceive_by_batch
 from moai.training.prefix_states import PrefixStates
@@ -78,6 +83,8 @@ class Run:
         self.steps = sum(plan.steps for plan in self.plans)
         self.perceptions: Perceptions = {}
         self.finder: TargetFinder | None = None
+        self.validation: list[Sample] = []
+        self.measure_guide: Callable[[], Values] | None = None  # of a stage that teaches what to attend to
         self.log: TrainingLog | None = None
         self.started = 0.0
 
@@ -88,7 +95,7 @@ class Run:
             check_data(found, self.data_digest, self.run_dir)
         if self.data.quarantine is not None:
             self.data.quarantine.open(self.run_dir, fresh=found is None, writes_all=self.main)
-        validation = self.data.read_validation()
+        self.validation = validation = self.data.read_validation()
         self.data.note_left_out()
         told = self.data.facts.perceived or any(sample.perceived for sample in validation)
         if self.recipe.perception.experts or told:
@@ -200,7 +207,11 @@ class Run:
             self.model, self.processor, self.finder, self.samples, self.perceptions,
             chosen=chosen, stage=stage, word_cache=self.words,
         )  # fmt: skip
-        return AttentionObjective(self.model), made, sampling.draw_questions(self.recipe.seed, made.usable, stage)
+        objective = AttentionObjective(self.model)
+        if self.main:
+            held_out = HeldOutAttention(self.model, self.processor, self.finder, self.validation, self.perceptions)
+            self.measure_guide = partial(held_out.measure, objective)
+        return objective, made, sampling.draw_questions(self.recipe.seed, made.usable, stage)
 
     def _groups(self, parts: Mapping[str, PartSection], decay: float | None) -> list[dict[str, Any]]:
         """The optimizer's groups: one for each part, with its rate and weight decay."""
@@ -219,6 +230,9 @@ class Run:
         if monitored and plan.stage.objective == "answers" and (self.main or is_sharded(self.model)):
             values = {**values, **self.monitor.measure(self.model)}
             reshard(self.model)
+        last = step == plan.steps
+        if self.measure_guide is not None and plan.stage.objective == "attention" and (monitored or last):
+            values = {**values, **self.measure_guide()}
         if self.log is not None:
             seconds = round(time.monotonic() - self.started, 3)
             self.log.write(step=number, stage=plan.stage.name, **values, seconds=seconds)
@@ -291,7 +305,8 @@ class Run:
         if not asked or not self.perceptions:
             return None
         null_token = self.recipe.mixer.null_token
-        return TargetFinder.from_perceptions(self.processor, self.perceptions.values(), null_token)
+        samples = (self.samples[index] for index in self.used)
+        return TargetFinder.from_perceptions(self.processor, self.perceptions.values(), null_token, samples)
 
     def _word_cache(self) -> WordCache:
         """The cache of words in context, which knows from the start what is computed together."""
@@ -339,6 +354,8 @@ class Run:
 
 def _headline(values: Values) -> str:
     text = f"loss {values['loss']:.3f}" if "loss" in values else f"attention {values['attention']:.3f}"
+    if "attention_validation" in values:
+        text += f", validation {values['attention_validation']:.3f}"
     if "loss_on" in values:
         text += f", on {values['loss_on']:.3f} / shuffled {values['loss_shuffled']:.3f}, spread {values['spread']:.2f}"
     return text

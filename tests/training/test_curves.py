@@ -32,7 +32,7 @@ def drawn(tmp_path, monkeypatch):
 def whole() -> list[dict]:
     align = [{"step": s, "stage": "align", "attention": 4.0 / s} for s in range(1, 31)]
     answers = [{"step": s, "stage": "modules", "loss": 30.0 / s, "attention": 0.1} for s in range(31, 61)]
-    answers[-1] |= {"loss_on": 0.2, "loss_off": 0.5, "loss_shuffled": 0.9, "spread": 0.8, "guide_held_out": 0.2}
+    answers[-1] |= {"loss_on": 0.2, "loss_off": 0.5, "loss_shuffled": 0.9, "spread": 0.8, "attention_validation": 0.2}
     return align + answers
 
 
@@ -47,7 +47,7 @@ def test_all_losses_are_shown_and_every_line_has_a_name(drawn):
         named = {text.get_text() for text in axes.get_legend().get_texts()}
         assert named and not any(name.startswith("_") for name in named)
     looking = {text.get_text() for text in figure.axes[1].get_legend().get_texts()}
-    assert {"alignment, moving average", "guide beside the answers, moving average", "guide held out"} <= looking
+    assert {"alignment, moving average", "guide beside the answers, moving average", "alignment, validation questions"} <= looking
     assert [note.get_text().split()[0] for note in figure.axes[0].texts] == ["align", "modules"]
 
 

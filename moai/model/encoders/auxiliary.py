@@ -257,18 +257,19 @@ class AuxiliaryEncoder(nn.Module):
         starts = self._starts(mask, ends)[:, None].expand(-1, targets.shape[1], -1)
         return torch.cat([words.gather(2, starts), targets[..., -1:]], dim=2)
 
-    def check(self, given: Auxiliary | None) -> None:
-        """Refuse compressed tokens without what the mixers need of them.
+    def checked(self, given: Auxiliary | None) -> Auxiliary:
+        """Return compressed tokens, perhaps none, and refuse them without what the mixers need of them.
 
         Raises:
             PromptError: the mixers copy words, and the compressed tokens came without theirs.
         """
         if given is None or given.states is None:
-            return
+            return Auxiliary()
         if (self.copies and given.sources is None) or (self.copies_next and given.following is None):
             raise PromptError(
                 "this model copies words, which aux does not hold; make it by auxiliary.encode, or give aux_input_ids"
             )
+        return given
 
     def _check_starts(self, key: str) -> None:
         if self.compressor.published:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from moai.model.mixer.attention import Offered
 
 
-class Kept(NamedTuple):
+class AnswerCache(NamedTuple):
     """What one mixer offers to answer tokens: its auxiliary tokens, with the null token where there is one, and gates.
 
     ``G`` counts gates: three of the modules, then one for each head of what is copied.
@@ -29,14 +29,14 @@ class Kept(NamedTuple):
     gates: tuple[Tensor, Tensor]  # (G, D), (G,)
     words: Tensor | None = None  # (B, W, D) words to copy: those that tokens start from, then those after them
 
-    def expand(self, times: int) -> Kept:
+    def expand(self, times: int) -> AnswerCache:
         """Repeat each row, as beams and several return sequences do."""
 
         def repeated(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.repeat_interleave(times, dim=0)
 
         offered = Offered(repeated(self.offered.keys), repeated(self.offered.values), self.offered.made)
-        return Kept(offered, repeated(self.bias), repeated(self.some), self.gates, repeated(self.words))
+        return AnswerCache(offered, repeated(self.bias), repeated(self.some), self.gates, repeated(self.words))
 
 
 @dataclass
@@ -51,7 +51,7 @@ class AnswerInputs:
     matches: Tensor | None = None  # (R, N, C) bool, the auxiliary words that each token has come to
     mask: Tensor | None = None  # (R, N) bool; None where all tokens of the window are an answer's
     positions: Tensor | None = None  # (R, N) in the flattened batch; None with ``mask``
-    kept: tuple[Kept, ...] | None = None  # one for each mixer; None where mixers compute it anew
+    caches: tuple[AnswerCache, ...] | None = None  # one for each mixer; None where mixers compute it anew
 
 
 def answer_masks(

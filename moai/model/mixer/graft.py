@@ -53,9 +53,12 @@ class MixerHook:
         a, choice = c.answers, None if c.choices is None else c.choices[self.index]
         tokens = hidden if a.positions is None else gather_flat(hidden, a.positions)
         with half_precision(hidden):
-            aux = a.aux.to(hidden.dtype)
-            kept = a.kept[self.index] if a.kept else self.mixer.keep(aux, a.aux_mask, a.sources, a.following)
-            update = self.mixer.answer_update(tokens, kept, a.question, a.matches, choice)
+            if a.caches is None:
+                given = (a.aux.to(hidden.dtype), a.aux_mask, a.sources, a.following)
+                cache = self.mixer.answer_cache(*given)
+            else:
+                cache = a.caches[self.index]
+            update = self.mixer.answer_update(tokens, cache, a.question, a.matches, choice)
         if a.positions is None:
             return hidden + update.to(hidden.dtype)
         mixed = self.mix_prompt(hidden, context, c) if c.positions.shape[1] else hidden

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moai.model.mixer.answers import AnswerInputs, Kept, answer_masks
+from moai.model.mixer.answers import AnswerCache, AnswerInputs, answer_masks
 from moai.model.mixer.copying import LOOK_BACK, NO_ANSWER, histories, longest_matches
 from moai.model.mixer.forward_context import MixerInputs, locate, segments
 from moai.model.mixer.gather import flat_positions
@@ -28,14 +28,14 @@ class Prompt(NamedTuple):
 
 
 class Auxiliary(NamedTuple):
-    """Compressed tokens of a batch, and what ``generate`` keeps beside them for the answer's tokens."""
+    """Compressed tokens of a batch, and what ``generate`` caches beside them for the answer's tokens."""
 
     states: Tensor | None = None  # (B, C, D)
     mask: Tensor | None = None  # (B, C) bool, false for rows without any perception
     sources: Tensor | None = None  # (B, C, D), for mixers that copy words
     following: Tensor | None = None  # (B, C, D), for mixers that copy the word after
     words: Tensor | None = None  # (B, C, LOOK_BACK), the word that each token starts from and those before it
-    kept: tuple[Kept, ...] | None = None  # one for each mixer
+    caches: tuple[AnswerCache, ...] | None = None  # one for each mixer
     prompt_mask: Tensor | None = None  # (B, S) bool of the prompt that ``generate`` was given
     question: Tensor | None = None  # (B, D) that the answer is for, where the prompt is in the cache
     earlier_question: Tensor | None = None  # (B, D) of the turn that the cache ends in
@@ -54,9 +54,9 @@ class Auxiliary(NamedTuple):
 
     def expand(self, times: int) -> Auxiliary:
         """Repeat each row, as beams and several return sequences do."""
-        kept = None if self.kept is None else tuple(one.expand(times) for one in self.kept)
+        caches = None if self.caches is None else tuple(one.expand(times) for one in self.caches)
         rest = {name: part.repeat_interleave(times, dim=0) for name, part in self._asdict().items() if _is_tensor(part)}
-        return self._replace(**rest, kept=kept)
+        return self._replace(**rest, caches=caches)
 
 
 def prompt_of(
@@ -79,8 +79,7 @@ def mixer_inputs(
     targets: Tensor | None = None,
     question_embedding: Callable[[Tensor, Tensor], Tensor] | None = None,
     document_ids: Tensor | None = None,
-    answers: bool = False,
-    continued: bool = False,
+    cached: int | None = None,
 ) -> MixerInputs:
     """Build the inputs of all mixers of one forward pass.
 
@@ -93,8 +92,8 @@ def mixer_inputs(
         targets: ``(B, G, C + 1)`` of attention supervision.
         question_embedding: pools the words of a question, for mixers that use it.
         document_ids: ``(B, S)`` of packed rows.
-        answers: whether answer tokens read auxiliary tokens.
-        continued: whether the window begins in an answer, whose prompt is in the cache.
+        cached: of mixers whose answer tokens read auxiliary tokens, how many tokens are in the cache; where there are
+            any, the window begins in an answer.
     """
     rows, masks = segments(prompt_mask, attended, document_ids)
     states, states_mask, sources = aux.states, aux.mask, aux.sources
@@ -120,10 +119,10 @@ def mixer_inputs(
         sources=of_rows(sources),
         targets=of_rows(targets),
     )
-    if answers and states.shape[1]:
+    if cached is not None and states.shape[1]:
         free = ~prompt_mask if attended is None else attended & ~prompt_mask
         rows = torch.arange(len(masks), device=masks.device) if rows is None else rows
-        made.answers = _answer_inputs(prompt, masks, rows, free, aux, made.question, document_ids, continued)
+        made.answers = _answer_inputs(prompt, masks, rows, free, aux, made.question, document_ids, cached > 0)
     return made
 
 
@@ -135,7 +134,7 @@ def continued_inputs(prompt: Prompt, aux: Auxiliary) -> MixerInputs:
     if aux.words is not None:
         matches = longest_matches(histories(prompt.input_ids, _before(aux, prompt.input_ids)), aux.words)
     given = (states, aux.mask, aux.question, aux.sources, aux.following, matches)
-    answers = AnswerInputs(*given, kept=aux.kept)
+    answers = AnswerInputs(*given, caches=aux.caches)
     none = nothing.bool()
     return MixerInputs(nothing, none, nothing, none, states, aux.mask, nothing, answers=answers)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from moai.errors import RecipeError
 from moai.model.arithmetic import OURS, is_published
-from moai.model.mixer.answers import Kept
+from moai.model.mixer.answers import AnswerCache
 from moai.model.mixer.attention import AttentionModule
 from moai.model.mixer.copying import Copying, weights_of_matches
 from moai.model.mixer.gather import gather_tokens, scatter_add_tokens
@@ -168,7 +168,9 @@ class Mixer(WeightCache):
         read = self.attention["language_aux"].weights(query, *aux)
         return scatter_add_tokens(update, last, self.copying(query, read[..., : s.sources.shape[1]], s.sources))
 
-    def keep(self, aux: Tensor, mask: Tensor, sources: Tensor | None = None, following: Tensor | None = None) -> Kept:
+    def answer_cache(
+        self, aux: Tensor, mask: Tensor, sources: Tensor | None = None, following: Tensor | None = None
+    ) -> AnswerCache:
         """Compute what is the same for all answer tokens.
 
         Args:
@@ -182,7 +184,7 @@ class Mixer(WeightCache):
         pairs = ((self.copying, sources), (self.copying_next, following))
         copied = [(copying.scaled(), words) for copying, words in pairs if copying is not None and words is not None]
         gates += [gate for gate, _ in copied]
-        return Kept(
+        return AnswerCache(
             self.attention["language_aux"].offer(aux),
             logit_bias(readable(mask), dtype)[:, None, None],
             some,
@@ -193,7 +195,7 @@ class Mixer(WeightCache):
     def answer_update(
         self,
         x: Tensor,
-        kept: Kept,
+        cache: AnswerCache,
         question: Tensor | None,
         matches: Tensor | None,
         choice: tuple[int, int] | None = None,
@@ -205,7 +207,7 @@ class Mixer(WeightCache):
 
         Args:
             x: answer tokens ``(B, N, D)``.
-            kept: of :meth:`keep`.
+            cache: of :meth:`answer_cache`.
             question: ``(B, D)``, as in :class:`Streams`.
             matches: ``(B, N, C)`` bool of ``longest_matches``, where the word after is copied.
             choice: step 1's draw; where it is another module, answer tokens take nothing.
@@ -214,12 +216,12 @@ class Mixer(WeightCache):
             return torch.zeros_like(x)
         scale, x = _size(x), self._asking(rms_normalize(x), question)
         module = self.attention["language_aux"]
-        read, logits, weights = module.read_offered(x, kept.offered, kept.bias)
-        gates, built = F.linear(x.to(kept.gates[0].dtype), *kept.gates), len(self.built["language"])  # (B, N, G)
+        read, logits, weights = module.read_offered(x, cache.offered, cache.bias)
+        gates, built = F.linear(x.to(cache.gates[0].dtype), *cache.gates), len(self.built["language"])  # (B, N, G)
         update = module.output.widen(read)
         if choice is None:
             update = update * gates[..., :built].softmax(dim=-1)[..., READING, None]
-        if kept.words is not None:
+        if cache.words is not None:
             found, opened = [], iter(gates[..., built:].transpose(1, 2)[..., None].split(module.heads, dim=1))
             if self.copying is not None:
                 count = len(weights[0, 0, 0]) - (self.null is not None)
@@ -227,8 +229,8 @@ class Mixer(WeightCache):
             if matches is not None:
                 at = weights_of_matches(logits[..., : matches.shape[-1]], matches)
                 found.append((next(opened) * at).sum(dim=1))
-            update = update + torch.cat(found, dim=-1) @ kept.words  # (B, N, W) words
-        return update * (scale * kept.some)
+            update = update + torch.cat(found, dim=-1) @ cache.words  # (B, N, W) words
+        return update * (scale * cache.some)
 
     def cache_weights(self, dtype: torch.dtype) -> None:
         """See :class:`WeightCache`."""

@@ -34,6 +34,7 @@ class PerceptionEncoder:
         panoptic_map: hand over the panoptic map when a panoptic expert answered.
         max_tokens: of one conversation's words; a longer text loses its least important facts.
         merge: write each thing of an image once, and keep the strongest facts where not all of them fit.
+        say_nothing_found: say so where an expert looked for objects and found none.
     """
 
     tokenize: Callable[[str], list[int]]
@@ -44,6 +45,7 @@ class PerceptionEncoder:
     panoptic_map: bool = True
     max_tokens: int = 512
     merge: bool = False
+    say_nothing_found: bool = False
 
     def auxiliary(self, perceptions: Sequence[Perceptions]) -> dict[str, torch.Tensor]:
         """Encode the perceptions of each conversation's images; conversations without any are masked out.
@@ -70,6 +72,7 @@ class PerceptionEncoder:
     def verbalize(self, perceptions: Sequence[Perception]) -> Verbalization:
         """Verbalize the perceptions of several images as the model gets them, with the facts that did not fit."""
         settings = {"language": self.language, "style": self.style, "strongest": self.merge}
+        settings["say_nothing_found"] = self.say_nothing_found
         return verbalize_within(self.joined(perceptions), self.max_tokens, self.tokenize, **settings)
 
     def words(self, perceptions: Sequence[Perception]) -> list[int]:

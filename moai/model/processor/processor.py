@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 SETTINGS = (
     "image_token", "image_tokens", "image_boundary", "tiles", "placeholder", "experts", "expert_options",
-    "expert_versions", "language", "style", "inject", "panoptic_map", "max_aux_tokens", "max_length",
+    "expert_versions", "language", "style", "inject", "say_nothing_found", "panoptic_map", "max_aux_tokens",
+    "max_length",
 )  # fmt: skip
 HOST_CLASS = "host_processor_class"  # in processor_config.json, only of a run with the host's own vision
 
@@ -56,6 +57,7 @@ class MoaiProcessor(ProcessorMixin):
         language, style: of the verbalization.
         inject: how words reach the model: ``"mixers"`` as auxiliary tokens, or ``"prompt"`` as plain text after the
             image, uncompressed: the baseline that the mixers have to beat, at many times the tokens.
+        say_nothing_found: say so where an expert looked for objects and found none.
         panoptic_map: hand over the panoptic map when a panoptic expert answered; needs an encoder of ours.
         max_aux_tokens: of the verbalized perception; a longer one loses its least important facts.
         merge_findings: write each thing of an image once; see ``moai.perception.words.merging``.
@@ -79,6 +81,7 @@ class MoaiProcessor(ProcessorMixin):
         language: str = "en",
         style: str = "paper",
         inject: str = "mixers",
+        say_nothing_found: bool = False,
         panoptic_map: bool = True,
         max_aux_tokens: int = 512,
         merge_findings: bool = False,
@@ -98,6 +101,7 @@ class MoaiProcessor(ProcessorMixin):
         self.expert_options = {name: value for name, value in (expert_options or {}).items() if name in self.experts}
         self.expert_versions = {name: value for name, value in (expert_versions or {}).items() if name in self.experts}
         self.language, self.style, self.inject, self.panoptic_map = language, style, inject, panoptic_map
+        self.say_nothing_found = say_nothing_found
         self.max_aux_tokens, self.max_length = max_aux_tokens, max_length
         self.merge_findings = merge_findings
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
@@ -124,8 +128,7 @@ class MoaiProcessor(ProcessorMixin):
     @property
     def perceptions(self) -> PerceptionEncoder:
         """The encoder of perceptions, by the settings that are set."""
-        settings = (self.language, self.style, self.inject, self.panoptic_map, self.max_aux_tokens, self.merge_findings)
-        return self._running.get("perceptions", settings, self._make_perceptions)
+        return self._running.get("perceptions", self._word_settings(), self._make_perceptions)
 
     def _make_images(self) -> ImagePlaces:
         if self.host_processor is not None:
@@ -141,8 +144,11 @@ class MoaiProcessor(ProcessorMixin):
         return PromptEncoder(self.tokenizer, self.chat_template, self.image_token_id, *images)
 
     def _make_perceptions(self) -> PerceptionEncoder:
-        settings = (self.language, self.style, self.inject, self.panoptic_map, self.max_aux_tokens, self.merge_findings)
-        return PerceptionEncoder(self.plain_ids, self.images, *settings)
+        return PerceptionEncoder(self.plain_ids, self.images, *self._word_settings())
+
+    def _word_settings(self) -> tuple[Any, ...]:
+        shown = (self.panoptic_map, self.max_aux_tokens, self.merge_findings, self.say_nothing_found)
+        return (self.language, self.style, self.inject, *shown)
 
     @property
     def perceiver(self) -> Perceiver:

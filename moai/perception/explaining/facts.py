@@ -57,7 +57,8 @@ def find_facts(
     marker = next(sign for sign in map(chr, _PRIVATE) if sign not in words.text)
     found: list[tuple[Dropped, int, int]] = []
     for fact in facts_of(kept):
-        texts = [verbalize(changed, language, style, registry) for changed in _changed(kept, fact, marker)]
+        given = {"registry": registry, "say_nothing_found": words.nothing_found}
+        texts = [verbalize(changed, language, style, **given) for changed in _changed(kept, fact, marker)]
         spans = [span for text in texts if (span := _difference(words.text, text))]
         if spans:
             found.append((fact, *_whole_words(words.text, min(s for s, _ in spans), max(e for _, e in spans))))

@@ -59,7 +59,13 @@ def ocr(perception: Perception, scores: bool = False) -> str:
     return _role(facts)
 
 
+def nothing_found(perception: Perception) -> str:
+    """Say that there are no objects."""
+    return _role(["no objects"])
+
+
 TEMPLATES = {
+    ("nothing_found", "en-x-compact"): nothing_found,
     ("panoptic", "en-x-compact"): panoptic,
     ("open_world", "en-x-compact"): open_world,
     ("scene_graph", "en-x-compact"): scene_graph,

@@ -36,7 +36,13 @@ def ocr(perception: Perception, scores: bool = False) -> str:
     return _sentence("The image includes text descriptions: ", text_facts(perception, scores))
 
 
+def nothing_found(perception: Perception) -> str:
+    """Say that there are no objects."""
+    return "The image includes no objects."
+
+
 TEMPLATES = {
+    ("nothing_found", "en"): nothing_found,
     ("panoptic", "en"): panoptic,
     ("open_world", "en"): open_world,
     ("scene_graph", "en"): scene_graph,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from moai.errors import RecipeError
 from moai.perception.words.merging import merge_findings
-from moai.perception.words.verbalize import PAPER, verbalize
+from moai.perception.words.verbalize import PAPER, found_nothing, verbalize
 from moai.plugins import Registry
 from moai.types import ROLES, Detection, Perception, Relation, Segment, TextLine
 
@@ -44,6 +44,7 @@ class Verbalization:
     text: str
     dropped: tuple[Dropped, ...] = ()
     ids: Sequence[Any] = ()
+    nothing_found: bool = False  # whether the text says that there are no objects
 
 
 def verbalize_within(
@@ -57,6 +58,7 @@ def verbalize_within(
     merge: bool = False,
     importance: Sequence[str] = IMPORTANCE,
     strongest: bool = False,
+    say_nothing_found: bool = False,
 ) -> Verbalization:
     """Verbalize as many facts as fit into a budget of tokens; a longer perception also logs a warning with the numbers.
 
@@ -64,7 +66,8 @@ def verbalize_within(
         perception: the experts' findings.
         budget: the most tokens that the text may have.
         tokenize: the token ids of a text.
-        language, style, registry, scores, merge: as in :func:`~moai.perception.words.verbalize.verbalize`.
+        language, style, registry, scores, merge, say_nothing_found: as in
+            :func:`~moai.perception.words.verbalize.verbalize`.
         importance: roles, the most important first; ``"own"`` stands for the plugins' own. A role that is not named is
             less important than those that are.
         strongest: objects and lines of text stay by their scores, whatever their role; of equal scores the more
@@ -81,11 +84,12 @@ def verbalize_within(
         PluginError: as ``verbalize``.
     """
     perception = merge_findings(perception, language) if merge else perception
+    nothing = say_nothing_found and found_nothing(perception)  # not where only the budget leaves none
 
     def without(dropped: Sequence[Dropped]) -> Verbalization:
         rest = without_facts(perception, dropped) if dropped else perception
-        text = verbalize(rest, language, style, registry, scores)
-        return Verbalization(text, tuple(dropped), tokenize(text) if text else ())
+        text = verbalize(rest, language, style, registry, scores, say_nothing_found=nothing)
+        return Verbalization(text, tuple(dropped), tokenize(text) if text else (), nothing)
 
     whole = without(())
     if len(whole.ids) <= budget:

@@ -17,6 +17,8 @@ from moai.plugins import registry as process_registry
 from moai.types import ROLES, Perception
 
 PAPER = "paper"  # the style that is registered under the language alone
+NOTHING_FOUND = "nothing_found"  # beside the roles: what is said of no objects
+OBJECT_ROLES = ("panoptic", "open_world")
 _STYLED = "-x-"  # between a language and its style, as private parts of language tags are written
 
 
@@ -27,6 +29,7 @@ def verbalize(
     registry: Registry | None = None,
     scores: bool = False,
     merge: bool = False,
+    say_nothing_found: bool = False,
 ) -> str:
     """Verbalize a perception.
 
@@ -38,24 +41,34 @@ def verbalize(
         scores: append each fact's score, ``(0.87)``. A plugin's template does so when it takes ``scores``.
         merge: write each thing once, with the text on it; see
             :func:`~moai.perception.words.merging.merge_findings`. The perception has to be of one image.
+        say_nothing_found: say so where a panoptic or open-world expert looked and found no object.
 
     Returns:
         One line: panoptic, open_world, scene_graph, ocr, then the plugins' own roles in alphabetical order. A role
         without facts adds nothing; an empty perception gives ``""``.
 
     Raises:
-        RecipeError: no templates in ``language`` or for ``style``, or one of the four roles lacks its template.
+        RecipeError: no templates in ``language`` or for ``style``, or one of the four roles lacks its template; or the
+            language and style have no words for nothing found.
         PluginError: a plugin's template failed.
     """
     table = process_registry() if registry is None else registry
     styled = _key(table, language, style)
     perception = merge_findings(perception, language) if merge else perception
     parts = [_render(table, role, styled, perception, scores) for role in ROLES]
+    if say_nothing_found and found_nothing(perception):
+        parts.insert(0, _render(table, NOTHING_FOUND, styled, perception, scores))
     for role in sorted({*perception.notes, *(source.role for source in perception.sources)} - set(ROLES)):
         own = next((key for key in (styled, language) if (role, key) in table.templates), None)
         parts.append(_render(table, role, own, perception, scores) if own else plain_notes(role, perception))
     parts.extend(plain_notes(role, perception) for role in ROLES)
     return " ".join(part for part in map(clean, parts) if part)
+
+
+def found_nothing(perception: Perception) -> bool:
+    """True when an expert that names objects answered, and none of them found any; a failed expert has not answered."""
+    looked = any(source.role in OBJECT_ROLES for source in perception.sources)
+    return looked and not perception.segments and not perception.detections
 
 
 def languages(registry: Registry) -> dict[str, list[str]]:

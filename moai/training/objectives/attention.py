@@ -110,17 +110,56 @@ class AttentionBatches:
         """Collate one share."""
         [share] = shares
         indices = [share.indices[row] for row in share.places] or [share.indices[0]]
-        samples = [self.samples[index] for index in indices]
-        targets = [self.cached.targets[index] for index in indices]
-        batch = {
-            "questions": torch.stack([self.cached.questions[_key(self.model, sample)] for sample in samples]).float(),
-            "aux": torch.stack([self.cached.aux[sample.image_ids][0] for sample in samples]).float(),
-            "aux_mask": torch.stack([self.cached.aux[sample.image_ids][1] for sample in samples]),
-            "targets": nn.utils.rnn.pad_sequence(targets, batch_first=True),
-        }
+        batch = _collated(self.model, self.samples, indices, self.cached)
         if not share.places:
             batch["targets"] = torch.zeros_like(batch["targets"])
         return {**batch, COUNT: torch.tensor(len(share.places))}
+
+
+class HeldOutAttention:
+    """The attention loss of questions that are not trained; an alignment may fit its own all too well.
+
+    Args:
+        model, processor, finder, perceptions: as for :class:`AttentionBatches`.
+        samples: of the validation split; those without a target, or without a perception, are left out.
+    """
+
+    def __init__(
+        self,
+        model: MoaiForConditionalGeneration,
+        processor: MoaiProcessor,
+        finder: TargetFinder,
+        samples: Sequence[Sample],
+        perceptions: Mapping[str, Perception | None],
+    ) -> None:
+        self.model, self.samples = model, samples
+        # A word cache of its own: what is computed together for training stays as it is.
+        given = (dict(enumerate(samples)), perceptions, WordCache(model))
+        self.cached = _cache(model, processor, finder, *given)
+        self.usable = sorted(self.cached.targets)
+
+    @torch.no_grad()
+    def measure(self, objective: AttentionObjective) -> dict[str, float]:
+        """Return ``attention_validation``, the mean over questions; nothing where none has a target."""
+        device, total = next(objective.parameters()).device, 0.0
+        for part in _parts(self.usable, GROUP):
+            batch = _collated(self.model, self.samples, part, self.cached)
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            total += float(objective(**batch)["loss"]) * len(part)
+        return {"attention_validation": total / len(self.usable)} if self.usable else {}
+
+
+def _collated(
+    model: MoaiForConditionalGeneration, samples: Sequence[Sample], indices: Sequence[int], cached: Cached
+) -> dict[str, Tensor]:
+    """The arguments of :class:`AttentionObjective` for some samples."""
+    chosen = [samples[index] for index in indices]
+    return {
+        "questions": torch.stack([cached.questions[_key(model, sample)] for sample in chosen]).float(),
+        "aux": torch.stack([cached.aux[sample.image_ids][0] for sample in chosen]).float(),
+        "aux_mask": torch.stack([cached.aux[sample.image_ids][1] for sample in chosen]),
+        "targets": nn.utils.rnn.pad_sequence([cached.targets[index] for index in indices], batch_first=True),
+    }
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ al. (arXiv 1609.04186), with targets found by comparing words instead of labelle
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ from moai.types import Perception, Sample, Turn
 if TYPE_CHECKING:
     from moai.model.processor.processor import MoaiProcessor
 
-COMMON = 0.01  # share of all perceptions in which a word must be said to count as one that perceptions use
+OFTENER = 4  # by how much a word's share of questions may exceed its share of perceptions that say it
+MOST = 0.5  # share of all questions from which on a word says nothing about what one of them asks
 ALWAYS = 0.9  # share of all perceptions from which on a fact is not about an image, but how a perception begins
 
 
@@ -32,10 +33,15 @@ class TargetFinder:
 
     Args:
         perceptions: token ids of every verbalized perception of the training data; which words they use is learnt here.
+            A word that is said counts, also of an open vocabulary, whose names are all rare; but not one that questions
+            hold and a perception says by accident, such as "is" and "the" on a printed sign. What tells them apart is
+            how often each kind holds a word, and no fixed share of perceptions.
         ends: tokens that end a fact.
         text_of: a token's text; tokens are the same word when they differ in case and white space only, as the first
             word of a text does from the same word further on.
         null_token: the model has a token that stands for "none of these".
+        questions: token ids of the questions of the training data; a word in more than half of them, or far oftener
+            than in perceptions, is none that perceptions use.
     """
 
     def __init__(
@@ -44,24 +50,44 @@ class TargetFinder:
         ends: Sequence[int],
         text_of: Callable[[int], str],
         null_token: bool = False,
+        questions: Iterable[Sequence[int]] = (),
     ) -> None:
         self.ends, self.null_token = frozenset(ends), null_token
         self._word = lru_cache(None)(lambda token: text_of(token).strip().casefold())
         perceptions = list(perceptions)
         rows = [{self._word(token) for token in row if token not in self.ends} for row in perceptions]
         counts = Counter(word for row in rows for word in row)
-        self.used = {word for word, count in counts.items() if word and count >= COMMON * len(rows)}
+        self.used = self._content(counts, len(rows), questions)
         facts = Counter(fact for row in perceptions for fact in {self._text(row, f) for f in self._facts(row)})
         self.always = {fact for fact, count in facts.items() if count >= ALWAYS * len(rows)}
 
     @classmethod
     def from_perceptions(
-        cls, processor: MoaiProcessor, perceptions: Iterable[Perception], null_token: bool
+        cls,
+        processor: MoaiProcessor,
+        perceptions: Iterable[Perception],
+        null_token: bool,
+        samples: Iterable[Sample] = (),
     ) -> TargetFinder:
-        """Build the finder for what ``processor`` makes of the perceptions of the training data."""
+        """Build the finder for what ``processor`` makes of the perceptions and the samples of the training data."""
         tokenizer = processor.tokenizer
         words = [processor.perceptions.words([perception]) for perception in perceptions]
-        return cls(words, fact_ends(tokenizer), lambda token: tokenizer.decode([token]), null_token)
+        asked = (processor.prompts.prompt(_asked(sample)).ids for sample in samples)
+        return cls(words, fact_ends(tokenizer), lambda token: tokenizer.decode([token]), null_token, asked)
+
+    def _content(self, said: Mapping[str, int], perceptions: int, questions: Iterable[Sequence[int]]) -> set[str]:
+        """The words that perceptions use, of those that some perception says."""
+        held: Counter[str] = Counter()
+        count = 0
+        for question in questions:
+            held.update({self._word(token) for token in question})
+            count += 1
+
+        def counts(word: str) -> bool:
+            share = held[word] / count if count else 0.0
+            return bool(word) and share <= MOST and share <= OFTENER * said[word] / perceptions
+
+        return {word for word in said if counts(word)}
 
     def targets(
         self, words: Sequence[int], question: Sequence[int], answer: Sequence[int], said: str
@@ -192,14 +218,17 @@ def target_masks(
 def _tokens(processor: MoaiProcessor, sample: Sample) -> tuple[Sequence[int], list[int]]:
     """Token ids of the question, and of the answer without the token that closes it."""
     conversation = sample.conversation
-    prompt = conversation.prompt
-    if sample.question_translation is not None:
-        asked = (Turn("user", sample.question_translation),)
-    else:
-        asked = prompt.turns
+    prompt, asked = conversation.prompt, _asked(sample)
     if not sample.answer:
         return processor.prompts.prompt(asked).ids, []
     encoded, stops = processor.encode(conversation, labels=True), processor.prompts.stops
     begin = len(processor.encode(prompt).ids)  # of the last answer
     answer = [token for token in encoded.labels[begin:] if token not in stops and token != IGNORED]
     return processor.prompts.prompt(asked).ids, answer
+
+
+def _asked(sample: Sample) -> tuple[Turn, ...]:
+    """The question's turns, in the language of the perceptions."""
+    if sample.question_translation is not None:
+        return (Turn("user", sample.question_translation),)
+    return sample.conversation.prompt.turns

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from moai.errors import RecipeError
+from moai.perception.explaining.facts import find_facts
 from moai.perception.words.token_budget import IMPORTANCE, Dropped, verbalize_within
-from moai.perception.words.verbalize import languages, verbalize
+from moai.perception.words.verbalize import NOTHING_FOUND, languages, verbalize
 from moai.plugins import load_registry
 from moai.types import Detection, Perception, Relation, Segment, Source, TextLine
 
@@ -132,5 +133,43 @@ def test_few_renderings_are_enough(registry):
 
 
 def test_the_default_importance_names_every_role_once(registry):
-    assert set(IMPORTANCE) == {role for role, _ in registry.templates} | {"own"} and len(IMPORTANCE) == 5
+    roles = {role for role, _ in registry.templates} - {NOTHING_FOUND}
+    assert set(IMPORTANCE) == roles | {"own"} and len(IMPORTANCE) == 5
     assert "en" in languages(registry)
+
+
+# Nothing found -----------------------------------------------------------------------------------------------------
+
+LOOKED = (Source("finder", "open_world", "1"),)
+
+
+@pytest.mark.parametrize(
+    "style, said, sign",
+    [
+        ("compact", "no objects.", "no objects. text EXIT."),
+        ("paper", "The image includes no objects.", "The image includes no objects. The image includes text"),
+    ],
+)
+def test_an_expert_that_found_no_object_is_said_where_it_is_asked_for(style, said, sign):
+    def words(**found):
+        return verbalize_within(Perception(**found), 100, str.split, style=style, say_nothing_found=True)
+
+    assert words(sources=LOOKED).text == said and words(sources=LOOKED).nothing_found
+    exit_sign = words(sources=LOOKED, texts=(TextLine("EXIT", 0.9),))
+    assert exit_sign.text.startswith(sign)
+    spans = find_facts(Perception(sources=LOOKED, texts=(TextLine("EXIT", 0.9),)), exit_sign, style=style)
+    assert ["EXIT" in exit_sign.text[span.start : span.end] for span in spans] == [True]
+    assert words().text == "" and words(sources=(Source("reader", "ocr", "1"),)).text == ""  # nobody looked
+    there = (Detection("dog", 0.9, (0.4, 0.4, 0.6, 0.6)),)
+    assert "no objects" not in words(sources=LOOKED, detections=there).text
+    assert verbalize_within(Perception(sources=LOOKED), 100, str.split, style=style).text == ""
+
+
+def test_objects_that_do_not_fit_were_found():
+    there = Perception(sources=LOOKED, detections=(Detection("a b c d", 0.9, (0.4, 0.4, 0.6, 0.6)),))
+    assert verbalize_within(there, 3, str.split, style="compact", say_nothing_found=True).text == ""
+
+
+def test_a_language_without_words_for_it_says_so():
+    with pytest.raises(RecipeError, match="'nothing_found' has no template in language 'ko'"):
+        verbalize_within(Perception(sources=LOOKED), 100, str.split, "ko", say_nothing_found=True)

@@ -9,7 +9,7 @@ import torch
 from moai.errors import RecipeError
 from moai.recipe.stages import Stage
 from moai.training.batches import COUNT, Share
-from moai.training.objectives.attention import AttentionBatches, AttentionObjective
+from moai.training.objectives.attention import AttentionBatches, AttentionObjective, HeldOutAttention
 from moai.training.objectives.supervision import TargetFinder, target_masks
 from moai.training.sampling import draw_questions
 from moai.training.word_cache import WordCache
@@ -125,6 +125,20 @@ def test_case_and_spaces_do_not_count(table):
     rows = [table.ids("Top circle".split())]
     finder = TargetFinder(rows, [], lambda token: " " + table.known[token] + " ")
     assert finder.targets(rows[0], table.ids("where is the circle ?"), table.ids("top"), "top") == [[0]]
+
+
+def test_rare_names_count_and_words_of_questions_do_not(table):
+    """Of an open vocabulary no name is in 1 % of perceptions; a sign that says "is the" is no finding of "is"."""
+    names = [f"name{number}" for number in range(300)]
+    rows = [table.ids(f"left {name} .".split()) for name in names] + [table.ids("text is the .".split())] * 4
+    questions = [table.ids(f"is the {name} left ?".split()) for name in names for _ in range(5)]
+    finder = TargetFinder(rows, table.ids("."), lambda token: table.known[token], True, questions)
+    assert set(names) <= finder.used and not {"is", "the"} & finder.used
+    assert finder.targets(rows[7], table.ids("is the name7 here ?"), table.ids("yes"), "yes") == [[1]]
+    assert finder.targets(rows[7], table.ids("is the name8 here ?"), table.ids("no"), "no") == [[3]]
+    assert "left" not in finder.used  # which all questions hold, so that it asks for nothing
+    careless = TargetFinder(rows, table.ids("."), lambda token: table.known[token], True)
+    assert {"is", "the", "left"} <= careless.used  # without questions nothing tells them apart
 
 
 # With a model -----------------------------------------------------------------------------------------------------
@@ -348,3 +362,21 @@ def test_perceptions_that_never_say_an_answer_cannot_align(rows):
 def test_something_has_to_train():
     with pytest.raises(ValueError, match="stages.gates has nothing to train; name a part under train"):
         tiny.recipe(stages=[tiny.stage(train={})])
+
+
+def test_held_out_questions_are_measured_and_change_nothing():
+    """Their loss is that of a batch of them, and falls with what is learnt only as far as it is alike."""
+    model, processor = built()
+    samples = tiny.dataset("train")
+    perceptions = {sample.image_ids[0]: tiny.seen(f"{sample.image_ids[0].split('-')[0]} shape") for sample in samples}
+    finder = finder_of(processor, perceptions)
+    made = aligned(model, processor, finder, samples, perceptions)
+    objective, held_out = AttentionObjective(model), HeldOutAttention(model, processor, finder, samples, perceptions)
+    assert held_out.usable == made.usable
+    batch = made([Share(0, made.usable, range(len(made.usable)))])
+    batch.pop(COUNT)
+    expected = float(objective(**batch)["loss"].detach())
+    before = {name: p.clone() for name, p in model.adapter_parameters().items()}
+    assert held_out.measure(objective) == {"attention_validation": pytest.approx(expected, abs=1e-5)}
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in model.adapter_parameters().items())
+    assert HeldOutAttention(model, processor, finder, samples[:2], {}).measure(objective) == {}
