@@ -6,7 +6,6 @@ Factories import inside their bodies, so that listing names loads neither torch 
 from __future__ import annotations
 
 import inspect
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -37,7 +36,7 @@ def register_formats(register):
 def register_connectors(register):
     """Vision features to decoder width."""
     for name in CONNECTORS:
-        register(name, partial(_connector, name))
+        register(name, _Connector(name))
 
 
 @hookimpl
@@ -82,7 +81,21 @@ class _Format:
         return self._function(source, **options)
 
 
-def _connector(name: str, in_width: int, out_width: int, **options: Any):
-    from moai.model.encoders.connectors import builtin_connectors
+class _Connector:
+    """A connector that is imported when it is first used."""
 
-    return builtin_connectors()[name](in_width, out_width, **options)
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def __signature__(self):
+        return inspect.signature(self._class)
+
+    @property
+    def _class(self):
+        from moai.model.encoders.connectors import builtin_connectors
+
+        return builtin_connectors()[self.name]
+
+    def __call__(self, in_width: int, out_width: int, **options: Any):
+        return self._class(in_width, out_width, **options)

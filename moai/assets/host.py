@@ -11,9 +11,9 @@ import json
 import struct
 from pathlib import Path
 
-from moai.assets.cache import cache_dir, publish, status
+from moai.assets.cache import cache_dir, is_whole, publish, status
 from moai.assets.known_hashes import known_sha256
-from moai.assets.resolver import resolve
+from moai.assets.resolver import WHEEL, is_local, resolve
 from moai.errors import AssetError
 
 # What the GGUF reader raises for a damaged file or an architecture it does not know
@@ -51,6 +51,24 @@ def resolve_host(reference: str | Path, revision: str | None = None) -> Path:
     )
 
 
+def has_configuration(reference: str | Path, revision: str | None = None) -> bool:
+    """Return whether a language model's configuration can be read now: weights are neither downloaded nor converted.
+
+    A hub id counts, whose ``config.json`` is a file of its own.
+
+    Raises:
+        AssetError: a reference that names nothing there is.
+    """
+    if not is_local(reference, revision):
+        text = str(reference)
+        return text.count("/") == 1 and not text.startswith((WHEEL, ".", "~", "/"))
+    path = resolve(reference, revision)
+    if path.is_dir() and (path / "config.json").is_file():
+        return True
+    ggufs = [path] if path.is_file() else sorted(path.glob("*.gguf"))
+    return len(ggufs) == 1 and is_whole(*_converted(ggufs[0]))
+
+
 def _check_shards(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
@@ -65,9 +83,13 @@ def _check_shards(folder: Path) -> None:
 
 
 def _from_gguf(gguf: Path) -> Path:
+    return publish(*_converted(gguf), lambda content: _convert(gguf, content))
+
+
+def _converted(gguf: Path) -> tuple[Path, str]:
+    """Where the converted model lies, and what it is made from."""
     digest = known_sha256(gguf)
-    folder = cache_dir() / "hosts" / f"{gguf.stem}-{digest[:12]}"
-    return publish(folder, f"{digest} {LAYOUT}", lambda content: _convert(gguf, content))
+    return cache_dir() / "hosts" / f"{gguf.stem}-{digest[:12]}", f"{digest} {LAYOUT}"
 
 
 def _convert(gguf: Path, folder: Path) -> None:

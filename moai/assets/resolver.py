@@ -9,8 +9,8 @@ import importlib.util
 import json
 from pathlib import Path, PurePosixPath
 
-from moai.assets.cache import cache_dir, status
-from moai.assets.wheels import fetch_wheel, find_pin
+from moai.assets.cache import cache_dir, is_whole, status
+from moai.assets.wheels import fetch_wheel, find_pin, wheel_folder
 from moai.errors import AssetError, nearest
 
 WHEEL = "wheel:"
@@ -47,6 +47,17 @@ def resolve(reference: str | Path, revision: str | None = None) -> Path:
     if len(parts) == 2:
         return _from_hub(text, revision)
     return _file_from_hub("/".join(parts[:2]), "/".join(parts[2:]), revision)
+
+
+def is_local(reference: str | Path, revision: str | None = None) -> bool:
+    """Return whether :func:`resolve` would download nothing."""
+    text = str(reference)
+    if text.startswith(WHEEL):
+        distribution = text.removeprefix(WHEEL).partition("/")[0]
+        return is_whole(wheel_folder(distribution), find_pin(distribution).sha256)
+    if text.startswith(PACKAGE) or (text and Path(text).expanduser().exists()):
+        return True
+    return text.count("/") == 1 and _read_note(_note(text, revision)) is not None
 
 
 def _from_wheel(rest: str) -> Path:

@@ -17,7 +17,9 @@ from moai.cli.main import RESUME
 @click.option(
     "--run", "run_dir", type=click.Path(path_type=Path, file_okay=False), help="Run folder [runs/<recipe name>]."
 )
-@click.option("--dry-run", is_flag=True, help="Check the recipe and print it resolved; train nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check all that needs no weights, and print the recipe resolved; train nothing."
+)
 def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path | None, dry_run: bool) -> None:
     """Train a recipe's mixers around its frozen host.
 
@@ -29,6 +31,10 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path |
 
     resolved = load_recipe(recipe, overrides)
     if dry_run:
+        from moai.training.check import check_recipe
+
+        for note in check_recipe(resolved):
+            click.echo(f"not checked: {note}", err=True)
         click.echo(resolved.to_yaml(), nl=False)
         return
     run_dir = run_dir or Path("runs") / resolved.name

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from moai.data.samples import Samples
 from moai.errors import DataError
 from moai.types import Sample
 
 FILE = "quarantine.jsonl"
+LOCK = "quarantine.lock"  # of the file, while a run lasts
 
 
 class Quarantine:
@@ -68,11 +72,12 @@ class Quarantine:
         """
         if place in self.reasons:
             return
-        self._read_file()
-        if place not in self.reasons:
-            self.reasons[place] = reason
-            if self.path is not None and (self._writes_all or not by_all):
-                self._append(place, reason)
+        with self._alone():
+            self.read_file()
+            if place not in self.reasons:
+                self.reasons[place] = reason
+                if self.path is not None and (self._writes_all or not by_all):
+                    self._append(place, reason)
         if len(self.reasons) > self.tolerate * self.rows:
             first = next(iter(self.reasons.values()))
             raise DataError(
@@ -80,7 +85,7 @@ class Quarantine:
                 f"({self.tolerate:g}); the first: {first}"
             )
 
-    def _read_file(self) -> None:
+    def read_file(self) -> None:
         """Take over what another process, or the run before it was interrupted, wrote since the last look."""
         if self.path is None or not self.path.is_file():
             return
@@ -92,6 +97,22 @@ class Quarantine:
                 self._read += len(line)
                 if (row := _parsed(line)) is not None:
                     self.reasons.setdefault(*row)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from the file: else two that find a row at once would both write it."""
+        if self.path is None:
+            yield
+            return
+        lock = FileLock(self.path.with_name(LOCK))
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error.strerror or error}; make room") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _append(self, place: str, reason: str) -> None:
         file, _, number = place.rpartition(":")

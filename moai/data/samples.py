@@ -21,6 +21,11 @@ from moai.types import Conversation, Sample
 ToSample = Callable[[Any, Place], Sample]
 
 
+def raised(error: Exception) -> str:
+    """Say an exception of a plugin's code in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
 class Samples(Sequence[Sample]):
     """Hold samples that are made on access, and say where each stands.
 
@@ -80,8 +85,9 @@ class LazySamples(Samples):
         except MoaiError as error:
             raise DataError(f"{place}: {error}") from error
         except Exception as error:  # a row may hold anything, and a format of a plugin may do anything with it
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise DataError(f"{place}: the row does not fit its format ({said}); fix it or leave it out") from error
+            raise DataError(
+                f"{place}: the row does not fit its format ({raised(error)}); fix it or leave it out"
+            ) from error
 
     def groups(self) -> Iterator[str]:
         """Yield for each row the name of what must stay in one split with it."""
@@ -95,20 +101,38 @@ class LazySamples(Samples):
 
 
 class Listed(Samples):
-    """Wrap the samples of a registered data set, which have no file; the id names each."""
+    """Wrap the samples of a registered data set, which have no file; the id names each.
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
+    Args:
+        samples: made on access, or before; what one raises becomes a :class:`DataError` with its number.
+        name: of the data set, for messages.
+    """
+
+    def __init__(self, samples: Sequence[Sample], name: str = "samples") -> None:
+        self.samples, self.name = samples, name
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: Any) -> Sample:
-        return self.samples[index]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        try:
+            sample = self.samples[index]
+        except MoaiError:
+            raise
+        except Exception as error:  # a data set of a plugin may do anything
+            raise DataError(f"{self.name}: {raised(error)} at sample {index}; report it to its author") from error
+        if not isinstance(sample, Sample):
+            raise DataError(f"{self.name}: sample {index} is {sample!r:.80}, no moai.Sample; report it to its author")
+        return sample
 
     def place(self, index: int) -> str:
-        """Return the sample's id."""
-        return f"sample '{self.samples[index].id}'"
+        """Return the sample's id, or its number where it cannot be made."""
+        try:
+            return f"sample '{self[index].id}'"
+        except MoaiError:
+            return f"{self.name}: sample {index}"
 
 
 class Described(Samples):

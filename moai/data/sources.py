@@ -86,7 +86,7 @@ def open_source(settings: SourceSettings, split: str, rest: str = "train") -> Sa
     source = Source(settings.format, base, path, settings.name, settings.images, settings.placeholders)
     samples = _call(plugins.registry().get_format(settings.format), source, settings)
     if not isinstance(samples, Samples):
-        samples = Listed(samples)
+        samples = Listed(samples, f"format '{settings.format}'")
     if settings.kind is not None or settings.response_format is not None:
         samples = Described(samples, settings.kind, settings.response_format)
     if not settings.hold_out or base != rest:
@@ -95,15 +95,15 @@ def open_source(settings: SourceSettings, split: str, rest: str = "train") -> Sa
 
 
 def check_sources(sources: Sequence[SourceSettings]) -> None:
-    """Refuse formats and data sets that nobody registers, before anything is loaded.
+    """Refuse formats and data sets that nobody registers, and options that they do not take, before anything is loaded.
 
     Raises:
         RecipeError: with the nearest name, or the plugin that brings it.
     """
     for one in sources:
-        plugins.registry().get_format(one.format)
+        _check_options(plugins.registry().get_format(one.format), f"format '{one.format}'", one.options)
         if one.format == "dataset" and one.name is not None:
-            plugins.registry().get_dataset(one.name)
+            _check_options(plugins.registry().get_dataset(one.name), f"data set '{one.name}'", one.options)
 
 
 def metric_of(sources: Sequence[SourceSettings]) -> Any:
@@ -128,13 +128,17 @@ def label_of(sources: Sequence[SourceSettings]) -> str:
     return " + ".join(dict.fromkeys(names))
 
 
+def _check_options(factory: Any, name: str, options: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(factory).bind(None, **options)
+    except TypeError as error:
+        raise RecipeError(f"data.sources: options does not fit {name}: {error}") from None
+
+
 def _call(factory: Any, source: Source, settings: SourceSettings) -> Samples:
     """Call a format with the options of its source; what it does not take is an error that names the key."""
     options: Mapping[str, Any] = settings.options
-    try:
-        inspect.signature(factory).bind(source, **options)
-    except TypeError as error:
-        raise RecipeError(f"data.sources: options does not fit format '{settings.format}': {error}") from None
+    _check_options(factory, f"format '{settings.format}'", options)
     try:
         return factory(source, **options)
     except ValidationError as error:

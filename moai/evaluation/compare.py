@@ -42,7 +42,8 @@ def compare_runs(
     Args:
         run: an evaluated run folder; perception on is among its conditions.
         baselines: run folders that were evaluated on the same questions.
-        data, split, full: as they were given to ``moai eval``; they name the folder of the evaluation.
+        data, split, full: as they were given to ``moai eval``; they name the folder of the evaluation. Where none of
+            the runs has it and all have that of the whole split, ``full`` is meant.
         condition: of the baselines; None takes ``on``, or ``off`` where a baseline was not evaluated with it.
         seed: of the intervals.
 
@@ -50,6 +51,7 @@ def compare_runs(
         CheckpointError: a run has no such evaluation, or the runs did not answer the same questions.
     """
     run, baselines = Path(run), [Path(baseline) for baseline in baselines]
+    full = full or _only_full([run, *baselines], data, split)
     folder = run / _folder(run, data, split, full)
     records, report = read_records(folder), read_report(folder)
     if any("on" not in record.predictions for record in records):
@@ -83,6 +85,12 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 def _name(path: Path) -> str:
     return path.resolve().name
+
+
+def _only_full(runs: Sequence[Path], data: str | None, split: str | None) -> bool:
+    """Tell whether the runs were evaluated on the whole split and nothing else."""
+    drawn, whole = ([(run / _folder(run, data, split, full)).is_dir() for run in runs] for full in (False, True))
+    return all(whole) and not any(drawn)
 
 
 def _folder(run: Path, data: str | None, split: str | None, full: bool) -> str:

@@ -70,7 +70,8 @@ def without_dropped(data: dict[str, Any]) -> dict[str, Any]:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Deep merge: mappings join, anything else (lists too) is replaced by ``over``'s value.
 
-    A mapping with another ``kind`` than the base's replaces it: keys of one kind mean nothing to another.
+    A mapping with another ``kind`` than the base's replaces it: keys of one kind mean nothing to another; so does an
+    empty one, which leaves nothing of the base's.
     ``stages`` are joined by name.
     """
     joined = dict(base)
@@ -80,7 +81,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             joined[key] = _merge_stages(old, value)
             continue
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        same = both and value.get("kind", old.get("kind")) == old.get("kind")
+        same = both and value and value.get("kind", old.get("kind")) == old.get("kind")
         joined[key] = merge(old, value) if same else value
     return joined
 

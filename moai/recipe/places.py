@@ -44,12 +44,15 @@ def find_base(path: Path, base: str) -> Path:
     """Return the file that the recipe at ``path`` extends: one beside it, or else one that is found by name.
 
     Raises:
-        RecipeError: no such file; the message has the nearest name.
+        RecipeError: no such file, with the nearest name; or a path that leads elsewhere than beside the recipe.
     """
+    parts = Path(base).parts
+    if Path(base).is_absolute() or ".." in parts[1:]:
+        raise RecipeError(f"{path} extends '{base}'; name a recipe in its own folder, below it, or one level above")
     beside = path.parent / base
-    if beside.is_file():
+    if beside.is_file() and beside.suffix in SUFFIXES:
         return beside
-    if _is_name(Path(base)):
+    if _is_name(Path(base)) and not Path(base).is_file():
         return find_recipe(base)
     siblings = [item.name for item in path.parent.glob("*.yaml") if item != path]
     raise RecipeError(f"{path} extends '{base}', which is not there{nearest(base, siblings)}")

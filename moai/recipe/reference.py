@@ -38,7 +38,8 @@ edit it by hand. Unknown keys and wrong values are refused, with the nearest nam
 - A dot stands for one level: `training.batch_size` is `batch_size` under `training:`. On the command line,
   `training.batch_size=8` changes a key. `data.sources[].format` is a key of each mapping of a list, which is set whole.
 - `extends: NAME`, at the top of a file, takes over all keys of another recipe, one level deep. Mappings join, and
-  everything else replaces, lists too. A mapping of another `kind` replaces the base's.
+  everything else replaces, lists too. A mapping of another `kind` replaces the base's, and an
+  empty one, `{}`, leaves nothing of it.
 - `stages` is a list. A recipe that extends another changes its stages by their `name`; new ones come last, and
   `{name: NAME, drop: true}` leaves one out. On the command line, `stages.NAME.steps=2` changes a key of one.
 - A part under `train` may be a number, its rate. `null` leaves a part out that the base trains.

@@ -6,20 +6,20 @@ schema for editors and the complaints about a recipe are made of them.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
-    """A part of a recipe: no unknown keys, no changes after reading."""
+    """A part of a recipe: no unknown keys, no changes after reading, no numbers that are none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _complete_by_defaults(cls, data: Any) -> Any:
-        """Complete each section that is given in part with the keys that its default sets."""
+        """Complete each section that is given in part with the keys that its default sets; refuse truth for numbers."""
         if not isinstance(data, dict):
             return data
         partial = {
@@ -27,7 +27,37 @@ class Section(BaseModel):
             for name, field in cls.model_fields.items()
             if isinstance(field.default, Section) and isinstance(data.get(name), dict)
         }
-        return {**data, **partial}
+        return {name: cls._without_truth(name, value) for name, value in {**data, **partial}.items()}
+
+    @classmethod
+    def _without_truth(cls, name: str, value: Any) -> Any:
+        """Mark ``true`` and ``false`` where a key takes neither: pydantic would read them as 1 and 0."""
+        field = cls.model_fields.get(name)
+        return value if field is None or _takes_truth(field.annotation) else _marked(value)
+
+
+class _Truth:
+    """A truth value in the place of a number, which no type takes."""
+
+    def __init__(self, value: bool) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return str(self.value).lower()
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _marked(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_marked(item) for item in value]
+    return _Truth(value) if isinstance(value, bool) else value
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Tell whether a type has a place for a truth value, or for a section, which looks at its own keys."""
+    section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation in (bool, Any) or section or any(map(_takes_truth, get_args(annotation)))
 
 
 class Host(Section):
@@ -235,7 +265,7 @@ class DataSource(Section):
         description="Line after each first question that says how to answer, such as `Answer with a single word`.",
     )
     weight: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Weight in the mixture; left out of all, every sample comes once."
+        None, ge=0, description="Weight in the mixture; left out of all, every sample comes once."
     )
     options: dict[str, Any] = Field({}, description="Arguments of the format or the data set, by name.")
 

@@ -30,7 +30,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise RecipeError(f"{path} cannot be read as UTF-8 text: {error}") from None
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
-        raise RecipeError(f"{path} must hold 'key: value' lines, not {kind_of(data)}")
+        raise RecipeError(f"{path} must hold 'key: value' lines, not {kind_of(data):.60}")
     return data
 
 

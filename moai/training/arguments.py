@@ -46,7 +46,7 @@ OURS = frozenset({
     "neftune_noise_alpha", "disable_tqdm", "push_to_hub", "use_cache", "average_tokens_across_devices",
     "accelerator_config", "enable_jit_checkpoint", "full_determinism", "ddp_find_unused_parameters",
     "restore_callback_states_from_checkpoint", "dataloader_drop_last", "use_liger_kernel",
-
+    "dataloader_in_order", "dataloader_multiprocessing_context", "dataloader_persistent_workers",
 })  # fmt: skip
 
 

@@ -132,6 +132,9 @@ class TrainingData:
             if turns := int(fitted.shortened.sum()):
                 count = int((fitted.shortened > 0).sum())
                 self.progress.note(f"{turns:,} turns of {count:,} samples are left out: the context cannot hold them")
-        if self.quarantine is not None and self.quarantine.reasons:
+        if self.quarantine is None:
+            return
+        self.quarantine.read_file()  # processes of the loader find rows that this one does not know of
+        if self.quarantine.reasons:
             count, path = len(self.quarantine.reasons), self.quarantine.path
             self.progress.note(f"{count:,} bad rows are left out; {path} names them")

@@ -59,7 +59,7 @@ class Run:
         self.training = recipe.training
         # The first arguments settle devices and processes, and refuse what cannot be; nothing is written yet.
         args = training_arguments(self.training, recipe.stages[0], run_dir=run_dir, seed=recipe.seed, steps=1)
-        self.rank, self.world = args.process_index, args.world_size
+        self.rank, self.world, self.workers = args.process_index, args.world_size, args.dataloader_num_workers
         self.main = progress.shown = self.rank == 0
         if self.main:
             warn_of_newer_versions()  # before the host is built: a newer library may be the reason when that fails
@@ -120,6 +120,8 @@ class Run:
             self.training, stage, run_dir=self.run_dir, seed=self.recipe.seed, steps=plan.steps - done, **given
         )
         self._place(plan, args.device)
+        if self.workers:
+            self.words.compute_all()  # else each process of the loader would compute all of them
         parameters = train_only(self.model, stage.train.parts())
         prefix = PrefixStates.of_stage(self.model, self.processor, self.samples, self.training, plan)
         if prefix is not None:
@@ -263,7 +265,7 @@ class Run:
                 self.progress.note(f"{ahead} needs the perceptions of all images that are used before its first step")
             wanted = [*(self.samples[index] for index in self.used), *validation]
             return perceive(self.processor, wanted, self.progress, shards)
-        if shards is None and self.processor.experts and self.training.trainer.get("dataloader_num_workers"):
+        if shards is None and self.processor.experts and self.workers:
             raise RecipeError(
                 "training.trainer.dataloader_num_workers: experts do not run in these processes; leave it out, or "
                 "perceive the images ahead with moai perceive-dataset and set perception.shards"
@@ -318,7 +320,7 @@ class Run:
             yield advance
 
     def _finish(self) -> Path:
-        if self.data.facts.lazy:
+        if self.data.facts.lazy or self.workers:
             self.data.note_left_out()
         PartialState().wait_for_everyone()
         if is_sharded(self.model):

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from moai.errors import TrainingError
-from moai.training.batches import COUNT, Collator, Shares
+from moai.errors import MoaiError, TrainingError
+from moai.training.batches import COUNT, Collator, Share, Shares
 from moai.training.checkpoints import Moments, moments_of, restore_moments
 from moai.training.schedule import rate_factor
 from moai.training.sharding import is_sharded, with_all_gradients
@@ -65,8 +65,8 @@ class StageTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         uses_cache = getattr(getattr(model, "config", None), "use_cache", None)
-        place = _Place(plan, done)
-        super().__init__(model, args, data_collator=collate, train_dataset=shares, callbacks=[place, *callbacks])
+        super().__init__(model, args, data_collator=collate, train_dataset=shares, callbacks=list(callbacks))
+        self.callback_handler.callbacks.insert(0, _Place(plan, done))  # before trackers, which look at the step
         if hasattr(model, "config"):  # Trainer writes into it what would then be saved
             vars(model.config).pop("use_cache") if uses_cache is None else setattr(
                 model.config, "use_cache", uses_cache
@@ -93,18 +93,21 @@ class StageTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Load this process's shares; they are shared out already, so that accelerate must not do it again."""
+        workers = self.args.dataloader_num_workers
         return DataLoader(
             self.train_dataset,
             batch_size=1,
             shuffle=False,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
+            collate_fn=partial(_made_or_error, self.data_collator),
+            num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context="fork" if workers else None,  # which shares the model's memory
         )
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Collect a step's batches, and count the labels and supervised rows of all processes."""
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches, items = super().get_batch_samples(map(_made, epoch_iterator), num_batches, device)
         self.batches = batches
         counts = [batch[COUNT] for batch in batches if COUNT in batch]
         if counts:
@@ -207,6 +210,20 @@ class StageTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Count none: to count a step's operations walks through all modules."""
         return 0
+
+
+def _made_or_error(collate: Collator, shares: Sequence[Share]) -> dict[str, Any] | MoaiError:
+    """Make a batch; an error comes back as it is, since a process of the loader would put its traceback into it."""
+    try:
+        return collate(shares)
+    except MoaiError as error:
+        return error
+
+
+def _made(batch: dict[str, Any] | MoaiError) -> dict[str, Any]:
+    if isinstance(batch, MoaiError):
+        raise batch
+    return batch
 
 
 def _prepare_sharded(prepare: Callable[..., nn.Module], model: nn.Module, **_: Any) -> nn.Module:

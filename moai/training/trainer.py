@@ -15,6 +15,7 @@ from accelerate import PartialState
 
 from moai.assets.replacing import replacing
 from moai.data.quarantine import FILE as QUARANTINE
+from moai.data.quarantine import LOCK
 from moai.errors import CheckpointError, RecipeError
 from moai.recipe.schema import Recipe
 from moai.training.arguments import check_arguments, check_sharding
@@ -85,12 +86,13 @@ def _claimed(recipe: Recipe, run_dir: Path, resume: bool) -> Iterator[None]:
         yield
     except BaseException:
         if not resume and not any((run_dir / FOLDER).glob("step-*")):
-            for name in (RECIPE, NAME, QUARANTINE):
+            for name in (RECIPE, NAME, QUARANTINE, LOCK):
                 (run_dir / name).unlink(missing_ok=True)
             shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
             if not there and not any(run_dir.iterdir()):
                 run_dir.rmdir()
         raise
+    (run_dir / LOCK).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,9 +18,12 @@ def test_run_and_resume_are_handed_on(run_cli, recipe, trained):
     assert trained == [("toy", "elsewhere", True)]
 
 
-def test_a_dry_run_prints_the_recipe_and_trains_nothing(run_cli, recipe, trained):
+def test_a_dry_run_checks_and_prints_the_recipe_and_trains_nothing(run_cli, recipe, trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr("moai.training.check.check_recipe", lambda recipe: asked.append(recipe) or ["the layers"])
     result = run_cli("train", "toy.yaml", "--dry-run")
     assert result.stdout == "name: toy\n" and trained == [] and not Path("runs").exists()
+    assert asked == [recipe] and result.stderr == "not checked: the layers\n"
 
 
 def test_an_interrupt_names_the_line_that_goes_on(run_cli, recipe, trained, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 
 import pytest
 
@@ -85,6 +87,30 @@ def test_of_several_processes_one_writes_what_all_find(rows, tmp_path):
     assert not (tmp_path / FILE).exists() and len(other.reasons) == 1
     view[2]
     assert [line["line"] for line in written(tmp_path)] == [3], "whose images only this one opens"
+
+
+def leave_out_many(folder, start):
+    quarantine = Quarantine(0.5)
+    quarantine.rows = 1000
+    quarantine.open(folder, fresh=False)
+    append = quarantine._append
+    quarantine._append = lambda *row: (time.sleep(0.01), append(*row))  # time enough for another to look
+    start.wait()
+    for number in range(8):
+        quarantine.leave_out(f"rows.jsonl:{number}", "no JSON", by_all=False)
+
+
+def test_processes_that_find_a_row_at_once_write_it_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(3)
+    others = [context.Process(target=leave_out_many, args=(tmp_path, start)) for _ in range(3)]
+    for process in others:
+        process.start()
+    for process in others:
+        process.join(60)
+        assert process.exitcode == 0
+    lines = [line["line"] for line in written(tmp_path)]
+    assert sorted(lines) == list(range(8))
 
 
 def test_rows_that_were_found_before_the_folder_was_there_are_written(rows, tmp_path):

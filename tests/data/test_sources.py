@@ -199,3 +199,24 @@ def test_a_formats_own_error_names_the_option_or_the_file(monkeypatch):
     monkeypatch.setitem(registry().formats, "broken", broken)
     with pytest.raises(DataError, match="shelf cannot be read: Permission denied; check the path"):
         open_sources([DataSource(format="broken", name="shelf")], "train")
+
+
+def test_a_data_set_that_raises_is_one_sentence_with_the_sample(monkeypatch):
+    from moai.plugins import registry
+
+    class Samples(list):
+        def __getitem__(self, index):
+            return 1 // index
+
+    for name, factory in {"whole": lambda split: 1 // 0, "one": lambda split: Samples("ab")}.items():
+        monkeypatch.setitem(registry().datasets, name, factory)
+    with pytest.raises(DataError, match=r"^data set 'whole': ZeroDivisionError: .*; report it to its author$"):
+        open_sources([DataSource(format="dataset", name="whole")], "train")
+    opened = open_sources([DataSource(format="dataset", name="one")], "train")
+    with pytest.raises(
+        DataError, match=r"^data set 'one': ZeroDivisionError: .* at sample 0; report it to its author$"
+    ):
+        opened[0]
+    with pytest.raises(DataError, match=r"^data set 'one': sample 1 is 1, no moai.Sample"):
+        opened[1]
+    assert opened.place(0) == "data set 'one': sample 0"

@@ -85,6 +85,15 @@ def test_extends_merges_mappings_and_replaces_lists(write):
     assert [source.dataset for source in recipe.data] == ["c"]
 
 
+def test_an_empty_mapping_leaves_nothing_of_the_bases(write):
+    write("base.yaml", "training: {batch_size: 4}\nexperts: {shapes: {minimum: 3}, ocr: {}}\n")
+    assert load_recipe(write("less.yaml", "extends: base.yaml\nexperts: {}\n")).experts == {}
+    assert load_recipe(write("none.yaml", "extends: base.yaml\nexperts: {shapes: {}}\n")).experts["shapes"] == {}
+    assert load_recipe(write("anew.yaml", "extends: base.yaml\ntraining: {}\n")).training == Training()
+    path = write("other.yaml", "extends: base.yaml")
+    assert load_recipe(path, ["experts={tally: {}}"]).experts == {"tally": {}}
+
+
 def test_a_second_level_of_extends_is_refused(write):
     write("a.yaml", "")
     write("b.yaml", "extends: a.yaml\ntraining: {}")
@@ -94,6 +103,13 @@ def test_a_second_level_of_extends_is_refused(write):
 def test_a_missing_base_names_the_nearest(write):
     write("base.yaml", "training: {}")
     assert "did you mean 'base.yaml'?" in complaint(write("c.yaml", "extends: bas.yaml"))
+
+
+@pytest.mark.parametrize("base", ["../../../../../../etc/passwd", "/etc/passwd", "sub/../../x.yaml", "secret.txt"])
+def test_a_base_lies_beside_the_recipe_and_nothing_of_another_file_is_shown(write, base):
+    write("secret.txt", "password")
+    said = complaint(write("a.yaml", f"extends: {base}"))
+    assert f"extends '{base}'" in said and "password" not in said and "root:" not in said
 
 
 def test_merge_leaves_its_arguments_alone():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from moai.errors import RecipeError
 from moai.recipe.loading import load_recipe
 from moai.recipe.reference import keys_of
 from moai.recipe.schema import Recipe
@@ -42,3 +43,30 @@ def test_an_override_of_one_key_keeps_the_others_defaults(least):
     assert short.model_copy(update={"schedule": usual.schedule}) == usual
     both = load_recipe(least, ["stages.modules.steps=2"]).stages
     assert both[0] == load_recipe(least).stages[0].model_copy(update={"steps": 2}) and len(both) == 2
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "true", "false"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "seed", "vision.drop_first", "perception.context_layer", "compressor.depth", "mixer.qk_norm_scale",
+        "training.clip", "training.weight_decay", "training.schedule.final_rate", "stages.gates.weight_decay",
+        "stages.gates.steps", "stages.gates.train.mixers", "evaluation.limit", "data.tolerate",
+    ],
+)  # fmt: skip
+def test_a_number_is_finite_and_neither_true_nor_false(least, key, value):
+    with pytest.raises(RecipeError, match=key.replace(".", r"\.")):
+        load_recipe(least, [f"{key}={value}"])
+
+
+def test_numbers_inside_lists_and_mappings_are_numbers_too(least):
+    source = "data.sources=[{format: jsonl, path: a, %s}]"
+    for changes in ("mixer.layers=[true]", "vision.mean=[1, true, .5]", source % "weight: .inf"):
+        with pytest.raises(RecipeError):
+            load_recipe(least, [changes])
+    kinds = ["stages.gates.sampling_rate_by_type={color: true}", "stages.gates.sampling_rate_by_type={color: .nan}"]
+    for changes in kinds:
+        with pytest.raises(RecipeError, match="stages.gates.sampling_rate_by_type"):
+            load_recipe(least, [changes])
+    given = load_recipe(least, ["training.trainer={bf16: true}", "stages.gates.continues=true"])
+    assert given.training.trainer == {"bf16": True}

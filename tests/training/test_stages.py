@@ -4,12 +4,14 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, LlamaForCausalLM, TrainerCallback
+from transformers.integrations import integration_utils
 
 import moai
 import moai.training.run
 from moai.errors import HostError, RecipeError
 from moai.model.parts import parts_of
+from moai.plugins import registry
 from moai.training.build import build
 from moai.training.log import read_log
 from moai.training.trainer import train
@@ -173,16 +175,75 @@ def test_lora_without_peft_names_the_package(monkeypatch):
             "use_reentrant: true would .*; leave use_reentrant out",
         ),
         ({"bf61": True}, "TrainingArguments has no such argument; did you mean 'bf16'?"),
-        ({"report_to": ["nobody"]}, "training.trainer: "),
+        ({"dataloader_in_order": False}, "training.trainer.dataloader_in_order is decided by moai"),
+        (
+            {"report_to": ["nobody"]},
+            "training.trainer: nobody is not supported.*; change the argument, or leave it out",
+        ),
+        ({"report_to": ["wandb"]}, "training.trainer: WandbCallback requires wandb to be installed.*; change the arg"),
     ],
 )
-def test_arguments_of_trainer_that_are_refused(tmp_path, given, sentence):
+def test_arguments_of_trainer_that_are_refused(tmp_path, given, sentence, monkeypatch):
+    monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: False)
     with pytest.raises(RecipeError, match=sentence):
         train(tiny.recipe(training={"trainer": given}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_callbacks_and_half_precision_are_trainers(tmp_path):
-    run = train(tiny.recipe(training={"trainer": {"bf16": True}}), tmp_path / "run")
-    assert all(0 < line["loss"] < 20 for line in read_log(run))
+class Tracker(TrainerCallback):
+    """Keeps what a tracker is told, as those of ``report_to`` are."""
+
+    told = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.told.append(("begin", state.global_step, state.max_steps))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.told.append((state.global_step, logs["loss"], logs["gradient_norm"], logs["rate"]))
+
+
+def test_trackers_and_half_precision_are_trainers(tmp_path, monkeypatch):
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "ours", Tracker)
+    monkeypatch.setattr(Tracker, "told", [])
+    run = train(tiny.recipe(training={"trainer": {"bf16": True, "report_to": ["ours"]}}), tmp_path / "run")
+    lines = read_log(run)
+    assert all(0 < line["loss"] < 20 for line in lines)
     assert {tensor.dtype for tensor in load_file(run / "moai.safetensors").values()} == {torch.float32}
+    steps = [(line["step"], line["loss"], line["gradient_norm"], line["rate"]) for line in lines]
+    assert [told for told in Tracker.told if told[0] != "begin"] == steps, "one run for a tracker, over its stages"
+    assert [told[1:] for told in Tracker.told if told[0] == "begin"] == [(0, 3), (3, 6)]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_has_the_losses_of_one_that_is_not_and_goes_on(tmp_path, monkeypatch):
+    """Few layers and one length, since each is compiled anew; the backend runs what was captured as it is."""
+    folder = tmp_path / "parts"
+    tiny.write_assets(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(tiny.host_config(num_hidden_layers=1)).save_pretrained(folder / "host")
+    monkeypatch.setitem(registry().datasets, "one-length", lambda split, limit=None: tiny.dataset(split)[:8][:limit])
+    calls = []
+    forward = torch._dynamo.eval_frame.OptimizedModule.__call__
+    monkeypatch.setattr(
+        torch._dynamo.eval_frame.OptimizedModule, "__call__", lambda *a, **k: (calls.append(1), forward(*a, **k))[1]
+    )
+
+    def recipe(**trainer):
+        parts = {"compressor": {"depth": 1}, "mixer": {"layers": [0]}, "data": tiny.data("one-length")}
+        return tiny.recipe(folder, **parts, training={"trainer": trainer}, stages=[tiny.stage(steps=4)])
+
+    plain = train(recipe(), tmp_path / "plain")
+    assert not calls
+    tiny.interrupt(monkeypatch, 3)
+    compiled = recipe(torch_compile=True, torch_compile_backend="eager")
+    with pytest.raises(KeyboardInterrupt):
+        train(compiled, tmp_path / "run")
+    run = train(compiled, tmp_path / "run", resume=True)
+    assert len(calls) == 3 + 2, "of each step, also of those that a checkpoint does not hold"
+    expected = [line["loss"] for line in read_log(plain)]
+    assert [line["loss"] for line in read_log(run)] == pytest.approx(expected, abs=1e-5)
+    one, two = load_file(plain / "moai.safetensors"), load_file(run / "moai.safetensors")
+    assert one.keys() == two.keys() and not any("_orig_mod" in name for name in two)
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    moai.load(run, device="cpu").ask(tiny.picture("red"), "What color is the shape?")

@@ -23,11 +23,12 @@ def files(tmp_path):
         tiny.picture(color).save(folder / f"{number}.png")
         rows.append({"image": f"{number}.png", "question": "What color is the shape?", "answer": color})
 
-    def recipe(*more, **data):
+    def recipe(*more, trainer=None, **data):
         (folder / "photos.jsonl").write_text("\n".join(map(json.dumps, [*rows, *more])))
         source = {"format": "jsonl", "path": str(folder / "photos.jsonl"), "hold_out": {"validation": 0.1}}
+        training = {"trainer": trainer or {}}
         stages = [tiny.stage("modules", 2, routing="random_module"), tiny.stage("gates", 2, continues=True)]
-        return tiny.recipe(data={"sources": [source], "validation_limit": 4, **data}, stages=stages)
+        return tiny.recipe(data={"sources": [source], "validation_limit": 4, **data}, stages=stages, training=training)
 
     return recipe
 
@@ -61,6 +62,28 @@ def test_turns_that_do_not_fit_are_dropped_and_counted(files, tmp_path, capsys):
     assert "turns of 1 samples are left out" in capsys.readouterr().err
     with pytest.raises(DataError, match="photos.jsonl:201: the prompt has"):
         train(files({"id": "long", "messages": turns}), tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_processes_of_the_loader_leave_the_same_rows_out_and_write_each_once(files, tmp_path, capsys):
+    def damage():
+        for number in range(0, 200, 3):
+            (tmp_path / "photos" / f"{number}.png").write_bytes(b"")
+
+    runs = []
+    for workers in (0, 2):
+        recipe = files(tolerate=0.9, trainer={"dataloader_num_workers": workers})
+        damage()
+        runs.append(train(recipe, tmp_path / f"run-{workers}"))
+    alone, several = ((run / "quarantine.jsonl").read_text().splitlines() for run in runs)
+    assert len(set(alone)) == len(alone) > 3 and len(several) == len(set(several)) and set(alone) <= set(several)
+    assert (runs[0] / "moai.safetensors").read_bytes() == (runs[1] / "moai.safetensors").read_bytes()
+    assert f"{len(several)} bad rows are left out" in capsys.readouterr().err
+    assert not list(runs[1].glob("*.lock"))
+    few = files(tolerate=0.009, trainer={"dataloader_num_workers": 2})
+    damage()
+    with pytest.raises(DataError, match=r"^\d of \d+ rows are bad so far, more than [^\n]*$"):
+        train(few, tmp_path / "few")
 
 
 def test_a_run_goes_on_with_the_same_rows_only(files, tmp_path):

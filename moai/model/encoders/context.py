@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from moai.compat import is_compiled
 from moai.errors import HostError
-from moai.model.host.layers import decoder_layers
+from moai.model.host.layers import check_context_layer, decoder_layers
 from moai.model.mixer.forward_context import ForwardContext, Reached
 from moai.model.mixer.graft import Graft
 from moai.model.norms import centered, rms_normalize
@@ -36,9 +36,7 @@ def context_states(host: nn.Module, graft: Graft, input_ids: Tensor, mask: Tenso
     Raises:
         HostError: there is no such layer.
     """
-    layers = decoder_layers(host)
-    if not 1 <= layer < len(layers):
-        raise HostError(f"perception.context_layer is {layer}; this host takes 1 to {len(layers) - 1}")
+    check_context_layer(len(decoder_layers(host)), layer)
     start = host.config.get_text_config().bos_token_id
     added = 0 if start is None else 1
     if added:  # the first token becomes the attention sink and loses what it says; that should be none of the words

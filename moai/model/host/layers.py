@@ -5,6 +5,8 @@ Knows: how transformers' models of many families name their parts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from moai.errors import HostError
@@ -51,3 +53,24 @@ def mixer_layers(count: int, layers: list[int] | None, every: int | None) -> lis
             "lower mixer.every, or name mixer.layers"
         )
     return [index for index in range(count) if (index + 1) % every == 0]
+
+
+def check_layers(count: int, layers: Iterable[int]) -> None:
+    """Refuse mixers in layers that the host has not.
+
+    Raises:
+        HostError: names the layer, and how many there are.
+    """
+    for layer in layers:
+        if not 0 <= layer < count:
+            raise HostError(f"mixer in layer {layer}, but the host has layers 0 to {count - 1}; change mixer.layers")
+
+
+def check_context_layer(count: int, layer: int) -> None:
+    """Refuse a layer that cannot put words in context.
+
+    Raises:
+        HostError: says which could.
+    """
+    if not 1 <= layer < count:
+        raise HostError(f"perception.context_layer is {layer}; this host takes 1 to {count - 1}")

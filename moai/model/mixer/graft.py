@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from moai.errors import HostError
 from moai.model.arithmetic import is_published
-from moai.model.host.layers import attention_of, decoder_layers
+from moai.model.host.layers import attention_of, check_layers, decoder_layers
 from moai.model.mixer.forward_context import ForwardContext, MixerInputs, Reached, current
 from moai.model.mixer.gather import gather_flat, scatter_add_flat
 from moai.model.mixer.mixer import Mixer, Streams
@@ -111,11 +111,8 @@ def graft(host: nn.Module, mixers: nn.ModuleDict, arithmetic: str, stop_at: int 
     layers, made = decoder_layers(host), Graft()
     if stop_at is not None and stop_at < len(layers):  # another is refused where it is used
         layers[stop_at].register_forward_pre_hook(StopHook(stop_at, made), with_kwargs=True)
+    check_layers(len(layers), map(int, mixers))
     for order, (name, mixer) in enumerate(mixers.items()):
-        if int(name) >= len(layers):
-            raise HostError(
-                f"mixer in layer {name}, but the host has layers 0 to {len(layers) - 1}; change mixer.layers"
-            )
         target = layers[int(name)]
         if is_published(arithmetic):
             target = attention_of(target)
