@@ -26,7 +26,7 @@ def recipe(**changes):
 
 def losses(run):
     lines = [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "stage")} for line in lines]
 
 
 def assert_alike(one, other):
