@@ -21,7 +21,7 @@ from moai.perception.running.settings import build
 from moai.perception.words.verbalize import verbalize
 from moai.plugins import registry
 from moai.recipe.schema import Recipe
-from moai.recipe.sections import EncoderVision
+from moai.recipe.sections import EncoderVision, HostVision
 from moai.training.arguments import check_arguments, check_sharding
 from moai.training.memory_plan.shapes import host_config_of
 from moai.types import Perception
@@ -65,7 +65,7 @@ def _check_connector(kind: str, options: dict) -> None:
 
 
 def _check_host(recipe: Recipe) -> list[str]:
-    h, own_vision = recipe.host, not isinstance(recipe.vision, EncoderVision)
+    h, own_vision = recipe.host, isinstance(recipe.vision, HostVision)
     try:
         if h.scratch is None and not has_configuration(h.reference, h.revision):
             return [f"the host's layers: {h.reference} is not here yet"]
