@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 
 
 def every_pair(names: Sequence[str], boxes: Sequence[Box], countable: Sequence[bool]) -> list[Pair]:
-    """Relate all pairs of different names, the strongest first; each pair of names comes once before any comes twice.
+    """Relate all pairs of different names, the strongest first, each pair of names once before any comes twice.
 
     Two of one name are told apart by their places alone.
 

@@ -269,7 +269,8 @@ def test_every_pair_keeps_the_strongest_and_each_pair_of_names_first():
     found = geometry.to_perception(perceived, (100, 100)).relations
     assert [{r.subject, r.object} for r in found] == [{"a", "b"}, {"b", "c"}, {"a", "c"}]
     assert found[0].score > found[1].score > found[2].score >= 0.3
-    assert len(Geometry(every_pair=True).to_perception(perceived, (100, 100)).relations) == 8  # of 10, two are of one name
+    every = Geometry(every_pair=True).to_perception(perceived, (100, 100)).relations
+    assert len(every) == 8  # of 10, two are of one name
     near = Geometry(every_pair=True, min_score=0.45).to_perception(perceived, (100, 100)).relations
     assert len(near) == 4 and {frozenset((r.subject, r.object)) for r in near} == {frozenset("ab")}
 
