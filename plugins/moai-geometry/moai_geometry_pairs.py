@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 
 
 def every_pair(names: Sequence[str], boxes: Sequence[Box], countable: Sequence[bool]) -> list[Pair]:
-    """Relate all pairs of different names, the strongest first; each pair of names comes once before any comes twice.
+    """Relate all pairs of different names, the strongest first, each pair of names once before any comes twice.
 
     Two of one name are told apart by their places alone.
 
@@ -41,8 +41,8 @@ def every_pair(names: Sequence[str], boxes: Sequence[Box], countable: Sequence[b
         countable: false for stuff (sky, wall), which has no part.
 
     Returns:
-        One for each such pair. The score is above 0.5 for boxes that overlap, more the more they do; for others
-        it is 0.3 to 0.5, less the farther they are apart.
+        One for each such pair. The score is above 0.5 for boxes that overlap, more the more they do; for others it is
+        0.3 to 0.5, less the farther they are apart.
     """
     things = [number for number, is_thing in enumerate(countable) if is_thing]
     pairs = [(i, j) for at, i in enumerate(things) for j in things[at + 1 :] if names[i] != names[j]]

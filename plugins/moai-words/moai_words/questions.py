@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from moai_words.names import Name, categories_of
+from moai_words.perceived import NUMBERS, Perceived, cell_of, other_color
 from moai_words.printed import draw_line, misread
 from moai_words.relations import DIRECTIONS, Fact, phrase_of, subjects
-from moai_words.said import NUMBERS, Said, cell_of, other_color
 
 KINDS = ("existence", "count", "position", "relation", "text", "attribute", "identity", "absent")
 NONE = ("none", "nothing", "no")
@@ -61,7 +61,7 @@ class Question(NamedTuple):
         return (self.answer, *ALSO.get(self.answer, ()))
 
 
-def ask(said: Said, part: str, rng: random.Random) -> Iterator[Question]:
+def ask(said: Perceived, part: str, rng: random.Random) -> Iterator[Question]:
     """Ask about a scene: about eight questions, fewer about an empty one."""
     if said.scene.things or said.scene.tags:
         yield _there(said, rng)
@@ -77,7 +77,7 @@ def ask(said: Said, part: str, rng: random.Random) -> Iterator[Question]:
         yield _nothing(said, rng)
 
 
-def _there(said: Said, rng: random.Random) -> Question:
+def _there(said: Perceived, rng: random.Random) -> Question:
     tags = [tag for tag in said.scene.tags if tag.text not in said.names]
     if tags and (not said.names or rng.random() < 0.25):
         name = rng.choice(tags)
@@ -90,7 +90,7 @@ def _there(said: Said, rng: random.Random) -> Question:
     return Question("existence", "existence", "yes", asked, name)
 
 
-def _not_there(said: Said, rng: random.Random) -> Question:
+def _not_there(said: Perceived, rng: random.Random) -> Question:
     colored = [thing for thing in said.scene.things if thing.color]
     if colored and rng.random() < 0.5:
         name = other_color(rng, rng.choice(colored), said)
@@ -100,7 +100,7 @@ def _not_there(said: Said, rng: random.Random) -> Question:
     return Question("existence", "existence", "no", name.text, name)
 
 
-def _count(said: Said, rng: random.Random) -> Iterator[Question]:
+def _count(said: Perceived, rng: random.Random) -> Iterator[Question]:
     if rng.random() < (1 / 7 if said.scene.things else 0.5):
         name = said.absent(rng)
         yield Question("count", "count", "zero", name.text, name)
@@ -111,7 +111,7 @@ def _count(said: Said, rng: random.Random) -> Iterator[Question]:
         yield Question("count", "count", NUMBERS[said.numbers[label]], said.tally(label), said.names[label])
 
 
-def _position(said: Said, rng: random.Random) -> Iterator[Question]:
+def _position(said: Perceived, rng: random.Random) -> Iterator[Question]:
     label = said.scene.placed
     cell = said.cell(label) if label in said.names else None
     if cell is None:
@@ -151,14 +151,14 @@ def _listed(sides: tuple[str, ...]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def _relations(said: Said, rng: random.Random) -> Iterator[Question]:
+def _relations(said: Perceived, rng: random.Random) -> Iterator[Question]:
     single = [fact for fact in said.facts if said.numbers[fact.object] == 1]
     if single:
         yield from _yes_no(said, single, rng)
         yield from _open(said, single, rng)
 
 
-def _yes_no(said: Said, facts: list[Fact], rng: random.Random) -> Iterator[Question]:
+def _yes_no(said: Perceived, facts: list[Fact], rng: random.Random) -> Iterator[Question]:
     if rng.random() < 0.5:
         fact = rng.choice(facts)
         asked = (
@@ -181,11 +181,11 @@ def _yes_no(said: Said, facts: list[Fact], rng: random.Random) -> Iterator[Quest
     yield Question("relation", "relation", "no", asked, names[pair[0]], names[pair[1]], fact.relation)
 
 
-def _related(answer: str, said: Said, subject: str, relation: str, object_: str, asked: str) -> Question:
+def _related(answer: str, said: Perceived, subject: str, relation: str, object_: str, asked: str) -> Question:
     return Question("relation", "relation", answer, asked, said.names[subject], said.names[object_], relation)
 
 
-def _open(said: Said, facts: list[Fact], rng: random.Random) -> Iterator[Question]:
+def _open(said: Perceived, facts: list[Fact], rng: random.Random) -> Iterator[Question]:
     grouped = subjects(facts)
     alone = [group[0] for group in grouped.values() if len(group) == 1 and group[0].relation != "inside"]
     if alone:
@@ -212,7 +212,7 @@ def _open(said: Said, facts: list[Fact], rng: random.Random) -> Iterator[Questio
         yield Question("absent", "open", "none", f"{relation} {label}", None, said.names[label], relation)
 
 
-def _beyond(said: Said, label: str, relation: str) -> bool:
+def _beyond(said: Perceived, label: str, relation: str) -> bool:
     """Whether the cell of anything else lies on that side of a thing, though no relation says so."""
     words = {"left of": ACROSS, "right of": ACROSS[::-1], "above": DOWN, "below": DOWN[::-1]}[relation]
     order = [next((at for at in (0, 2) if words[at] in cell_of(t.box).split()), 1) for t in said.scene.things]
@@ -220,7 +220,7 @@ def _beyond(said: Said, label: str, relation: str) -> bool:
     return min(order) < max(own)
 
 
-def _texts(said: Said, part: str, rng: random.Random) -> Iterator[Question]:
+def _texts(said: Perceived, part: str, rng: random.Random) -> Iterator[Question]:
     lines = [line.text for line in said.perception.texts]
     if rng.random() < 0.15:
         yield Question("text", "any_text", "yes" if lines else "no", "text")
@@ -246,7 +246,7 @@ def _texts(said: Said, part: str, rng: random.Random) -> Iterator[Question]:
                 yield Question("text", "says", "no", f"text {other}", text=other)
 
 
-def _attributes(said: Said, rng: random.Random) -> Iterator[Question]:
+def _attributes(said: Perceived, rng: random.Random) -> Iterator[Question]:
     things = [thing for thing in said.scene.things if thing.color]
     alone = [t for t in things if sum(other.name == t.name for other in said.scene.things) == 1]
     if alone:
@@ -254,7 +254,7 @@ def _attributes(said: Said, rng: random.Random) -> Iterator[Question]:
         yield Question("attribute", "attribute", thing.color, thing.name.text, thing.name)
 
 
-def _identities(said: Said, rng: random.Random) -> Iterator[Question]:
+def _identities(said: Perceived, rng: random.Random) -> Iterator[Question]:
     labels, tags = list(said.names), [tag.text for tag in said.scene.tags]
     if len(labels) == 1:
         yield Question("identity", "identity", labels[0], labels[0])
@@ -278,7 +278,7 @@ def _identities(said: Said, rng: random.Random) -> Iterator[Question]:
         yield Question("identity", "what_at", label, exact, place=place)
 
 
-def _categories(said: Said, rng: random.Random) -> Iterator[Question]:
+def _categories(said: Perceived, rng: random.Random) -> Iterator[Question]:
     """Ask "what animal ..?" where one name answers; and, less often, where none does."""
     names = [*said.names.values(), *(tag for tag in said.scene.tags if tag.text not in said.names)]
     found: dict[str, list[Name]] = {}
@@ -296,7 +296,7 @@ def _categories(said: Said, rng: random.Random) -> Iterator[Question]:
             yield Question("absent", "category", "none", absent.text, text=rng.choice(free))
 
 
-def _firsts(said: Said) -> list:
+def _firsts(said: Perceived) -> list:
     """The first detection of each label, in the order in which they are said."""
     found: dict[str, object] = {}
     for detection in said.perception.detections:
@@ -304,7 +304,7 @@ def _firsts(said: Said) -> list:
     return list(found.values())
 
 
-def _nothing(said: Said, rng: random.Random) -> Question:
+def _nothing(said: Perceived, rng: random.Random) -> Question:
     """Ask for what is not there."""
     if not said.scene.things and not said.scene.tags and rng.random() < 0.6:
         place = rng.choice((*SIDES, "center", ""))

@@ -16,8 +16,8 @@ from moai.types import Conversation, Sample
 from moai_words.experts import DERIVED, perceive
 from moai_words.mistakes import RATES, make_mistakes
 from moai_words.names import vocabulary
+from moai_words.perceived import Perceived
 from moai_words.questions import KINDS, Question, ask
-from moai_words.said import Said
 from moai_words.scene import Scene, draw_scene
 from moai_words.wording import word_question
 
@@ -70,7 +70,7 @@ def words(
         numbers = range(start, min(start + BATCH, count))
         drawn = [_draw(split, seed, number, rates) for number in numbers]
         for number, scene, perception in zip(numbers, drawn, perceive(drawn, derived), strict=True):
-            said = Said(scene, perception, vocabulary(SPLITS[split][0]))
+            said = Perceived(scene, perception, vocabulary(SPLITS[split][0]))
             found += [s for s in _samples(said, split, seed, number, languages.get("ko", 0.0)) if s.kind in kinds]
         if limit is not None and len(found) >= limit:
             return found[:limit]
@@ -83,7 +83,7 @@ def _draw(split: str, seed: int, number: int, rates: Mapping[str, float]) -> Sce
     return make_mistakes(rng, draw_scene(rng, part), part, rates)
 
 
-def _samples(said: Said, split: str, seed: int, number: int, korean: float) -> Iterator[Sample]:
+def _samples(said: Perceived, split: str, seed: int, number: int, korean: float) -> Iterator[Sample]:
     rng = random.Random(f"questions {split} {seed} {number}")
     part, phrasings = SPLITS[split]
     scene = f"words/{split}/{seed}/{number:05d}"
@@ -92,7 +92,7 @@ def _samples(said: Said, split: str, seed: int, number: int, korean: float) -> I
         yield _sample(f"{scene}/{at}", scene, text, language, question, said)
 
 
-def _sample(id: str, scene: str, text: str, language: str, question: Question, said: Said) -> Sample:
+def _sample(id: str, scene: str, text: str, language: str, question: Question, said: Perceived) -> Sample:
     return Sample(
         id,
         Conversation.ask(text, (), question.answer),

@@ -21,7 +21,7 @@ ROWS, COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 
 
 @dataclass(frozen=True)
-class Said:
+class Perceived:
     """Hold a scene as it is perceived.
 
     Attributes:
@@ -103,7 +103,7 @@ def named(name: Name, color: str) -> Name:
     return replace(name, text=text, plural=plural, korean=korean, synonyms=())
 
 
-def other_color(rng: random.Random, thing: Thing, said: Said) -> Name | None:
+def other_color(rng: random.Random, thing: Thing, said: Perceived) -> Name | None:
     """Return the thing's name with a colour that none of that name has."""
     taken = {other.color for other in said.scene.things if other.name == thing.name}
     free = [color for color in COLORS if color not in taken]
