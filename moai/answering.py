@@ -230,7 +230,7 @@ class Augmented:
 
         processor = self.processor
         words = processor.verbalize(own) if own else Verbalization("")
-        shown = processor.perceptions.joined(own)
+        shown = processor.perceptions.merged(own)
         spans = find_facts(shown, words, processor.language, processor.style) if words.text else []
         tokens = ids[found.language_index[row][found.language_mask[row]]]
         question = processor.tokenizer.batch_decode(tokens[:, None])

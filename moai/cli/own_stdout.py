@@ -51,7 +51,7 @@ def _moved(given: TextIO) -> tuple[TextIO, Any]:
     given.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
-    stream = open(kept, "w", encoding=given.encoding, closefd=True, buffering=1 if given.isatty() else -1)
+    stream = os.fdopen(kept, "w", encoding=given.encoding, closefd=True, buffering=1 if given.isatty() else -1)
 
     def restore() -> None:
         os.dup2(kept, 1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FILE = "curves.png"
 _WINDOW = 15  # steps of a moving average, centred, within a stage
 _LOG = 20.0  # ratio of the largest to the smallest loss from which the axis is logarithmic
-_GUIDE, _ALIGN = "#9467a8", "#3f7d4e"
+_SUPERVISED, _ALIGN = "#9467a8", "#3f7d4e"
 Line = dict[str, Any]
 Points = list[tuple[int, float]]
 
@@ -28,7 +28,7 @@ def draw_curves(run_dir: Path) -> Path | None:
     """Draw ``curves.png`` of a run's log; nothing where the log is empty.
 
     Up to four panels share the steps: the loss of the answers, the losses that teach where to look (of the stage that
-    aligns, and the guide's beside the answers), the validation loss with the image's, another image's and no
+    aligns, and the supervision beside the answers), the validation loss with the image's, another image's and no
     perception, and the compressor's spread. A line and a name at the top mark where each stage begins.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -77,7 +77,7 @@ def _looking(axes: Axes, lines: Sequence[Line]) -> None:
     aligned = [_points([line for line in part if "loss" not in line], "attention") for part in stages]
     guided = [_points([line for line in part if "loss" in line], "attention") for part in stages]
     _draw(axes, aligned, _ALIGN, "alignment, moving average")
-    _draw(axes, guided, _GUIDE, "guide beside the answers, moving average")
+    _draw(axes, guided, _SUPERVISED, "supervision beside the answers, moving average")
     found = _points(lines, "attention_validation")
     if found:
         axes.plot(*zip(*found, strict=True), "o-", color=_ALIGN, markersize=4, linewidth=1, clip_on=False,

@@ -6,6 +6,7 @@ Knows: files. On resume, lines behind the checkpoint are dropped, because those 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,13 @@ def read_log(run_dir: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:  # the line that was being written when the run was killed
             break
     return lines
+
+
+def headline(values: Mapping[str, Any]) -> str:
+    """Say a step's losses in a line of progress."""
+    text = f"loss {values['loss']:.3f}" if "loss" in values else f"attention {values['attention']:.3f}"
+    if "attention_validation" in values:
+        text += f", validation {values['attention_validation']:.3f}"
+    if "loss_on" in values:
+        text += f", on {values['loss_on']:.3f} / shuffled {values['loss_shuffled']:.3f}, spread {values['spread']:.2f}"
+    return text

@@ -35,14 +35,9 @@ from moai.training.card import write_card
 from moai.training.checkpoints import Checkpoint, Moments, check_data, load_checkpoint, restore, save_checkpoint
 from moai.training.curves import draw_curves
 from moai.training.data import TrainingData
-from moai.training.log import TrainingLog
+from moai.training.log import TrainingLog, headline
 from moai.training.monitor import Monitor
-from moai.training.objectives.attention import (
-    AttentionBatches,
-    AttentionObjective,
-    HeldOutAttention,
-    perceived_images,
-)
+from moai.training.objectives.attention import AttentionBatches, AttentionObjective, HeldOutAttention, perceived_images
 from moai.training.objectives.supervision import TargetFinder
 from moai.training.perceiving import Perceptions, perceive, perceive_by_batch
 from moai.training.prefix_states import PrefixStates
@@ -237,7 +232,7 @@ class Run:
             seconds = round(time.monotonic() - self.started, 3)
             self.log.write(step=number, stage=plan.stage.name, **values, seconds=seconds)
         self.started = time.monotonic()
-        advance(1, _headline(values))
+        advance(1, headline(values))
 
     def _save(self, plan: StagePlan, step: int, moments: Moments) -> None:
         tensors = gather(saved_parameters(self.model), self.main)
@@ -304,15 +299,14 @@ class Run:
         asked = self.training.attention_supervision or any(p.stage.objective == "attention" for p in self.plans)
         if not asked or not self.perceptions:
             return None
-        null_token = self.recipe.mixer.null_token
-        samples = (self.samples[index] for index in self.used)
-        return TargetFinder.from_perceptions(self.processor, self.perceptions.values(), null_token, samples)
+        samples, null = (self.samples[index] for index in self.used), self.recipe.mixer.null_token
+        return TargetFinder.from_perceptions(self.processor, self.perceptions.values(), null, samples)
 
     def _word_cache(self) -> WordCache:
         """The cache of words in context, which knows from the start what is computed together."""
         if self.recipe.perception.context_layer is None or not self.perceptions:
             return WordCache(self.model)
-        seen = list(perceived_images((self.samples[index] for index in self.used), self.perceptions).values())
+        seen = list(perceived_images(map(self.samples.__getitem__, self.used), self.perceptions).values())
         parts = (seen[start : start + GROUP] for start in range(0, len(seen), GROUP))
         encoded = (self.processor.perceptions.auxiliary(part) for part in parts)
         return WordCache(self.model, [group for group in encoded if group])
@@ -329,11 +323,8 @@ class Run:
     def _progress(self, plan: StagePlan, done: int, parameters: dict[str, nn.Parameter]) -> Iterator[Any]:
         count = sum(p.numel() for p in parameters.values())
         frozen = sum(p.numel() for p in self.model.parameters()) - count
-        parts = ", ".join(plan.stage.train.parts())
-        self.progress.note(
-            f"stage '{plan.stage.name}' trains {parts}: {count / 1e6:.1f} M parameters beside {frozen / 1e6:.1f} M "
-            "frozen ones"
-        )
+        sizes = f"{count / 1e6:.1f} M parameters beside {frozen / 1e6:.1f} M frozen ones"
+        self.progress.note(f"stage '{plan.stage.name}' trains {', '.join(plan.stage.train.parts())}: {sizes}")
         with self.progress.bar(f"stage '{plan.stage.name}'", plan.steps, done) as advance:
             yield advance
 
@@ -350,12 +341,3 @@ class Run:
             self.model.save_pretrained(self.run_dir)
             write_card(self.run_dir)
         return self.run_dir
-
-
-def _headline(values: Values) -> str:
-    text = f"loss {values['loss']:.3f}" if "loss" in values else f"attention {values['attention']:.3f}"
-    if "attention_validation" in values:
-        text += f", validation {values['attention_validation']:.3f}"
-    if "loss_on" in values:
-        text += f", on {values['loss_on']:.3f} / shuffled {values['loss_shuffled']:.3f}, spread {values['spread']:.2f}"
-    return text

@@ -47,7 +47,11 @@ def test_all_losses_are_shown_and_every_line_has_a_name(drawn):
         named = {text.get_text() for text in axes.get_legend().get_texts()}
         assert named and not any(name.startswith("_") for name in named)
     looking = {text.get_text() for text in figure.axes[1].get_legend().get_texts()}
-    assert {"alignment, moving average", "guide beside the answers, moving average", "alignment, validation questions"} <= looking
+    assert {
+        "alignment, moving average",
+        "supervision beside the answers, moving average",
+        "alignment, validation questions",
+    } <= looking
     assert [note.get_text().split()[0] for note in figure.axes[0].texts] == ["align", "modules"]
 
 

@@ -65,7 +65,7 @@ class PerceptionEncoder:
         found = [p for p in perceptions if p is not None]
         return [*self.words(found), *self.tokenize("\n")] if found and self.inject == "prompt" else []
 
-    def joined(self, perceptions: Sequence[Perception]) -> Perception:
+    def merged(self, perceptions: Sequence[Perception]) -> Perception:
         """Join the perceptions of several images as they are put into words: of each image, each thing once."""
         return merge([merge_findings(p, self.language) for p in perceptions] if self.merge else perceptions)
 
@@ -73,7 +73,7 @@ class PerceptionEncoder:
         """Verbalize the perceptions of several images as the model gets them, with the facts that did not fit."""
         settings = {"language": self.language, "style": self.style, "strongest": self.merge}
         settings["say_nothing_found"] = self.say_nothing_found
-        return verbalize_within(self.joined(perceptions), self.max_tokens, self.tokenize, **settings)
+        return verbalize_within(self.merged(perceptions), self.max_tokens, self.tokenize, **settings)
 
     def words(self, perceptions: Sequence[Perception]) -> list[int]:
         """Encode the words of several images' perceptions; what is too long loses whole facts, never half a box."""

@@ -6,6 +6,7 @@ Knows: its three encoders, one each of prompts, images and perceptions, and how 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,17 +94,16 @@ class MoaiProcessor(ProcessorMixin):
             image_token, image_tokens, panoptic_map = host_processor.image_token, 1, False
             host_processor.chat_template = chat_template = chat_template or host_processor.chat_template
         self.host_processor, self.placeholder = host_processor, placeholder
-        self.image_token, self.image_tokens, self.tiles = image_token, image_tokens, tiles
-        self.image_boundary = image_boundary
+        self.image_token, self.image_tokens = image_token, image_tokens
+        self.image_boundary, self.tiles = image_boundary, tiles
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.experts = list(experts)
         # A recipe that leaves an expert out may inherit its options.
         self.expert_options = {name: value for name, value in (expert_options or {}).items() if name in self.experts}
         self.expert_versions = {name: value for name, value in (expert_versions or {}).items() if name in self.experts}
         self.language, self.style, self.inject, self.panoptic_map = language, style, inject, panoptic_map
-        self.say_nothing_found = say_nothing_found
+        self.say_nothing_found, self.merge_findings = say_nothing_found, merge_findings
         self.max_aux_tokens, self.max_length = max_aux_tokens, max_length
-        self.merge_findings = merge_findings
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
         self._running = Running()
@@ -128,7 +128,11 @@ class MoaiProcessor(ProcessorMixin):
     @property
     def perceptions(self) -> PerceptionEncoder:
         """The encoder of perceptions, by the settings that are set."""
-        return self._running.get("perceptions", self._word_settings(), self._make_perceptions)
+        limits = (self.max_aux_tokens, self.merge_findings, self.say_nothing_found)
+        settings = (self.language, self.style, self.inject, self.panoptic_map, *limits)
+        return self._running.get(
+            "perceptions", settings, partial(PerceptionEncoder, self.plain_ids, self.images, *settings)
+        )
 
     def _make_images(self) -> ImagePlaces:
         if self.host_processor is not None:
@@ -140,15 +144,9 @@ class MoaiProcessor(ProcessorMixin):
         return EncoderImagePlaces(self.image_processor, self.image_token_id, self.image_tokens, boundary, tiles)
 
     def _make_prompts(self) -> PromptEncoder:
-        images = (self.images.begins, self.images.placeholders(1) > 0)
-        return PromptEncoder(self.tokenizer, self.chat_template, self.image_token_id, *images)
-
-    def _make_perceptions(self) -> PerceptionEncoder:
-        return PerceptionEncoder(self.plain_ids, self.images, *self._word_settings())
-
-    def _word_settings(self) -> tuple[Any, ...]:
-        shown = (self.panoptic_map, self.max_aux_tokens, self.merge_findings, self.say_nothing_found)
-        return (self.language, self.style, self.inject, *shown)
+        return PromptEncoder(
+            self.tokenizer, self.chat_template, self.image_token_id, self.images.begins, self.images.placeholders(1) > 0
+        )
 
     @property
     def perceiver(self) -> Perceiver:
@@ -210,10 +208,8 @@ class MoaiProcessor(ProcessorMixin):
         Raises:
             PromptError: longer than the host's context.
         """
-        if labels:
-            found = self.prompts.answered(conversation.turns, conversation.loss)
-        else:
-            found = self.prompts.prompt(conversation.turns)
+        turns, loss = conversation.turns, conversation.loss
+        found = self.prompts.answered(turns, loss) if labels else self.prompts.prompt(turns)
         check_length(self._length(found, conversation), self.max_length)
         return found
 
@@ -230,16 +226,9 @@ class MoaiProcessor(ProcessorMixin):
         return [[next(found) for _ in row] for row in images]
 
     def _built(self, rows: Sequence[Row], labels: bool = False) -> BatchFeature:
-        made = build_batch(
-            rows,
-            self.images,
-            self.perceptions,
-            image_token_id=self.image_token_id,
-            pad_token_id=self.tokenizer.pad_token_id or 0,
-            max_length=self.max_length,
-            labels=labels,
-        )
-        return BatchFeature(made)
+        ids = {"image_token_id": self.image_token_id, "pad_token_id": self.tokenizer.pad_token_id or 0}
+        limits = {"max_length": self.max_length, "labels": labels}
+        return BatchFeature(build_batch(rows, self.images, self.perceptions, **ids, **limits))
 
     def _length(self, encoded: Encoded, conversation: Conversation) -> int:
         images = len(conversation.images)

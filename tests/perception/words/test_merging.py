@@ -134,7 +134,7 @@ def test_facts_of_merged_words_are_found(registry):
     )
     own = encoder(merge=True)
     words = own.verbalize([found])
-    [span] = find_facts(own.joined([found]), words, "en", "compact", registry)
+    [span] = find_facts(own.merged([found]), words, "en", "compact", registry)
     assert words.text[span.start : span.end] == "top left sign that says STOP"
 
 
