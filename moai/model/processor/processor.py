@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 SETTINGS = (
     "image_token", "image_tokens", "image_boundary", "tiles", "placeholder", "experts", "expert_options",
-    "expert_versions", "language", "style", "inject", "say_nothing_found", "panoptic_map", "max_aux_tokens",
-    "max_length",
+    "expert_versions", "language", "style", "inject", "say_nothing_found", "merge_findings", "panoptic_map",
+    "max_aux_tokens", "max_length",
 )  # fmt: skip
 HOST_CLASS = "host_processor_class"  # in processor_config.json, only of a run with the host's own vision
 
