@@ -61,6 +61,7 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "official": "moai-official",
         "parrot": "moai-parrot",
         "parrot-twin": "moai-parrot",
+        "photos": "moai-words",
         "scenes": "moai-scenes",
         "scenes-connector-only": "moai-scenes",
         "scenes-prompt": "moai-scenes",

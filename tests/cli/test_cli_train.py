@@ -23,7 +23,7 @@ def test_a_dry_run_checks_and_prints_the_recipe_and_trains_nothing(run_cli, reci
     monkeypatch.setattr("moai.training.check.check_recipe", lambda recipe: asked.append(recipe) or ["the layers"])
     result = run_cli("train", "toy.yaml", "--dry-run")
     assert result.stdout == "name: toy\n" and trained == [] and not Path("runs").exists()
-    assert asked == [recipe] and result.stderr == "not checked: the layers\n"
+    assert asked == [recipe] and result.stderr == "loading the recipe toy.yaml\nnot checked: the layers\n"
 
 
 def test_an_interrupt_names_the_line_that_goes_on(run_cli, recipe, trained, monkeypatch):

@@ -91,7 +91,7 @@ def test_a_registered_data_set_splits_itself(mixed):
 
 
 def listed(count, name):
-    return Listed([Sample.from_question(f"{name}{n}", None, "i", "?", "a") for n in range(count)])
+    return Listed([Sample.from_question(f"{name}{n}", "a.png", "i", "?", "a") for n in range(count)])
 
 
 def epoch_ids(mixture, epoch):

@@ -19,7 +19,7 @@ TRAINING = [
     for n, color in enumerate(COLORS * 8)
 ]
 ASKED = [Sample.from_question("q", tiny.picture("red"), "q", "What color?", "red")]
-SEEN = {name: tiny.seen("red") for name in ("q", *(s.id for s in TRAINING))}
+SEEN = {name: tiny.seen("red") for name in ("q", "other", *(s.id for s in TRAINING))}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_row_of_shots_does_not_depend_on_the_rows_beside_it(augmented):
     images = (tiny.picture("red"), tiny.picture("blue"))
     choices = (Choice("A", turns, (0,), "yes"), Choice("B", turns, (1,), "yes"))
     whole = Conversation((Turn("user", (IMAGE, IMAGE, "Which?")), Turn("assistant", "A")), images)
-    item = Sample("item", whole, ("q", "t0"), choices=choices)
+    item = Sample("item", whole, ("q", "other"), choices=choices)
     alone = run_conditions(augmented, [item], SEEN, ["on"])[0].choices["on"]
     together = run_conditions(augmented, [*ASKED, item, *TRAINING[:2]], SEEN, ["on"])[1].choices["on"]
     assert together == pytest.approx(alone, abs=1e-4)

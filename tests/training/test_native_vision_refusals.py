@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_named(changes, sentence):
     ("vision", "sentence"),
     [
         ({}, "vision.kind: missing; add it"),
-        ({"kind": "hots"}, "vision.kind: 'hots' is not one of encoder, host; did you mean 'host'?"),
+        ({"kind": "hots"}, "vision.kind: 'hots' is not one of encoder, host, none; did you mean 'host'?"),
         (None, "vision: "),
     ],
 )

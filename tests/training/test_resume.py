@@ -67,7 +67,7 @@ def prepare(moment):
     run.draw_curves = lambda *args: None
     if moment in ("early", "between"):
         step = {"early": 1, "between": 5}[moment]
-        run._headline = nth(step, run._headline, die)
+        run.headline = nth(step, run.headline, die)
     elif moment == "logging":
         log.TrainingLog.write = nth(5, log.TrainingLog.write, half_a_line)
     elif moment == "saving":

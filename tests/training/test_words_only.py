@@ -30,7 +30,8 @@ def told(split, limit=None):
     for number in range(12):
         color, other = tiny.COLORS[number % 4], tiny.COLORS[(number + 1) % 4]
         truth = tiny.seen(f"{color} circle", f"{other} square")
-        about = (f"{split}-{number}", None, f"{split}/{number}", QUESTION, color, "color", truth)
+        asked, answer = (QUESTION, color) if number % 2 else (QUESTION.replace("circle", "square"), other)
+        about = (f"{split}-{number}", None, f"{split}/{number}", asked, answer, "color", truth)
         samples.append(Sample.from_question(*about))
     return samples[:limit]
 

@@ -86,16 +86,9 @@ def truths() -> dict[str, Perception]:
 
 
 def list_hash() -> str:
-    """Hash the list: every question, its answers, the truth, and the SHA-256 of each picture."""
-    listed = [
-        [
-            *(question[key] for key in ("id", "split", "kind", "question", "answers")),
-            pictures()[question["name"]].sha256,
-        ]
-        for question in questions()
-    ]
-    known = {name: truth.to_dict() for name, truth in truths().items()}
-    return hashlib.sha256(json.dumps([listed, known], ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    """Hash the list as it is written: every question, its answers, the truth, and the SHA-256 of each picture."""
+    listed = [[entry, pictures()[entry["name"]].sha256] for entry in _entries()]
+    return hashlib.sha256(json.dumps(listed, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache

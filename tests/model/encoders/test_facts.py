@@ -103,7 +103,7 @@ def test_every_word_has_a_compressed_token_and_no_mark_has():
 @pytest.mark.parametrize("ordered", [False, True])
 def test_a_question_is_its_own_words_alone(ordered):
     """Neither its images, nor padding, nor its neighbours in the batch, nor the answer behind it."""
-    model, processor = tiny.made(mixer={"question_context": True}, perception={"word_order": ordered})
+    model, processor = tiny.made(mixer={"question_context": 1.0}, perception={"word_order": ordered})
     shown = [tiny.picture("red")] * 2
     inputs = tiny.prompt_inputs(processor, ["What?", "Is it red or blue or neither?"], [tiny.seen("red")] * 2, shown)
     words = inputs["attention_mask"].bool() & (inputs["input_ids"] != model.config.image_token_id)

@@ -145,7 +145,7 @@ def test_rare_names_count_and_words_of_questions_do_not(table):
 
 
 def built(**changes):
-    mixer = {"null_token": True, "tie_qk_at_init": True, "qk_norm_scale": None, "question_context": True}
+    mixer = {"null_token": True, "tie_qk_at_init": True, "qk_norm_scale": None, "question_context": 1.0}
     changes |= {"vision": {"panoptic_map": False}, "perception": {"style": "compact", "fact_context": True}}
     return tiny.made(noise=0.0, mixer=mixer, **changes)
 
