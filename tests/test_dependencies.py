@@ -250,7 +250,7 @@ def test_training_says_it_before_the_host_is_built(drifted, caplog, monkeypatch,
     place = SimpleNamespace(process_index=0 if main_process else 1, world_size=2, dataloader_num_workers=0)
     monkeypatch.setattr(run, "training_arguments", lambda *_, **__: place)
     drifted(torch="2.16.0", transformers="5.25.0")
-    recipe = SimpleNamespace(training=None, stages=[None], seed=0)
+    recipe = SimpleNamespace(training=None, stages=[None], seed=0, host=SimpleNamespace(reference="a/host"))
     with pytest.raises(ZeroDivisionError):
         run.Run(recipe, tmp_path / "run", Progress())
     assert [record.getMessage() for record in caplog.records] == [BOTH] * main_process
