@@ -84,7 +84,7 @@ class CocoConversions:
         Raises:
             ExpertError: a label that ``categories`` lacks.
         """
-        items = [*self.segments, *self.detections]
+        items: list[Segment | Detection] = [*self.segments, *self.detections]
         things = {label: False for label in sorted({item.label for item in items})}
         for item in items:
             things[item.label] |= not isinstance(item, Segment) or item.is_thing

@@ -32,7 +32,8 @@ def merge_duplicates(perception: Perception, overlap: float = DUPLICATE, partly:
         findings of one expert are two objects.
     """
     objects: list[_Object] = []
-    for item in (*perception.segments, *perception.detections):
+    items: tuple[Segment | Detection, ...] = (*perception.segments, *perception.detections)
+    for item in items:
         fits = [one.fit(item) if one.may_be(item) else 0.0 for one in objects]
         index = max(range(len(fits)), key=fits.__getitem__, default=None)
         if index is not None and fits[index] >= overlap:

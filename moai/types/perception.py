@@ -95,7 +95,9 @@ def merge(perceptions: Sequence[Perception]) -> Perception:
 def sign(perception: Perception, source: Source) -> Perception:
     """Name the source of a perception, and of each of its findings."""
     kinds = ("segments", "detections", "relations", "texts")
-    named = {k: tuple(replace(item, source=source.expert) for item in getattr(perception, k)) for k in kinds}
+    named: dict[str, Any] = {
+        k: tuple(replace(item, source=source.expert) for item in getattr(perception, k)) for k in kinds
+    }
     return replace(perception, sources=(source,), **named)
 
 

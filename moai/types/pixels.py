@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from moai.errors import ExpertError
 from moai.types.findings import Box
@@ -83,7 +83,7 @@ def numbers(values: Any, count: int, what: str) -> list[float]:
     return [to_number(value, f"a number of {what}") for value in values]
 
 
-def is_list(value: Any) -> bool:
+def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     """Return whether a value is a list of any kind, an array included, and no text."""
     return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, dict))
 

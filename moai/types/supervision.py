@@ -48,13 +48,17 @@ class SupervisionConversions:
         data = getattr(detections, "data", None)
         if not is_list(boxes) or not isinstance(data, dict):
             raise ExpertError(f"detections are supervision.Detections of one picture, not {type(detections).__name__}")
-        segments, found = [], []
+        segments: list[Segment] = []
+        found: list[Detection] = []
         for number in range(len(boxes)):
             try:
                 item = _finding(detections, number, width, height, names)
             except ExpertError as error:
                 raise ExpertError(f"detection {number}: {error}") from error
-            (segments if isinstance(item, Segment) else found).append(item)
+            if isinstance(item, Segment):
+                segments.append(item)
+            else:
+                found.append(item)
         return cls(segments=tuple(segments), detections=tuple(found))  # type: ignore[call-arg]
 
     def to_supervision(self, width: int, height: int, names: Sequence[str] | None = None) -> supervision.Detections:
@@ -76,7 +80,7 @@ class SupervisionConversions:
             import supervision
         except ImportError as error:
             raise ExpertError("to_supervision needs the library supervision; pip install supervision") from error
-        items = [*self.segments, *self.detections]
+        items: list[Segment | Detection] = [*self.segments, *self.detections]
         listed = sorted({item.label for item in items}) if names is None else list(names)
         if missing := [item.label for item in items if item.label not in listed]:
             raise ExpertError(f"names lack '{missing[0]}'; add it")
@@ -87,7 +91,7 @@ class SupervisionConversions:
             xyxy=boxes * np.array([width, height, width, height]),
             mask=np.stack([mask.resized(width, height).decode() for mask in masks]) if whole else None,
             confidence=np.array([item.score for item in items], dtype=np.float64),
-            class_id=np.array([listed.index(item.label) for item in items], dtype=int),
+            class_id=np.array([listed.index(item.label) for item in items], dtype=np.int64),
             data=_data(items),
         )
 
@@ -110,7 +114,7 @@ def _finding(detections: Any, number: int, width: int, height: int, names: Any) 
 
 def _name(detections: Any, number: int, names: Any) -> str:
     if names is not None:
-        id = None if detections.class_id is None else int(detections.class_id[number])
+        id: Any = None if detections.class_id is None else int(detections.class_id[number])
         known = names if isinstance(names, Mapping) else dict(enumerate(names))
         label = known.get(id)
     else:
