@@ -51,6 +51,14 @@ class ImageInput(nn.Module):
         """Name the parts that train."""
         return {}
 
+    def encode_maps(self, pixels: Tensor) -> Tensor:
+        """Encode panoptic maps ``(N, 3, h, w)``, which only an encoder of ours can.
+
+        Raises:
+            HostError: there is none; it names the recipe key.
+        """
+        raise HostError("panoptic maps need an encoder of ours (vision.kind: encoder); leave the maps out")
+
     def check(self, prompt: Prompt, given: bool) -> None:
         """Refuse placeholders that no image stands for.
 
@@ -221,14 +229,6 @@ class HostImages(ImageInput):
         super().__init__(host, image_token_id)
         self._typed = TYPES in inspect.signature(host.forward).parameters
 
-    def encode_maps(self, pixels: Tensor) -> Tensor:
-        """Always an error: there is no encoder of ours.
-
-        Raises:
-            HostError: always; it names the recipe key.
-        """
-        raise HostError("panoptic maps need an encoder of ours (vision.kind: encoder); leave the maps out")
-
     def host_inputs(
         self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None, given: dict[str, Any]
     ) -> dict[str, Any]:
@@ -273,14 +273,6 @@ class NoImages(ImageInput):
     kind = "none"
     has_tokens = False
     can_drop = True  # there are never any image features
-
-    def encode_maps(self, pixels: Tensor) -> Tensor:
-        """Always an error: there is no encoder.
-
-        Raises:
-            HostError: always; it names the recipe key.
-        """
-        raise HostError("panoptic maps need an encoder of ours (vision.kind: encoder); leave the maps out")
 
     def host_inputs(
         self, prompt: Prompt, pixels: Tensor | None, features: Tensor | None, keep: Tensor | None, given: dict[str, Any]

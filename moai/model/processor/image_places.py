@@ -86,12 +86,16 @@ class ImagePlaces(Protocol):
         ...
 
     def fitted(self, image: Image.Image) -> Image.Image:
-        """Cut or pad an image as it is encoded."""
-        ...
+        """Cut or pad an image as an encoder of ours gets it; without one it stays as it is."""
+        return image
 
     def pictures(self, pictures: Sequence[Any]) -> Tensor:
-        """Encode pictures, ``(N, 3, h, w)``."""
-        ...
+        """Encode pictures, ``(N, 3, h, w)``, which only an encoder of ours can.
+
+        Raises:
+            HostError: there is none; it names the recipe key.
+        """
+        raise HostError("panoptic maps need an encoder of ours; set vision.kind to encoder, or leave the maps out")
 
 
 class EncoderImagePlaces(ImagePlaces):
@@ -257,18 +261,6 @@ class HostImagePlaces(ImagePlaces):
         text = self.placeholder.split(self.image_token)[-1]
         return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def fitted(self, image: Image.Image) -> Image.Image:
-        """Return the image: how its host cuts it is the host's."""
-        return image
-
-    def pictures(self, pictures: Sequence[Any]) -> Tensor:
-        """Always an error: there is no encoder of ours.
-
-        Raises:
-            HostError: always; it names the recipe key.
-        """
-        raise HostError("panoptic maps need an encoder of ours; set vision.kind to encoder, or leave the maps out")
-
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, chat_template: str | None) -> None:
         """Save the host's processor, which holds both, in a folder of its own."""
         self.processor.save_pretrained(folder / HOST_PROCESSOR)
@@ -323,18 +315,6 @@ class NoImagePlaces(ImagePlaces):
     def closing(self, following: Sequence[int]) -> int:
         """No token."""
         return 0
-
-    def fitted(self, image: Image.Image) -> Image.Image:
-        """Return the image: nothing cuts it."""
-        return image
-
-    def pictures(self, pictures: Sequence[Any]) -> Tensor:
-        """Always an error: there is no encoder.
-
-        Raises:
-            HostError: always; it names the recipe key.
-        """
-        raise HostError("panoptic maps need an encoder of ours; set vision.kind to encoder, or leave the maps out")
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, chat_template: str | None) -> None:
         """Save the tokenizer with the chat template, which may be another than the host's."""
