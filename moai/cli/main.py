@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -40,6 +42,7 @@ COMMANDS = {  # name -> (where it is, one line of help); pinned to the commands'
     "plan": ("moai.cli.plan:plan", "Say what a recipe needs in memory, or a corpus in hours and disk."),
     "doctor": ("moai.cli.doctor:doctor", "Say what is installed, what fits, and what must be fixed."),
 }
+SHOWN = 5  # warnings from one line of code that are shown one by one
 RESUME = "moai.resume"  # ctx.meta: the command line that continues what a Ctrl-C stops
 
 
@@ -93,8 +96,11 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a MoaiError is one sentence, a Ctrl-C says how to go on, a logged warning is shown."""
         log = logging.getLogger("moai")
-        if not any(isinstance(handler, _Echo) for handler in log.handlers):
-            log.addHandler(_Echo(logging.WARNING))
+        echo = next((handler for handler in log.handlers if isinstance(handler, _Echo)), None)
+        if echo is None:
+            echo = _Echo(logging.WARNING)
+            log.addHandler(echo)
+        echo.start(lambda: _debugging(ctx))  # read as late as that: a subcommand takes --debug as well
         # It warns of a kernel that no host of ours uses, whenever something imports it: peft does.
         logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
         try:
@@ -111,6 +117,8 @@ class LazyGroup(click.Group):
             resume = ctx.meta.get(RESUME)
             click.echo(f"\nstopped; continue with: {resume}" if resume else "\nstopped", err=True)
             ctx.exit(130)
+        finally:
+            echo.report_unshown()
 
 
 def plugin_commands() -> dict[str, tuple[str, str]]:
@@ -141,9 +149,31 @@ def _import_command(name: str, target: str) -> click.Command:
 
 
 class _Echo(logging.Handler):
+    """Shows warnings; of those from one line of code the first few, and how many more there were."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.start()
+
+    def start(self, everything: Callable[[], bool] = lambda: False) -> None:
+        self._everything = everything
+        self._seen: Counter[tuple[str, int]] = Counter()
+        self._last: dict[tuple[str, int], str] = {}
+
     def emit(self, record: logging.LogRecord) -> None:
+        place = (record.pathname, record.lineno)
+        self._seen[place] += 1
         text = "".join(char if char.isprintable() else " " for char in record.getMessage())
-        click.echo(f"{record.levelname.lower()}: {text}", err=True)
+        self._last[place] = f"{record.levelname.lower()}: {text}"
+        if self._everything() or self._seen[place] <= SHOWN:
+            click.echo(self._last[place], err=True)
+
+    def report_unshown(self) -> None:
+        for place, times in self._seen.items():
+            if times > SHOWN and not self._everything():
+                more = times - SHOWN
+                click.echo(f"{self._last[place]} (the last of {more} more like it; --debug shows all)", err=True)
+        self.start()
 
 
 def _debug_option(hidden: bool = False) -> click.Option:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import resource
 import subprocess
 import sys
@@ -143,3 +144,20 @@ def test_help_starts_in_under_three_tenths_of_a_second():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(taken) < 0.3
+
+
+@pytest.mark.parametrize("arguments, shown", [((), 5), (("--debug",), 9)])
+def test_of_warnings_that_are_alike_the_first_are_shown_and_the_rest_counted(arguments, shown, run_cli, monkeypatch):
+    @click.command("ask")
+    def ask():
+        log = logging.getLogger("moai.somewhere")
+        for number in range(9):
+            log.warning("%s", f"picture {number} is odd")
+        log.warning("another thing")
+
+    monkeypatch.setattr(importlib.import_module("moai.cli.ask"), "ask", ask)
+    for _ in range(2):  # a second command of the process counts anew
+        lines = run_cli("ask", *arguments).stderr.splitlines()
+        assert lines[: shown + 1] == [*(f"warning: picture {n} is odd" for n in range(shown)), "warning: another thing"]
+        rest = [] if arguments else ["warning: picture 8 is odd (the last of 4 more like it; --debug shows all)"]
+        assert lines[shown + 1 :] == rest
