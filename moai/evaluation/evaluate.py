@@ -93,7 +93,8 @@ def evaluate_run(
     folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole), shots=shots, rationale=rationale)
     shards = None if data else recipe.perception.shards
     perceptions, reduced = perceive_views(augmented, samples, names, progress, shards)
-    sources, metric = sources_of(recipe, data), metric_of(sources_of(recipe, data))
+    sources = sources_of(recipe, data, split)
+    metric = metric_of(sources)
     answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
     given = fingerprint(run, samples, perceptions, reduced, rationale)
     journal = Journal(folder, {"conditions": names, **answering, "given": given})
@@ -161,11 +162,15 @@ def folder_of(
     return "-".join([*parts, *(["full"] if full else [])])
 
 
-def sources_of(recipe: Recipe, data: str | None = None) -> tuple[DataSource, ...]:
-    """Return the recipe's sources; of another registered data set's name, the recipe's of that name or a new one."""
+def sources_of(recipe: Recipe, data: str | None = None, split: str | None = None) -> tuple[DataSource, ...]:
+    """Return the recipe's sources; of a data set's name, the recipe's of that name.
+
+    Where none of these is a part of the split, or there is none, it is the data set with its own defaults.
+    """
     if data is None:
         return recipe.data.sources
-    same = tuple(one for one in recipe.data.sources if one.format == "dataset" and one.name == data)
+    named = (one for one in recipe.data.sources if one.format == "dataset" and one.name == data)
+    same = tuple(one for one in named if split is None or one.splits is None or split in one.splits)
     return same or (DataSource(format="dataset", name=data),)
 
 
@@ -176,7 +181,7 @@ def dataset_of(recipe: Recipe, split: str, data: str | None = None) -> Samples:
         RecipeError: the split is empty.
         DataError: a file cannot be read.
     """
-    return open_sources(sources_of(recipe, data), split, recipe.data.train_split, seed=recipe.seed)
+    return open_sources(sources_of(recipe, data, split), split, recipe.data.train_split, seed=recipe.seed)
 
 
 def training_of(recipe: Recipe, data: str | None = None) -> Samples:
@@ -185,7 +190,7 @@ def training_of(recipe: Recipe, data: str | None = None) -> Samples:
     Raises:
         RecipeError: the split is empty.
     """
-    sources = [source.model_copy(update={"weight": None}) for source in sources_of(recipe, data)]
+    sources = [source.model_copy(update={"weight": None}) for source in sources_of(recipe, data, recipe.data.train_split)]
     return open_sources(sources, recipe.data.train_split, recipe.data.train_split, seed=recipe.seed)
 
 

@@ -12,7 +12,7 @@ from moai import plugins
 from moai.data.formats.dataset import dataset
 from moai.errors import CheckpointError, DataError, RecipeError
 from moai.evaluation import evaluate
-from moai.evaluation.evaluate import evaluate_run, folder_of
+from moai.evaluation.evaluate import evaluate_run, folder_of, sources_of
 from moai.expert import Expert
 from moai.perception.running.perceiver import Perceiver
 from moai.recipe.sections import Data
@@ -96,6 +96,14 @@ def test_wrong_arguments_are_a_sentence_before_a_model_is_loaded(run, tmp_path):
 def test_the_folders_name_says_what_differs_from_the_recipe(recipe):
     assert folder_of(recipe, "toy", "test", full=False) == "eval"
     assert folder_of(recipe, "other", "unseen", full=True) == "eval-other-unseen-full"
+
+
+def test_a_data_set_of_the_recipe_keeps_its_options_in_its_splits_and_has_its_defaults_in_others(recipe):
+    given = {"format": "dataset", "name": "toy", "options": {"size": 3}, "splits": ["train", "test"]}
+    recipe.data = Data(sources=[given, {"format": "dataset", "name": "other"}])
+    assert [(one.name, one.options) for one in sources_of(recipe, "toy", "test")] == [("toy", {"size": 3})]
+    assert [(one.name, one.options) for one in sources_of(recipe, "toy", "unseen")] == [("toy", {})]
+    assert sources_of(recipe, None, "unseen") == recipe.data.sources
 
 
 def test_two_samples_of_one_id_are_refused(run, samples, augmented):
