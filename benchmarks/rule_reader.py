@@ -112,6 +112,8 @@ def _color(low: str, words: Words) -> str:
 
 
 def _text(low: str, words: Words) -> str:
+    if words.texts and re.search(r"\b(?:heading|headline|title)\b", low):
+        return words.texts[0][0]
     place = _place(low)
     lines = [line for line, cell in words.texts if not place or cell == place]
     if place and not lines:

@@ -190,7 +190,9 @@ def training_of(recipe: Recipe, data: str | None = None) -> Samples:
     Raises:
         RecipeError: the split is empty.
     """
-    sources = [source.model_copy(update={"weight": None}) for source in sources_of(recipe, data, recipe.data.train_split)]
+    sources = [
+        source.model_copy(update={"weight": None}) for source in sources_of(recipe, data, recipe.data.train_split)
+    ]
     return open_sources(sources, recipe.data.train_split, recipe.data.train_split, seed=recipe.seed)
 
 
