@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from moai.data.perceive import images_of, perceive_samples, perceive_without, read_perceptions
 from moai.data.samples import Samples, draw
@@ -32,7 +32,12 @@ from moai.types import Perception, Sample
 
 if TYPE_CHECKING:
     from moai.answering import Augmented
+    from moai.perception.running.perceiver import TimeLimit
     from moai.recipe.schema import Recipe
+
+FIX = (
+    "give it longer with --time-limit, make it work (`moai doctor` says what is missing), or evaluate the run elsewhere"
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def evaluate_run(
     seed: int = 0,
     shots: int = 0,
     rationale: Rationale | None = None,
+    time_limit: TimeLimit | Literal["run"] = "run",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a run folder as ``moai eval`` does, and write the report into it.
@@ -71,6 +77,7 @@ def evaluate_run(
         batch_size, seed: questions per call of the model; of the draw, the shots, the shuffling and the intervals.
         shots: solved questions of the training split before each question.
         rationale: describe the images first, and answer with the description in the prompt.
+        time_limit: of an expert for an image, as in ``Perceiver``; ``"run"``: the run's.
         progress: where progress is shown; a bar on a terminal by default.
 
     Returns:
@@ -88,6 +95,8 @@ def evaluate_run(
     whole = dataset_of(recipe, split, data)
     samples = check_ids(draw(whole, None if full else limit or wanted.limit, seed))
     augmented = augmented or _load(run)
+    if time_limit != "run":
+        augmented.perceiver.limit_time(time_limit)
     samples = _with_shots(samples, recipe, data, shots, seed, augmented)
     names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
     folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole), shots=shots, rationale=rationale)
@@ -235,10 +244,10 @@ def perceive_views(
         perceptions = read_perceptions(shards, samples, augmented.perceiver.experts)
     else:
         with progress.bar("perceiving", count) as advance:
-            perceptions = perceive_samples(augmented.perceiver, samples, advance)
+            perceptions = perceive_samples(augmented.perceiver, samples, advance, fix=FIX)
     for expert in left_out(conditions):
         with progress.bar(f"perceiving without {expert}", count) as advance:
-            reduced[expert] = perceive_without(augmented.perceiver, expert, samples, advance)
+            reduced[expert] = perceive_without(augmented.perceiver, expert, samples, advance, fix=FIX)
     return perceptions, reduced
 
 

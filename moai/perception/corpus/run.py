@@ -33,6 +33,8 @@ from moai.perception.corpus.ray_pool import run_ray
 from moai.perception.corpus.shard import Counts, read_counts, shard_path
 from moai.perception.corpus.stopping import terminable
 from moai.perception.corpus.worker import Done, Job
+from moai.perception.running.perceiver import TimeLimit
+from moai.perception.running.settings import TIME_LIMIT
 
 Engine = Literal["local", "ray"]
 Advance = Callable[[int], None]
@@ -47,7 +49,7 @@ class Workers:
     count: int = 1
     threads: int = 1
     device: str | Mapping[str, str] = "cpu"
-    time_limit: float | Mapping[str, float] = 60.0
+    time_limit: TimeLimit = TIME_LIMIT
 
 
 def perceive_corpus(
