@@ -90,25 +90,21 @@ def evaluate_run(
     if full and limit is not None:
         raise RecipeError("an evaluation takes a limit or the full split; leave out one of the two")
     run, recipe, progress = Path(run), recipe_of(run), progress or Progress()
-    wanted = recipe.evaluation
-    split, size = split or wanted.split, batch_size or wanted.batch_size
-    whole = dataset_of(recipe, split, data)
+    wanted, split = recipe.evaluation, split or recipe.evaluation.split
+    whole, sources = dataset_of(recipe, split, data), sources_of(recipe, data)
     samples = check_ids(draw(whole, None if full else limit or wanted.limit, seed))
-    augmented = augmented or _load(run)
-    if time_limit != "run":
-        augmented.perceiver.limit_time(time_limit)
+    augmented = _opened(run, augmented, time_limit)
     samples = _with_shots(samples, recipe, data, shots, seed, augmented)
     names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
     folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole), shots=shots, rationale=rationale)
     shards = None if data else recipe.perception.shards
     perceptions, reduced = perceive_views(augmented, samples, names, progress, shards)
-    sources, metric = sources_of(recipe, data), metric_of(sources_of(recipe, data))
-    answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
-    given = fingerprint(run, samples, perceptions, reduced, rationale)
+    answering = {"batch_size": batch_size or wanted.batch_size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
+    given, metric = fingerprint(run, samples, perceptions, reduced, rationale), metric_of(sources)
     journal = Journal(folder, {"conditions": names, **answering, "given": given})
     settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "rationale": rationale}
     records = _answer(augmented, samples, perceptions, {**settings, "journal": journal}, progress)
-    gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
+    gates = sample_gates(augmented, samples, perceptions, answering["batch_size"]) if "on" in names else None
     about = {"name": recipe.name, "data": label_of(sources), "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
     shown = {"images": images_of(samples), "words": words_of(augmented, perceptions), "perceptions": perceptions}
@@ -265,6 +261,13 @@ def words_of(augmented: Augmented, perceptions: Mapping[str, Perception]) -> dic
     """Return image id -> the perception in words, as the model is given it."""
     to_words = getattr(augmented, "words", verbalize)
     return {image: to_words(perception) for image, perception in perceptions.items()}
+
+
+def _opened(run: Path, augmented: Augmented | None, time_limit: TimeLimit | Literal["run"]) -> Augmented:
+    augmented = augmented or _load(run)
+    if time_limit != "run":
+        augmented.perceiver.limit_time(time_limit)
+    return augmented
 
 
 def _load(run: Path) -> Augmented:
