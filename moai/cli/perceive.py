@@ -12,7 +12,7 @@ import click
 from moai.cli import show
 from moai.cli.options import by_expert, expert_options, overlay_paths, split_names, time_limits
 from moai.errors import ExpertError
-from moai.perception.running.settings import TIME_LIMIT
+from moai.perception.running.time_limit import TIME_LIMIT
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,7 +14,7 @@ import click
 from moai.cli.main import RESUME, options_given
 from moai.cli.options import by_expert, expert_options, split_names, time_limits
 from moai.errors import ExpertError
-from moai.perception.running.settings import TIME_LIMIT
+from moai.perception.running.time_limit import TIME_LIMIT
 
 if TYPE_CHECKING:
     from moai.perception.corpus.manifest import Manifest

@@ -70,7 +70,7 @@ def _perceived(
     size = perceiver.batch_size if perceiver.max_memory is None else max(1, len(images))
     while batch := dict(islice(rest, size)):
         found.update(zip(batch, perceiver.perceive(Pictures(batch), progress=progress), strict=True))
-        counts.add([found[id] for id in batch])
+        counts.count([found[id] for id in batch])
     counts.check()
     counts.warn()
     return found

@@ -32,7 +32,7 @@ from moai.types import Perception, Sample
 
 if TYPE_CHECKING:
     from moai.answering import Augmented
-    from moai.perception.running.perceiver import TimeLimit
+    from moai.perception.running.time_limit import TimeLimit
     from moai.recipe.schema import Recipe
 
 FIX = (

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from moai.perception.running.settings import TIME_LIMIT
+from moai.perception.running.time_limit import TIME_LIMIT
 
 
 class Section(BaseModel):

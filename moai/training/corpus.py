@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from moai.errors import CorpusError, RecipeError
 from moai.perception.corpus.inputs import LISTS, Found, holds_lists, is_list, read_images
-from moai.perception.running.settings import TIME_LIMIT
+from moai.perception.running.time_limit import TIME_LIMIT
 from moai.recipe.loading import load_recipe
 
 if TYPE_CHECKING:

@@ -102,7 +102,7 @@ class BatchPerceptions(Mapping[str, Perception | None]):
         kept = {id: self.reached[id] for id in asked if id in self.reached}
         found = self.perceiver.perceive(Pictures(missing)) if missing else []
         self.reached = {**kept, **dict(zip(missing, found, strict=True))}
-        for expert, reason in self.counts.add(found):
+        for expert, reason in self.counts.count(found):
             log.warning("expert '%s' gives nothing for some images: %s", expert, reason)
 
 

@@ -26,7 +26,8 @@ from moai.model.processor.rendered import read_rendered, refuse_control_tokens
 from moai.model.processor.tiles import Tiles
 from moai.model.run_folder import HOST_PROCESSOR, write_manifest
 from moai.model.run_format import check_format
-from moai.perception.running.settings import TIME_LIMIT, usable_experts
+from moai.perception.running.settings import usable_experts
+from moai.perception.running.time_limit import TIME_LIMIT
 from moai.types import Conversation, Perception
 
 if TYPE_CHECKING:

@@ -33,8 +33,7 @@ from moai.perception.corpus.ray_pool import run_ray
 from moai.perception.corpus.shard import Counts, read_counts, shard_path
 from moai.perception.corpus.stopping import terminable
 from moai.perception.corpus.worker import Done, Job
-from moai.perception.running.perceiver import TimeLimit
-from moai.perception.running.settings import TIME_LIMIT
+from moai.perception.running.time_limit import TIME_LIMIT, TimeLimit
 
 Engine = Literal["local", "ray"]
 Advance = Callable[[int], None]

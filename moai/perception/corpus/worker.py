@@ -18,8 +18,8 @@ from moai.perception.corpus.arrow import import_pyarrow
 from moai.perception.corpus.expert_settings import Settings
 from moai.perception.corpus.image_list import ImageList
 from moai.perception.corpus.shard import Counts, write_shard
-from moai.perception.running.perceiver import Perceiver, TimeLimit
-from moai.perception.running.settings import TIME_LIMIT
+from moai.perception.running.perceiver import Perceiver
+from moai.perception.running.time_limit import TIME_LIMIT, TimeLimit
 from moai.types import Perception
 
 

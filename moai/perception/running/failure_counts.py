@@ -29,7 +29,7 @@ class FailureCounts:
         self.fix, self.images = fix, 0
         self.reasons: dict[str, Counter[str]] = {}  # expert -> reason -> images, the first reason first
 
-    def add(self, perceptions: Sequence[Perception]) -> list[tuple[str, str]]:
+    def count(self, perceptions: Sequence[Perception]) -> list[tuple[str, str]]:
         """Count the failures of a batch; return those, expert and reason, that did not happen before.
 
         Raises:

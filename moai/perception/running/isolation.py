@@ -21,6 +21,7 @@ from moai.expert import Expert
 from moai.perception.cache.packing import plain_bytes
 from moai.perception.running.memory import allocated_bytes
 from moai.perception.running.shared_picture import share
+from moai.perception.running.time_limit import batch_limit
 from moai.perception.running.worker import TimedOut, Worker
 from moai.types import Perception, check_perception
 
@@ -146,7 +147,7 @@ class Isolated:
         expert = self._load(worker)
         if self.broken is not None:
             return [self.broken] * len(images)
-        limit = None if self.time_limit is None else min(self.time_limit * len(images), threading.TIMEOUT_MAX)
+        limit = batch_limit(self.time_limit, len(images))
         answer = self._try(worker, expert, _call, expert, images, context, limit=limit)
         if not isinstance(answer, _Raised):
             return [_accept(result) for result in answer]

@@ -27,12 +27,12 @@ from moai.perception.cache.store import Store, entry_key
 from moai.perception.running.isolation import Isolated, Outcome
 from moai.perception.running.memory import format_size, parse_size
 from moai.perception.running.schedule import dependency_levels, in_order, memory_groups, run_device_queues
-from moai.perception.running.settings import TIME_LIMIT, build, per_expert
+from moai.perception.running.settings import build, per_expert
+from moai.perception.running.time_limit import TIME_LIMIT, TimeLimit, is_limit
 from moai.plugins import Registry
 from moai.types import Failure, Perception, Source, merge, sign
 
 log = logging.getLogger("moai")
-TimeLimit = float | Mapping[str, float | None] | None  # for all experts, or by name with "*" for the others
 Columns = dict[str, list[Perception]]  # expert name -> its perception of each image so far
 
 
@@ -141,7 +141,7 @@ class Perceiver:
             ExpertError: a name that is not among the experts, or no positive number of seconds.
         """
         names = [expert.name for expert in self.experts]
-        for name, limit in per_expert("time_limit", time_limit, names, TIME_LIMIT, _is_limit).items():
+        for name, limit in per_expert("time_limit", time_limit, names, TIME_LIMIT, is_limit).items():
             self._isolated[name].time_limit = limit
 
     def load(self) -> None:
@@ -277,10 +277,6 @@ def _check_list(images: Any) -> None:
     if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
         fix = "list(images)" if isinstance(images, Iterable) and not isinstance(images, Mapping) else "[image]"
         raise ImageError(f"perceive takes a list of images, not {type(images).__name__}; pass {fix}")
-
-
-def _is_limit(seconds: Any) -> bool:
-    return seconds is None or (isinstance(seconds, (int, float)) and 0 < seconds <= threading.TIMEOUT_MAX)
 
 
 def _decoded(image: Any) -> Image.Image:

@@ -17,7 +17,6 @@ from moai.plugins import registry as process_registry
 log = logging.getLogger("moai")
 
 OTHERS = "*"  # in a mapping by expert name: the value for every other expert
-TIME_LIMIT = 60.0  # seconds of an expert for an image, where nothing else is said
 
 
 def build(

@@ -15,17 +15,17 @@ def bad(reason: str = "out of paint", expert: str = "ocr") -> Perception:
 
 def test_more_than_half_of_enough_images_is_refused_with_expert_count_first_reason_and_fix():
     counts = FailureCounts("do something")
-    assert counts.add([bad("first"), bad("second"), GOOD]) == [("ocr", "first"), ("ocr", "second")]
-    assert counts.add([bad("second"), bad("second")]) == []
+    assert counts.count([bad("first"), bad("second"), GOOD]) == [("ocr", "first"), ("ocr", "second")]
+    assert counts.count([bad("second"), bad("second")]) == []
     with pytest.raises(ExpertError) as error:
-        counts.add([GOOD, bad(), GOOD])
+        counts.count([GOOD, bad(), GOOD])
     assert str(error.value) == "expert 'ocr' gave nothing for 5 of 8 images (first); do something"
 
 
 def test_half_of_the_images_is_a_counted_warning(caplog):
     counts = FailureCounts("do something")
-    counts.add([bad(), GOOD] * ENOUGH)
-    counts.add([bad(expert="other")])
+    counts.count([bad(), GOOD] * ENOUGH)
+    counts.count([bad(expert="other")])
     counts.check()
     counts.warn()
     assert [record.getMessage() for record in caplog.records] == [
@@ -36,7 +36,7 @@ def test_half_of_the_images_is_a_counted_warning(caplog):
 
 def test_few_images_are_judged_at_the_end():
     counts = FailureCounts("do something")
-    counts.add([bad()] * (ENOUGH - 1))
+    counts.count([bad()] * (ENOUGH - 1))
     with pytest.raises(ExpertError, match="7 of 7 images"):
         counts.check()
 
