@@ -250,7 +250,9 @@ def perceptions(samples: Sequence[Sample], recipe: str | None) -> list[Perceptio
     if recipe is None:
         return [merge(list(sample.truths or ())) for sample in samples]
     settings = load_recipe(recipe).perception
-    perceiver = Perceiver(settings.experts, options=settings.options, store=default_store(), time_limit=None)
+    perceiver = Perceiver(
+        settings.experts, options=settings.options, store=default_store(), time_limit=settings.time_limit
+    )
     images = {id: image for s in samples for id, image in zip(s.image_ids, s.images, strict=False)}
     found = dict(zip(images, perceiver.perceive([read_image(image) for image in images.values()]), strict=True))
     return [merge([found[id] for id in sample.image_ids]) for sample in samples]

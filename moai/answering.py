@@ -17,6 +17,7 @@ from moai.errors import ExpertError, PromptError, nearest
 from moai.images import read_image
 from moai.model.likelihood import score_answers
 from moai.model.modeling import MoaiForConditionalGeneration
+from moai.model.processor.experts import build_perceiver
 from moai.model.processor.processor import MoaiProcessor
 from moai.perception.cache.store import default_store
 from moai.perception.running.perceiver import Perceiver
@@ -342,5 +343,5 @@ def load(run_dir: str | Path, *, device: str | None = None, dtype: str | None = 
     model = MoaiForConditionalGeneration.from_pretrained(run_dir, dtype=dtype)
     processor = MoaiProcessor.from_pretrained(model.name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    perceiver = Perceiver(processor.installed_experts(), options=processor.expert_options, store=default_store())
+    perceiver = build_perceiver(processor, processor.installed_experts(), default_store())
     return Augmented(model.to(device).fix_adapters(), processor, perceiver)

@@ -54,8 +54,8 @@ ROOMS = (
 )
 # These name what stands in any room, in functions that run later: public names, the core's own plugin, transformers.
 ROOTS = {"moai", "moai.builtin", "moai.plugin_api", "moai.registration"}
-# Where perceptions become text and tokens for the model, and so both halves meet.
-MEETING_PLACES = {f"moai.model.processor.{name}" for name in ("processor", "perceptions")}
+# Where perceptions are made for the model and become its text and tokens, and so both halves meet.
+MEETING_PLACES = {f"moai.model.processor.{name}" for name in ("processor", "perceptions", "experts")}
 ENGINES = {"torch", "torchvision", "transformers", "accelerate", "safetensors", "numpy", "PIL", "matplotlib", "sqlite3"}
 WRITES = {"write_text", "write_bytes", "mkdir", "unlink", "rename", "rmtree", "open", "save", "touch"}
 MAX_COMMAND = 40  # lines of a function's body

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moai.cli import show
-from moai.cli.options import split_names
+from moai.cli.options import split_names, time_limits
 from moai.errors import ImageError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw what the answer was computed from.",
 )
+@click.option("--time-limit", metavar="SECONDS", help="Of an expert for an image, as in moai perceive [the run's].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=16, show_default=True)
 def ask(
@@ -37,6 +38,7 @@ def ask(
     experts: str | None,
     without: str | None,
     explain: Path | None,
+    time_limit: str | None,
     as_json: bool,
     max_new_tokens: int,
 ) -> None:
@@ -57,6 +59,8 @@ def ask(
     augmented = load(run)
     if experts is not None:
         augmented.perceiver = choose_experts(augmented, experts)
+    if time_limit is not None:
+        augmented.perceiver.limit_time(time_limits(time_limit))
     wanted = {"without": split_names(without)} if without else {}
     wanted |= {"explain": True} if explain is not None else {}
     answer = augmented.ask(picture, question, max_new_tokens=max_new_tokens, **wanted)
@@ -75,11 +79,11 @@ def ask(
 
 def choose_experts(augmented: Augmented, experts: str) -> Any:
     """Make a perceiver with the named experts; those of the run have the options they were trained with."""
+    from moai.model.processor.experts import build_perceiver
     from moai.perception.cache.store import default_store
-    from moai.perception.running.perceiver import Perceiver
 
     own = {expert.name: expert for expert in augmented.perceiver.experts}
-    return Perceiver([own.get(name, name) for name in split_names(experts)], store=default_store())
+    return build_perceiver(augmented.processor, [own.get(n, n) for n in split_names(experts)], default_store())
 
 
 def to_json(answer: Answer, image: str, question: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 
 from moai.cli import show
 from moai.cli.main import RESUME, options_given
+from moai.cli.options import time_limits
 
 if TYPE_CHECKING:
     from moai.evaluation.evaluate import Evaluation
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     "--rationale-prompt", metavar="TEXT", help="What the first call asks [Introduce this picture in detail:]."
 )
 @click.option("--rationale-tokens", type=click.IntRange(min=1), help="Limit of a description's tokens [64].")
+@click.option("--time-limit", metavar="SECONDS", help="Of an expert for an image, as in moai perceive [the run's].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw, the shuffling and the intervals.")
 def evaluate(
     run: Path,
@@ -55,6 +57,7 @@ def evaluate(
     rationale: bool,
     rationale_prompt: str | None,
     rationale_tokens: int | None,
+    time_limit: str | None,
 ) -> None:
     """Measure a run with perception on, off and shuffled.
 
@@ -77,6 +80,8 @@ def evaluate(
     context = click.get_current_context()
     context.meta[RESUME] = shlex.join(["moai", "eval", str(run), *options_given(context)])
 
+    limits = {} if time_limit is None else {"time_limit": time_limits(time_limit)}
+
     show.loading(f"the run {run}")
     from moai.evaluation.evaluate import evaluate_run
     from moai.evaluation.prompting import Rationale
@@ -86,7 +91,8 @@ def evaluate(
 
     names = None if conditions is None else [name.strip() for name in conditions.split(",") if name.strip()]
     draw = {"data": data, "split": split, "limit": limit, "full": full, "seed": seed}
-    print_evaluation(evaluate_run(run, conditions=names, batch_size=batch_size, shots=shots, rationale=asking, **draw))
+    asked = {"conditions": names, "batch_size": batch_size, "shots": shots, "rationale": asking}
+    print_evaluation(evaluate_run(run, **asked, **limits, **draw))
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

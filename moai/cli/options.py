@@ -50,13 +50,17 @@ def by_expert(option: str, text: str) -> str | dict[str, str]:
     return text if not given else given[OTHERS] if list(given) == [OTHERS] else given
 
 
-def time_limits(text: str) -> float | dict[str, float]:
-    """Parse ``"60"`` or ``"30,easyocr=120"`` as seconds."""
+def time_limits(text: str) -> float | None | dict[str, float | None]:
+    """Parse ``"60"``, ``"30,easyocr=120"`` or ``"none"``, for no limit, as seconds."""
     given = by_expert("--time-limit", text)
     try:
-        return {name: float(part) for name, part in given.items()} if isinstance(given, dict) else float(given)
+        return {name: _limit(part) for name, part in given.items()} if isinstance(given, dict) else _limit(given)
     except ValueError as error:
-        raise ExpertError(f"--time-limit {text}: write seconds, such as 60 or 30,easyocr=120") from error
+        raise ExpertError(f"--time-limit {text}: write seconds, such as 60 or 30,easyocr=120, or none") from error
+
+
+def _limit(text: str) -> float | None:
+    return None if text == "none" else float(text)
 
 
 def overlay_paths(overlay: str | None, images: Sequence[str]) -> list[Path | None]:

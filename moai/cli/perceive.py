@@ -12,6 +12,7 @@ import click
 from moai.cli import show
 from moai.cli.options import by_expert, expert_options, overlay_paths, split_names, time_limits
 from moai.errors import ExpertError
+from moai.perception.running.time_limit import TIME_LIMIT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,9 +51,9 @@ if TYPE_CHECKING:
 @click.option(
     "--time-limit",
     metavar="SECONDS",
-    default="60",
+    default=f"{TIME_LIMIT:g}",
     show_default=True,
-    help="Per batch, for all experts or for one: 30,easyocr=120. An expert that takes longer is abandoned.",
+    help="Of an expert for an image, for all experts or for one: 30,easyocr=120; none for no limit.",
 )
 @click.option(
     "--device",

@@ -14,6 +14,7 @@ import click
 from moai.cli.main import RESUME, options_given
 from moai.cli.options import by_expert, expert_options, split_names, time_limits
 from moai.errors import ExpertError
+from moai.perception.running.time_limit import TIME_LIMIT
 
 if TYPE_CHECKING:
     from moai.perception.corpus.manifest import Manifest
@@ -36,7 +37,9 @@ LINE = "Perceive a whole data set, as Parquet shards."
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of each worker.")
 @click.option("--device", default="cpu", show_default=True, help="Where the experts run: cuda:0, or cuda:0,shapes=cpu.")
 @click.option(
-    "--time-limit", metavar="SECONDS", default="60", show_default=True, help="Per batch, as in moai perceive."
+    "--time-limit",
+    metavar="SECONDS",
+    help=f"Of an expert for an image, as in moai perceive [the recipe's, or {TIME_LIMIT:g}].",
 )
 def perceive_dataset(
     given: str,
@@ -71,8 +74,8 @@ def perceive_dataset(
     size = None if opened.sharded else shard_size
     try:
         made = perceive_corpus(
-            opened.images, out, names, options=chosen, shard_size=size, limit=limit, workers=make_workers(**workers),
-            report=show_progress,
+            opened.images, out, names, options=chosen, shard_size=size, limit=limit,
+            workers=make_workers(opened, **workers), report=show_progress,
         )  # fmt: skip
     except Terminated:
         click.echo(f"\nstopped; continue with: {context.meta[RESUME]}", err=True)
@@ -96,11 +99,14 @@ def chosen_experts(opened: CorpusInput, experts: str | None, options: tuple[str,
     return names, expert_options(options, names)
 
 
-def make_workers(engine: Any, workers: int, threads: int, device: str, time_limit: str) -> Any:
-    """Build the workers' settings from the command's options."""
+def make_workers(
+    opened: CorpusInput, engine: Any, workers: int, threads: int, device: str, time_limit: str | None
+) -> Any:
+    """Build the workers' settings from the command's options; the time limit may be the recipe's."""
     from moai.perception.corpus.run import Workers
 
-    return Workers(engine, workers, threads, by_expert("--device", device), time_limits(time_limit))
+    limits = opened.time_limit if time_limit is None else time_limits(time_limit)
+    return Workers(engine, workers, threads, by_expert("--device", device), limits)
 
 
 @contextmanager

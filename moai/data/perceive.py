@@ -1,13 +1,14 @@
 """Perceive a data set: every image once, through the cache; failures are counted and named.
 
-Knows: samples and the perceiver. Of a sample without images its truths are the perception, and no expert runs.
+Knows: samples and the perceiver. Of a sample without images its truths are the perception, and no expert runs. An
+expert that fails for most images ends the run.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import ChainMap, Counter
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from PIL.Image import Image
@@ -15,10 +16,9 @@ from PIL.Image import Image
 from moai.errors import DataError, RecipeError
 from moai.expert import Expert
 from moai.images import read_image
+from moai.perception.running.failure_counts import FailureCounts
 from moai.perception.running.perceiver import Perceiver
 from moai.types import Perception, Sample
-
-log = logging.getLogger("moai")
 
 
 class Pictures(Sequence):
@@ -36,22 +36,44 @@ class Pictures(Sequence):
 
 
 def perceive_samples(
-    perceiver: Perceiver, samples: Iterable[Sample], progress: Callable[[int], None] | None = None
+    perceiver: Perceiver,
+    samples: Iterable[Sample],
+    progress: Callable[[int], None] | None = None,
+    *,
+    fix: str,
 ) -> dict[str, Perception]:
     """Return image id -> perception; each image is perceived once.
 
     An expert that gave nothing for some images is logged as a warning with its reason and count.
 
+    Args:
+        perceiver: of the experts.
+        samples: whose images are perceived.
+        progress: called with a number of images that are done.
+        fix: what to do about an expert that fails for most images, as in ``FailureCounts``.
+
     Raises:
         DataError: as for :func:`truths_of`.
+        ExpertError: an expert failed for most images, as in ``FailureCounts``.
     """
     samples = list(samples)
-    truths, pictures = truths_of(samples), Pictures(images_of(samples))
-    found = perceiver.perceive(pictures, progress=progress)
-    failed = Counter((failure.expert, failure.reason) for perception in found for failure in perception.failures)
-    for (expert, reason), count in failed.items():
-        log.warning("expert '%s' gave nothing for %d of %d images: %s", expert, count, len(pictures), reason)
-    return {**truths, **dict(zip(pictures.sources, found, strict=True))}
+    return {**truths_of(samples), **_perceived(perceiver, images_of(samples), progress, fix)}
+
+
+def _perceived(
+    perceiver: Perceiver, images: Mapping[str, Any], progress: Callable[[int], None] | None, fix: str
+) -> dict[str, Perception]:
+    """Perceive images batch by batch, so that an expert that fails for most of them is known early."""
+    counts, found = FailureCounts(fix), {}
+    rest = iter(images.items())
+    # Experts that take turns perceive all images before the next one is loaded.
+    size = perceiver.batch_size if perceiver.max_memory is None else max(1, len(images))
+    while batch := dict(islice(rest, size)):
+        found.update(zip(batch, perceiver.perceive(Pictures(batch), progress=progress), strict=True))
+        counts.count([found[id] for id in batch])
+    counts.check()
+    counts.warn()
+    return found
 
 
 def read_perceptions(
@@ -71,7 +93,8 @@ def read_perceptions(
         options: per expert's name.
 
     Raises:
-        CorpusError: the corpus is unfinished, lacks an image, or was made by other experts or of another file.
+        CorpusError: the corpus is unfinished, lacks an image, was made by other experts or of another file, or an
+            expert failed for most of its images.
         DataError: as for :func:`truths_of`.
     """
     from moai.perception.corpus.perceptions import CorpusPerceptions
@@ -81,12 +104,17 @@ def read_perceptions(
     found = CorpusPerceptions(folder, experts, options, images)
     for id, image in images.items():
         found.check_file(id, image)
-    found.warn_of_failures()
+    found.check_failures()
     return ChainMap(truths, found) if truths else found  # type: ignore[arg-type]  # which is only read
 
 
 def perceive_without(
-    perceiver: Perceiver, expert: str, samples: Iterable[Sample], progress: Callable[[int], None] | None = None
+    perceiver: Perceiver,
+    expert: str,
+    samples: Iterable[Sample],
+    progress: Callable[[int], None] | None = None,
+    *,
+    fix: str,
 ) -> dict[str, Perception]:
     """Perceive with all experts but ``expert``; return image id -> perception.
 
@@ -96,6 +124,7 @@ def perceive_without(
 
     Raises:
         RecipeError: a sample without images, which no expert perceives.
+        ExpertError: another expert failed for most images, as in :func:`perceive_samples`.
     """
     samples = list(samples)
     if told := next((sample.id for sample in samples if sample.perceived), None):
@@ -104,8 +133,7 @@ def perceive_without(
             "leave the condition out"
         )
     reduced = perceiver.only(other.name for other in perceiver.experts if other.name != expert)
-    pictures = Pictures(images_of(samples))
-    return dict(zip(pictures.sources, reduced.perceive(pictures, progress=progress), strict=True))
+    return _perceived(reduced, images_of(samples), progress, fix)
 
 
 def images_of(samples: Iterable[Sample]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from moai.data.perceive import images_of, perceive_samples, perceive_without, read_perceptions
 from moai.data.samples import Samples, draw
@@ -32,7 +32,12 @@ from moai.types import Perception, Sample
 
 if TYPE_CHECKING:
     from moai.answering import Augmented
+    from moai.perception.running.time_limit import TimeLimit
     from moai.recipe.schema import Recipe
+
+FIX = (
+    "give it longer with --time-limit, make it work (`moai doctor` says what is missing), or evaluate the run elsewhere"
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def evaluate_run(
     seed: int = 0,
     shots: int = 0,
     rationale: Rationale | None = None,
+    time_limit: TimeLimit | Literal["run"] = "run",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a run folder as ``moai eval`` does, and write the report into it.
@@ -71,6 +77,7 @@ def evaluate_run(
         batch_size, seed: questions per call of the model; of the draw, the shots, the shuffling and the intervals.
         shots: solved questions of the training split before each question.
         rationale: describe the images first, and answer with the description in the prompt.
+        time_limit: of an expert for an image, as in ``Perceiver``; ``"run"``: the run's.
         progress: where progress is shown; a bar on a terminal by default.
 
     Returns:
@@ -83,24 +90,21 @@ def evaluate_run(
     if full and limit is not None:
         raise RecipeError("an evaluation takes a limit or the full split; leave out one of the two")
     run, recipe, progress = Path(run), recipe_of(run), progress or Progress()
-    wanted = recipe.evaluation
-    split, size = split or wanted.split, batch_size or wanted.batch_size
-    whole = dataset_of(recipe, split, data)
+    wanted, split = recipe.evaluation, split or recipe.evaluation.split
+    whole, sources = dataset_of(recipe, split, data), sources_of(recipe, data, split)
     samples = check_ids(draw(whole, None if full else limit or wanted.limit, seed))
-    augmented = augmented or _load(run)
+    augmented = _opened(run, augmented, time_limit)
     samples = _with_shots(samples, recipe, data, shots, seed, augmented)
     names = expand_conditions(conditions or wanted.conditions, [expert.name for expert in augmented.perceiver.experts])
     folder = run / folder_of(recipe, data, split, full=len(samples) == len(whole), shots=shots, rationale=rationale)
     shards = None if data else recipe.perception.shards
     perceptions, reduced = perceive_views(augmented, samples, names, progress, shards)
-    sources = sources_of(recipe, data, split)
-    metric = metric_of(sources)
-    answering = {"batch_size": size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
-    given = fingerprint(run, samples, perceptions, reduced, rationale)
+    answering = {"batch_size": batch_size or wanted.batch_size, "seed": seed, "max_new_tokens": wanted.max_new_tokens}
+    given, metric = fingerprint(run, samples, perceptions, reduced, rationale), metric_of(sources)
     journal = Journal(folder, {"conditions": names, **answering, "given": given})
     settings = {"conditions": names, **answering, "reduced": reduced, "metric": metric, "rationale": rationale}
     records = _answer(augmented, samples, perceptions, {**settings, "journal": journal}, progress)
-    gates = sample_gates(augmented, samples, perceptions, size) if "on" in names else None
+    gates = sample_gates(augmented, samples, perceptions, answering["batch_size"]) if "on" in names else None
     about = {"name": recipe.name, "data": label_of(sources), "metric": getattr(metric, "__name__", "")}
     summary = {**summarize(records, split=split, seed=seed, available=len(whole), **about), "gates": gates}
     shown = {"images": images_of(samples), "words": words_of(augmented, perceptions), "perceptions": perceptions}
@@ -242,10 +246,10 @@ def perceive_views(
         perceptions = read_perceptions(shards, samples, augmented.perceiver.experts)
     else:
         with progress.bar("perceiving", count) as advance:
-            perceptions = perceive_samples(augmented.perceiver, samples, advance)
+            perceptions = perceive_samples(augmented.perceiver, samples, advance, fix=FIX)
     for expert in left_out(conditions):
         with progress.bar(f"perceiving without {expert}", count) as advance:
-            reduced[expert] = perceive_without(augmented.perceiver, expert, samples, advance)
+            reduced[expert] = perceive_without(augmented.perceiver, expert, samples, advance, fix=FIX)
     return perceptions, reduced
 
 
@@ -263,6 +267,13 @@ def words_of(augmented: Augmented, perceptions: Mapping[str, Perception]) -> dic
     """Return image id -> the perception in words, as the model is given it."""
     to_words = getattr(augmented, "words", verbalize)
     return {image: to_words(perception) for image, perception in perceptions.items()}
+
+
+def _opened(run: Path, augmented: Augmented | None, time_limit: TimeLimit | Literal["run"]) -> Augmented:
+    augmented = augmented or _load(run)
+    if time_limit != "run":
+        augmented.perceiver.limit_time(time_limit)
+    return augmented
 
 
 def _load(run: Path) -> Augmented:

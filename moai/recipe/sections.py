@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from moai.perception.running.time_limit import TIME_LIMIT
+
 
 class Section(BaseModel):
     """A part of a recipe: no unknown keys, no changes after reading, no numbers that are none."""
@@ -173,6 +175,12 @@ class PerceptionSection(Section):
 
     experts: tuple[str, ...] = Field((), description="Names of the experts; `moai experts` lists them.")
     options: dict[str, dict[str, Any]] = Field({}, description="Options of experts, by the expert's name.")
+    time_limit: float | None = Field(
+        TIME_LIMIT,
+        gt=0,
+        description="Seconds that an expert may take for an image, and a batch of n images n times as long; `null` for "
+        "no limit.",
+    )
     shards: str | None = Field(
         None, description="Folder of `moai perceive-dataset`, read in place of running the experts; left out, they run."
     )

@@ -23,6 +23,7 @@ def word_settings(recipe: Recipe, config: PreTrainedConfig) -> dict[str, Any]:
         "experts": list(p.experts),
         "expert_options": copy.deepcopy(p.options),
         "expert_versions": record_experts(p.experts, p.options),
+        "time_limit": p.time_limit,
         "language": p.language,
         "style": p.style,
         "inject": p.inject,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from moai.errors import CorpusError, RecipeError
 from moai.perception.corpus.inputs import LISTS, Found, holds_lists, is_list, read_images
+from moai.perception.running.time_limit import TIME_LIMIT
 from moai.recipe.loading import load_recipe
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class CorpusInput:
     images: Found
     experts: tuple[str, ...] | None = None  # None: the input says nothing of experts
     options: dict[str, dict[str, Any]] | None = None
+    time_limit: float | None = TIME_LIMIT  # of an expert for an image, in seconds
     sharded: bool = False  # whether each source is an input shard
 
 
@@ -53,7 +55,8 @@ def open_input(given: str, overrides: Sequence[str] = (), column: str = "image")
     recipe = load_recipe(given, overrides)
     if not recipe.perception.experts:
         raise RecipeError(f"{given} names no experts; set perception.experts")
-    return CorpusInput(recipe_images(recipe), recipe.perception.experts, recipe.perception.options)
+    p = recipe.perception
+    return CorpusInput(recipe_images(recipe), p.experts, p.options, p.time_limit)
 
 
 def recipe_images(recipe: Recipe) -> Found:

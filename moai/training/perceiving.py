@@ -9,14 +9,20 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from moai.data.perceive import Pictures, images_of, perceive_samples, read_perceptions, truths_of
+from moai.model.processor.experts import build_perceiver
 from moai.model.processor.processor import MoaiProcessor
 from moai.perception.cache.store import default_store
+from moai.perception.running.failure_counts import FailureCounts
 from moai.perception.running.perceiver import Perceiver
 from moai.training.progress import Progress
 from moai.types import Perception, Sample
 
 log = logging.getLogger("moai")
 
+FIX = (
+    "raise perception.time_limit where it is slow, make it work (`moai doctor` says what is missing), or leave it out "
+    "of perception.experts"
+)
 Perceptions = Mapping[str, Perception | None]  # image id -> what the experts found
 
 
@@ -35,6 +41,7 @@ def perceive(
 
     Raises:
         CorpusError: the corpus lacks an image, or was made by other experts.
+        ExpertError: an expert failed for most images, as in ``FailureCounts``.
     """
     samples = list(samples)
     images = images_of(samples)
@@ -43,7 +50,7 @@ def perceive(
     if shards is not None:
         return read_perceptions(shards, samples, processor.experts, processor.expert_options)
     with progress.bar("perceiving", len(images)) as advance:
-        return perceive_samples(_perceiver(processor), samples, advance)
+        return perceive_samples(_perceiver(processor), samples, advance, fix=FIX)
 
 
 def perceive_by_batch(
@@ -59,7 +66,7 @@ def perceive_by_batch(
         return perceive(processor, samples, progress, shards)  # which reads any image of the corpus on access
     perceiver = _perceiver(processor)
     with progress.bar("perceiving", len(images_of(samples))) as advance:
-        return BatchPerceptions(perceiver, perceive_samples(perceiver, samples, advance))
+        return BatchPerceptions(perceiver, perceive_samples(perceiver, samples, advance, fix=FIX))
 
 
 class BatchPerceptions(Mapping[str, Perception | None]):
@@ -73,7 +80,7 @@ class BatchPerceptions(Mapping[str, Perception | None]):
     def __init__(self, perceiver: Perceiver, held: Perceptions) -> None:
         self.perceiver, self.held = perceiver, held
         self.reached: dict[str, Perception] = {}
-        self._warned: set[tuple[str, str]] = set()
+        self.counts = FailureCounts(FIX)
 
     def __getitem__(self, image: str) -> Perception | None:
         return self.held[image] if image in self.held else self.reached[image]
@@ -87,17 +94,16 @@ class BatchPerceptions(Mapping[str, Perception | None]):
     def reach(self, samples: Iterable[Sample]) -> None:
         """Perceive the images of a batch, through the cache; those of the batch before are no longer held.
 
-        An expert that gives nothing is logged once for each reason.
+        Raises:
+            ExpertError: an expert failed for most images so far, as in ``FailureCounts``.
         """
         asked = images_of(samples)
         missing = {id: image for id, image in asked.items() if id not in self.held and id not in self.reached}
         kept = {id: self.reached[id] for id in asked if id in self.reached}
         found = self.perceiver.perceive(Pictures(missing)) if missing else []
         self.reached = {**kept, **dict(zip(missing, found, strict=True))}
-        for failure in (failure for perception in found for failure in perception.failures):
-            if (failure.expert, failure.reason) not in self._warned:
-                self._warned.add((failure.expert, failure.reason))
-                log.warning("expert '%s' gives nothing for some images: %s", failure.expert, failure.reason)
+        for expert, reason in self.counts.count(found):
+            log.warning("expert '%s' gives nothing for some images: %s", expert, reason)
 
 
 def reach(perceptions: Perceptions, samples: Iterable[Sample]) -> None:
@@ -106,5 +112,11 @@ def reach(perceptions: Perceptions, samples: Iterable[Sample]) -> None:
         perceptions.reach(samples)
 
 
+def warn_of_failures(perceptions: Perceptions) -> None:
+    """Log how many images experts gave nothing for, of those that were perceived batch by batch."""
+    if isinstance(perceptions, BatchPerceptions):
+        perceptions.counts.warn()
+
+
 def _perceiver(processor: MoaiProcessor) -> Perceiver:
-    return Perceiver(processor.experts, options=processor.expert_options, store=default_store())
+    return build_perceiver(processor, processor.experts, default_store())

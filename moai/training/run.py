@@ -39,7 +39,7 @@ from moai.training.log import TrainingLog, headline
 from moai.training.monitor import Monitor
 from moai.training.objectives.attention import AttentionBatches, AttentionObjective, HeldOutAttention, perceived_images
 from moai.training.objectives.supervision import TargetFinder
-from moai.training.perceiving import Perceptions, perceive, perceive_by_batch
+from moai.training.perceiving import Perceptions, perceive, perceive_by_batch, warn_of_failures
 from moai.training.prefix_states import PrefixStates
 from moai.training.progress import Progress
 from moai.training.schedule import mm1_rate
@@ -331,6 +331,7 @@ class Run:
     def _finish(self) -> Path:
         if self.data.facts.lazy or self.workers:
             self.data.note_left_out()
+        warn_of_failures(self.perceptions)
         PartialState().wait_for_everyone()
         if is_sharded(self.model):
             make_whole(self.model, self.main)

@@ -24,6 +24,7 @@ from moai.training.log import NAME
 from moai.training.processes import naming_lost_processes
 from moai.training.progress import Progress
 from moai.training.run import Run
+from moai.training.run_state import is_recipe_of
 
 RECIPE = "recipe.yaml"
 
@@ -70,7 +71,7 @@ def _check_free(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         return
     if not resume:
         raise RecipeError(f"{run_dir} holds a run already; go on with --resume, or name another folder with --run")
-    if path.read_text() != recipe.to_yaml():
+    if not is_recipe_of(path, recipe):
         raise CheckpointError(f"{path} differs from the recipe given; resume with the same recipe and overrides")
 
 
@@ -79,9 +80,8 @@ def _claimed(recipe: Recipe, run_dir: Path, resume: bool) -> Iterator[None]:
     """Mark the folder as this recipe's, and give it back where the run fails before it has a checkpoint."""
     there = run_dir.exists()
     run_dir.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        with replacing(run_dir / RECIPE) as part:
-            part.write_text(recipe.to_yaml())
+    with replacing(run_dir / RECIPE) as part:
+        part.write_text(recipe.to_yaml())  # of a run that goes on, too: its experts may have been given more time
     try:
         yield
     except BaseException:

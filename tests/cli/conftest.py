@@ -135,6 +135,7 @@ class Model:
 
     def __init__(self, perceiver):
         self.perceiver = perceiver
+        self.processor = SimpleNamespace(expert_options={}, time_limit=7.0)
         self.asked = []
 
     def answer(self, conversations, perceptions, max_new_tokens=8):

@@ -32,6 +32,12 @@ def test_experts_can_be_chosen_and_keep_their_options(run_cli, model, picture_fi
     assert [expert.name for expert in model.perceiver.experts] == ["spots", "reader"]
     assert model.perceiver.experts[0].options.least == 0.75
     assert model.asked == [("What?", 3)]
+    assert {isolated.time_limit for isolated in model.perceiver._isolated.values()} == {7.0}, "the run's"
+
+
+def test_the_time_limit_can_be_another_than_the_runs(run_cli, model, picture_file):
+    assert run_cli("ask", "runs/toy", picture_file, "What?", "--time-limit", "9,broken=none").exit_code == 0
+    assert [isolated.time_limit for isolated in model.perceiver._isolated.values()] == [9.0, None]
 
 
 def test_no_expert_can_be_chosen(run_cli, model, picture_file):

@@ -8,10 +8,13 @@ import types
 
 import pytest
 
+from moai.perception.running.perceiver import Perceiver
+
 
 @pytest.fixture
 def run(tmp_path, recipe, model, monkeypatch):
     """A run folder; nothing is drawn, since drawing has its own tests."""
+    model.perceiver = Perceiver(["spots", "reader"])
     folder = tmp_path / "runs" / "toy"
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text("name: toy\n")
@@ -53,10 +56,23 @@ def test_perception_off_alone_perceives_nothing(run_cli, run, known):
     assert known.experts["spots"].calls == 0
 
 
-def test_each_image_is_perceived_once_and_failures_are_counted(run_cli, run, known):
-    result = run_cli("eval", run, "--full")
+def test_each_image_is_perceived_once(run_cli, run, known):
+    run_cli("eval", run, "--full")
     assert known.experts["spots"].calls == 3
-    assert "expert 'broken' gave nothing for 3 of 3 images: RuntimeError: no battery" in result.stderr
+
+
+def test_an_expert_that_fails_for_most_images_stops_the_evaluation(run_cli, run, model):
+    model.perceiver = Perceiver(["spots", "broken"])
+    result = run_cli("eval", run, "--full")
+    assert result.exit_code == 1
+    assert "error: expert 'broken' gave nothing for 3 of 3 images (RuntimeError: no battery); give it" in result.stderr
+
+
+def test_the_time_limit_is_the_runs_or_the_options(run_cli, run, model):
+    assert run_cli("eval", run, "--time-limit", "3,spots=none", "--perception", "on").exit_code == 0
+    assert [isolated.time_limit for isolated in model.perceiver._isolated.values()] == [None, 3.0]
+    result = run_cli("eval", run, "--time-limit", "spot=3")
+    assert result.exit_code == 1 and "did you mean 'spots'?" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -96,8 +112,8 @@ def test_leave_one_out_asks_once_per_expert_and_looks_only_with_the_others(run_c
     result = run_cli("eval", run, "--full", "--perception", "on,leave-one-out,noisy:0.5")
     assert result.exit_code == 0, result.stderr
     accuracy = report(run)["groups"]["overall"]["accuracy"]
-    assert list(accuracy) == ["on", "without:spots", "without:broken", "noisy:0.5"]
-    assert known.experts["spots"].calls == 6, "with all experts, and without the broken one: no cache in this test"
+    assert list(accuracy) == ["on", "without:spots", "without:reader", "noisy:0.5"]
+    assert known.experts["spots"].calls == 6, "with all experts, and without the other one: no cache in this test"
     assert "perceiving without spots: 3/3" in result.stderr
 
 

@@ -125,6 +125,8 @@ def test_the_time_limit_and_device_are_handed_on(run_cli, picture_file, monkeypa
         (("--device", "cuda:0,spots=cpu"), ({"*": "cuda:0", "spots": "cpu"}, 60.0, None)),
         (("--device", "spots=cpu, reader=cuda:1"), ({"spots": "cpu", "reader": "cuda:1"}, 60.0, None)),
         (("--time-limit", "30,reader=0.5"), ("cpu", {"*": 30.0, "reader": 0.5}, None)),
+        (("--time-limit", "none"), ("cpu", None, None)),
+        (("--time-limit", "reader=none"), ("cpu", {"reader": None}, None)),
         (("--max-memory", "8GB"), ("cpu", 60.0, "8GB")),
     ],
 )
@@ -150,6 +152,7 @@ def test_settings_for_all_or_for_one(run_cli, picture_file, monkeypatch, argumen
         (("--device", ""), "device must be a non-empty string"),
         (("--time-limit", "soon"), "write seconds, such as 60 or 30,easyocr=120"),
         (("--time-limit", "0"), "time_limit must be positive seconds"),
+        (("--time-limit", "inf"), "time_limit must be positive seconds, or None for no limit, not inf"),
         (("--max-memory", "plenty"), "'plenty' is no amount of memory; write a number of bytes, or one such as 8GB"),
     ],
 )

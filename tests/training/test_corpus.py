@@ -74,6 +74,33 @@ def test_the_images_of_all_splits_are_perceived_once():
     assert {shard["source"] for shard in made.shards} == {"train", "validation", "test"}
 
 
+def test_the_time_limit_is_the_recipes(monkeypatch):
+    seen = []
+
+    def run_here(job, shards, workers, advance):
+        seen.append(job.time_limit)
+        worker = ShardWorker(job)
+        yield from (worker.write(number, advance) for number in shards)
+
+    monkeypatch.setattr("moai.perception.corpus.run.run_local", run_here)
+    Path("recipe.yaml").write_text(of_files(time_limit=7.5).to_yaml())
+    for number, option in enumerate(([], ["--time-limit", "3"])):
+        done = CliRunner().invoke(cli, ["perceive-dataset", "recipe.yaml", "--out", f"shards-{number}", *option])
+        assert done.exit_code == 0, done.output
+    assert seen == [7.5, 3.0]
+
+
+def test_a_corpus_that_an_expert_failed_in_is_refused(monkeypatch):
+    def broken(self, images, context):
+        raise ValueError("out of paint")
+
+    monkeypatch.setattr(tiny.TinyPanoptic, "perceive", broken)
+    perceive(of_files())
+    reason = "'tiny-panoptic' gave nothing for 24 of 24 images in shards .ValueError: out of paint.; perceive them"
+    with pytest.raises(CorpusError, match=reason):
+        train(of_files(shards="shards"), "run")
+
+
 @pytest.mark.slow
 def test_training_and_evaluation_from_shards_equal_those_from_experts(monkeypatch):
     live, stored = of_files(), of_files(shards="shards")

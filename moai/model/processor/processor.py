@@ -17,6 +17,7 @@ from moai.assets.resolver import resolve
 from moai.images import read_image
 from moai.model.config import MoaiConfig
 from moai.model.processor.batch import Row, build_batch, check_length, packed_rows
+from moai.model.processor.experts import build_perceiver
 from moai.model.processor.image_places import EncoderImagePlaces, HostImagePlaces, ImagePlaces, NoImagePlaces
 from moai.model.processor.in_process import Running
 from moai.model.processor.perceptions import PerceptionEncoder, Perceptions
@@ -26,6 +27,7 @@ from moai.model.processor.tiles import Tiles
 from moai.model.run_folder import HOST_PROCESSOR, write_manifest
 from moai.model.run_format import check_format
 from moai.perception.running.settings import usable_experts
+from moai.perception.running.time_limit import TIME_LIMIT
 from moai.types import Conversation, Perception
 
 if TYPE_CHECKING:
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
 
 SETTINGS = (
     "image_token", "image_tokens", "image_boundary", "tiles", "placeholder", "experts", "expert_options",
-    "expert_versions", "language", "style", "inject", "say_nothing_found", "merge_findings", "panoptic_map",
-    "max_aux_tokens", "max_length",
+    "expert_versions", "time_limit", "language", "style", "inject", "say_nothing_found", "merge_findings",
+    "panoptic_map", "max_aux_tokens", "max_length",
 )  # fmt: skip
 HOST_CLASS = "host_processor_class"  # in processor_config.json, only of a run with the host's own vision
 
@@ -55,6 +57,7 @@ class MoaiProcessor(ProcessorMixin):
         placeholder: what a template writes for an image, where that is more than the host processor's image token.
         experts, expert_options: names and options of the experts that run when no perceptions are given.
         expert_versions: what the run was trained with, of ``record_experts``.
+        time_limit: seconds that an expert may take for an image, as in ``Perceiver``; None: no limit.
         language, style: of the verbalization.
         inject: how words reach the model: ``"mixers"`` as auxiliary tokens, or ``"prompt"`` as plain text after the
             image, uncompressed: the baseline that the mixers have to beat, at many times the tokens.
@@ -79,6 +82,7 @@ class MoaiProcessor(ProcessorMixin):
         experts: Sequence[str] = (),
         expert_options: dict[str, dict[str, Any]] | None = None,
         expert_versions: dict[str, dict[str, str]] | None = None,
+        time_limit: float | None = TIME_LIMIT,
         language: str = "en",
         style: str = "paper",
         inject: str = "mixers",
@@ -103,7 +107,7 @@ class MoaiProcessor(ProcessorMixin):
         self.expert_versions = {name: value for name, value in (expert_versions or {}).items() if name in self.experts}
         self.language, self.style, self.inject, self.panoptic_map = language, style, inject, panoptic_map
         self.say_nothing_found, self.merge_findings = say_nothing_found, merge_findings
-        self.max_aux_tokens, self.max_length = max_aux_tokens, max_length
+        self.max_aux_tokens, self.max_length, self.time_limit = max_aux_tokens, max_length, time_limit
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.tokenizer.padding_side = "left"  # generation continues at the right end; the attribute is not saved
         self._running = Running()
@@ -152,9 +156,7 @@ class MoaiProcessor(ProcessorMixin):
     def perceiver(self) -> Perceiver:
         """The experts that perceive images; built on first use, set it to share a cache or other experts."""
         if self._running.perceiver is None:
-            from moai.perception.running.perceiver import Perceiver
-
-            self._running.perceiver = Perceiver(self.installed_experts(), options=self.expert_options)
+            self._running.perceiver = build_perceiver(self, self.installed_experts())
         return self._running.perceiver
 
     @perceiver.setter

@@ -23,6 +23,7 @@ from moai.perception.corpus.expert_settings import check_settings, expert_settin
 from moai.perception.corpus.image_list import ImageList
 from moai.perception.corpus.manifest import MANIFEST, Manifest, read_manifest
 from moai.perception.corpus.shard import shard_path
+from moai.perception.running.failure_counts import is_most
 from moai.types import Perception
 
 log = logging.getLogger("moai")
@@ -131,11 +132,30 @@ class CorpusPerceptions(Mapping[str, Perception]):
         except OSError as error:
             raise CorpusError(f"image '{id}' cannot be read ({error.strerror}); {fix}") from error
 
-    def warn_of_failures(self) -> None:
-        """Log how many images of the corpus each expert gave nothing for."""
+    def check_failures(self) -> None:
+        """Log how many images of the corpus each expert gave nothing for, and refuse one that failed for most.
+
+        Raises:
+            CorpusError: an expert failed for more than half of the images that could be read.
+        """
+        images = self.manifest.images - self.manifest.unreadable
         for expert, count in self.manifest.failures.items():
-            images = self.manifest.images
+            if is_most(count, images):
+                raise CorpusError(
+                    f"expert '{expert}' gave nothing for {count:,} of {images:,} images in {self.folder} "
+                    f"({self._first_reason(expert)}); perceive them again with a longer --time-limit or where it "
+                    "works, or without it in perception.experts"
+                )
             log.warning("expert '%s' gave nothing for %d of %d images in %s", expert, count, images, self.folder)
+
+    def _first_reason(self, expert: str) -> str:
+        for shard in range(len(self.manifest.shards)):
+            with self._lock:
+                rows = self._column(shard, "failures").to_pylist()
+            for failure in (failure for row in rows for failure in row or ()):
+                if failure["expert"] == expert:
+                    return failure["reason"]
+        return "its shards do not say why"
 
     def _place(self, id: str) -> tuple[int, int]:
         place = self._list.find(id)

@@ -33,6 +33,7 @@ from moai.perception.corpus.ray_pool import run_ray
 from moai.perception.corpus.shard import Counts, read_counts, shard_path
 from moai.perception.corpus.stopping import terminable
 from moai.perception.corpus.worker import Done, Job
+from moai.perception.running.time_limit import TIME_LIMIT, TimeLimit
 
 Engine = Literal["local", "ray"]
 Advance = Callable[[int], None]
@@ -47,7 +48,7 @@ class Workers:
     count: int = 1
     threads: int = 1
     device: str | Mapping[str, str] = "cpu"
-    time_limit: float | Mapping[str, float] = 60.0
+    time_limit: TimeLimit = TIME_LIMIT
 
 
 def perceive_corpus(

@@ -1,4 +1,4 @@
-"""Perceive shards in one process: the experts are loaded once, and an expert that hangs is loaded anew.
+"""Perceive shards in one process, in which the experts are loaded once.
 
 Knows: the perceiver. What travels to a worker are settings, paths and numbers of shards, never pixels.
 """
@@ -19,6 +19,7 @@ from moai.perception.corpus.expert_settings import Settings
 from moai.perception.corpus.image_list import ImageList
 from moai.perception.corpus.shard import Counts, write_shard
 from moai.perception.running.perceiver import Perceiver
+from moai.perception.running.time_limit import TIME_LIMIT, TimeLimit
 from moai.types import Perception
 
 
@@ -31,7 +32,7 @@ class Job:
     settings: Settings
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     device: str | Mapping[str, str] = "cpu"
-    time_limit: float | Mapping[str, float] = 60.0
+    time_limit: TimeLimit = TIME_LIMIT
     threads: int = 1  # of each worker
 
 
@@ -58,7 +59,9 @@ class ShardWorker:
         started = time.monotonic()
         import_pyarrow()  # its second is not an image's
         self.job, self.list = job, ImageList(job.folder)
-        self._perceiver = self._load()
+        names = [one["name"] for one in job.settings]
+        self._perceiver = Perceiver(names, options=job.options, device=job.device, time_limit=job.time_limit)
+        self._perceiver.load()
         self._loading = time.monotonic() - started
 
     def write(self, number: int, advance: Callable[[int], None]) -> Done:
@@ -69,22 +72,9 @@ class ShardWorker:
         loading, self._loading = self._loading, 0.0
         return Done(number, counts, time.monotonic() - started, loading, os.getpid())
 
-    def _load(self) -> Perceiver:
-        job = self.job
-        names = [one["name"] for one in job.settings]
-        perceiver = Perceiver(names, options=job.options, device=job.device, time_limit=job.time_limit)
-        perceiver.load()
-        return perceiver
-
     def _perceive(self, images: list[Image]) -> list[Perception]:
-        """Perceive images; those beside one on which an expert hangs are perceived again.
-
-        The perceiver does not call an expert again that exceeded its time limit. In a corpus that would leave all
-        images after it without the expert, and which these are would depend on the worker.
-        """
+        """Perceive images; an expert that cannot be loaded anew, after it took too long, ends the run."""
         found = self._perceiver.perceive(images)
-        if not self._perceiver.given_up():
-            return found
-        self._perceiver.close()
-        self._perceiver = self._load()
-        return found if len(images) == 1 else [one for image in images for one in self._perceive([image])]
+        if self._perceiver.given_up():
+            self._perceiver.load()  # which raises the reason
+        return found

@@ -1,7 +1,7 @@
 """Isolate one expert: a failure in it becomes a reason in a sentence, and its inputs are copies.
 
-Knows: the ways an expert can fail (not installed, does not load, raises, hangs, breaks the contract), and which of
-them are permanent. The expert is loaded at the first call, in its own thread.
+Knows: the ways an expert can fail (not installed, does not load, raises, takes too long, breaks the contract), and
+which of them are permanent: those before it is loaded. The expert is loaded at the first call, in its own thread.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from moai.expert import Expert
 from moai.perception.cache.packing import plain_bytes
 from moai.perception.running.memory import allocated_bytes
 from moai.perception.running.shared_picture import share
+from moai.perception.running.time_limit import batch_limit
 from moai.perception.running.worker import TimedOut, Worker
 from moai.types import Perception, check_perception
 
 log = logging.getLogger("moai")
 LOAD_LIMIT = 600.0  # seconds for Expert.load, which may have to read large weights
+LATE_IN_A_ROW = 2  # images of a batch, each alone, that may take too long before the rest of the batch is not tried
 _LONGEST = 400  # characters of a reason
 Outcome = Perception | str  # an expert's perception, or the reason why there is none
 
@@ -36,10 +38,20 @@ class Isolated:
     Calls from several threads wait for each other, unless the expert is ``thread_safe``: then each gets a worker of its
     own. The expert gets images and context of its own, so that it cannot change those of the caller or another expert;
     the pixels of an image are copied when the expert writes to it.
+
+    A call that takes too long is abandoned. Python cannot end its thread, which may still be in the engine: the next
+    call loads a copy of the expert, in a new thread.
+
+    Args:
+        expert: which is not loaded yet.
+        device: that it is loaded on.
+        time_limit: seconds for one image; a batch has as many times that as it has images. None: no limit.
     """
 
     def __init__(self, expert: Expert, device: str, time_limit: float | None) -> None:
         self.expert, self.device, self.time_limit = expert, device, time_limit
+        self._unloaded = copy.copy(expert)
+        self._said_late = False
         self.broken: str | None = None  # the reason why it is not called again
         self.loaded = False
         self.measured: int | None = None  # bytes that loading allocated, where that can be measured
@@ -52,10 +64,10 @@ class Isolated:
     def perceive(self, images: list[Image], context: list[Perception]) -> list[Outcome]:
         """Run the expert on a batch and return one outcome per image; raises nothing."""
         with self._lease() as worker:
-            self._load(worker)
-            if self.broken is not None:
-                return [self.broken] * len(images)
-            return self._batch(worker, images, context)
+            outcomes = self._attempt(worker, images, context)
+            if not isinstance(outcomes, _Raised):
+                return outcomes
+            return [outcomes.reason] if len(images) == 1 else self._one_by_one(worker, images, context, outcomes)
 
     def load(self) -> str | None:
         """Load the expert, where it is not loaded yet; return the reason where it is not called again."""
@@ -69,7 +81,8 @@ class Isolated:
             return ""
         if self._weights is None:
             with self._lease() as worker:
-                answer = self._try(worker, self.expert.weights_id, limit=self.time_limit)
+                expert = self.expert
+                answer = self._try(worker, expert, expert.weights_id, limit=self.time_limit)
             if not isinstance(answer, str):
                 reason = answer.reason if isinstance(answer, _Raised) else f"returned {type(answer).__name__}, not str"
                 log.warning("expert '%s': weights_id: %s; its perceptions are not cached", self.expert.name, reason)
@@ -82,7 +95,7 @@ class Isolated:
         with self._free:
             self._free.wait_for(lambda: self._busy == 0)
             if self.loaded and self.broken is None:
-                self._try(self._idle[0], self.expert.unload, limit=self.time_limit)
+                self._try(self._idle[0], self.expert, self.expert.unload, limit=self.time_limit)
             self.loaded, self._weights = False, None
             _stop_all(self._idle)
             del self._idle[1:]
@@ -103,21 +116,23 @@ class Isolated:
                 self._idle.append(worker)
                 self._free.notify_all()
 
-    def _load(self, worker: Worker) -> None:
-        if not self.loaded and self.broken is None:
-            with self._free:
-                if not self.loaded and self.broken is None:  # else another thread was faster
-                    self._load_now(worker)
+    def _load(self, worker: Worker) -> Expert:
+        """Load the expert where that is needed and return it: another thread may abandon it meanwhile."""
+        with self._free:
+            if not self.loaded and self.broken is None:
+                self._load_now(worker)
+            return self.expert
 
     def _load_now(self, worker: Worker) -> None:
-        missing = self._try(worker, self.expert.missing, limit=self.time_limit)
+        expert = self.expert
+        missing = self._try(worker, expert, expert.missing, limit=self.time_limit)
         if isinstance(missing, _Raised):
             self._give_up(f"not installed, or its installation is broken: {missing.reason}{self._install()}")
         elif missing:
             self._give_up(f"not installed: needs {', '.join(missing)}{self._install()}")
         if self.broken is None:
             before = allocated_bytes(self.device)
-            answer = self._try(worker, self.expert.load, self.device, limit=LOAD_LIMIT)
+            answer = self._try(worker, expert, expert.load, self.device, limit=LOAD_LIMIT)
             if isinstance(answer, _Raised):
                 self._give_up(f"did not load: {answer.reason}")
             after = allocated_bytes(self.device)
@@ -127,28 +142,48 @@ class Isolated:
     def _install(self) -> str:
         return f"; install with: {self.expert.install}" if self.expert.install else ""
 
-    def _batch(self, worker: Worker, images: list[Image], context: list[Perception]) -> list[Outcome]:
-        answer = self._try(worker, _call, self.expert, images, context, limit=self.time_limit)
-        if not isinstance(answer, _Raised):
-            return [_accept(result) for result in answer]
+    def _attempt(self, worker: Worker, images: list[Image], context: list[Perception]) -> list[Outcome] | _Raised:
+        """Call the expert once; an outcome per image, or why the call failed."""
+        expert = self._load(worker)
         if self.broken is not None:
             return [self.broken] * len(images)
-        if len(images) == 1:
-            return [answer.reason]
-        # One bad image must cost only itself: try again, one by one.
+        limit = batch_limit(self.time_limit, len(images))
+        answer = self._try(worker, expert, _call, expert, images, context, limit=limit)
+        if not isinstance(answer, _Raised):
+            return [_accept(result) for result in answer]
+        return _Raised(f"{answer.reason}; raise the time limit", late=True) if answer.late else answer
+
+    def _one_by_one(
+        self, worker: Worker, images: list[Image], context: list[Perception], failed: _Raised
+    ) -> list[Outcome]:
+        """Try the images of a failed batch alone: one bad image must cost only itself.
+
+        An expert that takes too long for several of them in a row does so for any; to try the others would take hours.
+        """
+        if failed.late and not self._said_late:
+            self._said_late = True
+            log.warning("expert '%s' takes too long for %d images; each is tried alone", self.expert.name, len(images))
         outcomes: list[Outcome] = []
+        late = 0
         for image, own in zip(images, context, strict=True):
-            outcomes += [self.broken] if self.broken is not None else self._batch(worker, [image], [own])
+            if late == LATE_IN_A_ROW:
+                outcomes.append(f"not tried after {late} images in a row without a result within {self.time_limit:g} "
+                                "seconds each; raise the time limit")  # fmt: skip
+                continue
+            found = self._attempt(worker, [image], [own])
+            late = late + 1 if isinstance(found, _Raised) and found.late else 0
+            outcomes += [found.reason] if isinstance(found, _Raised) else found
         return outcomes
 
-    def _try(self, worker: Worker, function: Callable, *args: Any, limit: float | None) -> Any:
+    def _try(self, worker: Worker, expert: Expert, function: Callable, *args: Any, limit: float | None) -> Any:
+        """Call a function of the expert; when that takes too long, go on with an unloaded copy of the expert."""
         try:
             return worker.call(function, *args, limit=limit)
         except TimedOut as error:
-            self._give_up(
-                f"gave no result within {error.limit:g} seconds and is not called again; raise the time limit"
-            )
-            return _Raised(self.broken or "")
+            with self._free:
+                if self.expert is expert:  # else another thread has replaced it
+                    self.expert, self.loaded, self._weights = copy.copy(self._unloaded), False, None
+            return _Raised(f"gave no result within {error.limit:g} seconds", late=True)
         except (Exception, SystemExit) as error:  # a plugin may raise anything
             return _Raised(_summary(error))
 
@@ -164,10 +199,10 @@ def _stop_all(workers: list[Worker]) -> None:
 
 
 class _Raised:
-    """Hold the reason why a call failed."""
+    """Hold the reason why a call failed, and whether that is that it took too long."""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: str, late: bool = False) -> None:
+        self.reason, self.late = reason, late
 
 
 def _call(expert: Expert, images: list[Image], context: list[Perception]) -> list[Any]:

@@ -28,6 +28,7 @@ from moai.perception.running.isolation import Isolated, Outcome
 from moai.perception.running.memory import format_size, parse_size
 from moai.perception.running.schedule import dependency_levels, in_order, memory_groups, run_device_queues
 from moai.perception.running.settings import build, per_expert
+from moai.perception.running.time_limit import TIME_LIMIT, TimeLimit, is_limit
 from moai.plugins import Registry
 from moai.types import Failure, Perception, Source, merge, sign
 
@@ -49,7 +50,7 @@ class Perceiver:
         store: Store | None = None,
         device: str | Mapping[str, str] = "cpu",
         batch_size: int = 16,
-        time_limit: float | Mapping[str, float | None] | None = 60.0,
+        time_limit: TimeLimit = TIME_LIMIT,
         max_memory: int | str | None = None,
         registry: Registry | None = None,
     ) -> None:
@@ -62,8 +63,9 @@ class Perceiver:
             device: given to ``Expert.load``: one for all, or per expert name, with ``"*"`` for the others. Experts on
                 different devices that do not require each other run at the same time.
             batch_size: images per call of ``Expert.perceive``.
-            time_limit: seconds per batch, for all or per expert name; an expert that takes longer is abandoned. None
-                waits for ever.
+            time_limit: seconds per image, for all or per expert name; a batch of n images has n times as long. A batch
+                that takes longer is abandoned and its images are tried one by one, the expert loaded anew. None waits
+                for ever.
             max_memory: bytes, or ``"8GB"``, that experts loaded at the same time may take together, by
                 ``Expert.memory`` or as measured when they were loaded before. Experts that do not fit together run in
                 memory groups: each group is loaded, run on all images, and unloaded. 0: one expert at a time. None:
@@ -84,8 +86,8 @@ class Perceiver:
         self.max_memory = None if max_memory is None else parse_size(max_memory)
         names = [expert.name for expert in self.experts]
         devices = per_expert("device", device, names, "cpu", lambda item: isinstance(item, str) and item != "")
-        limits = per_expert("time_limit", time_limit, names, 60.0, _is_limit)
-        self._isolated = {e.name: Isolated(e, devices[e.name], limits[e.name]) for e in self.experts}
+        self._isolated = {expert.name: Isolated(expert, devices[expert.name], None) for expert in self.experts}
+        self.limit_time(time_limit)
         # Two calls that loaded different memory groups at once would exceed the budget.
         self._budget = threading.Lock() if self.max_memory is not None else contextlib.nullcontext()
 
@@ -132,6 +134,16 @@ class Perceiver:
         chosen.experts = tuple(expert for expert in self.experts if expert.name in names)
         return chosen
 
+    def limit_time(self, time_limit: TimeLimit) -> None:
+        """Set the time limit of the calls that begin from now on, as in the construction.
+
+        Raises:
+            ExpertError: a name that is not among the experts, or no positive number of seconds.
+        """
+        names = [expert.name for expert in self.experts]
+        for name, limit in per_expert("time_limit", time_limit, names, TIME_LIMIT, is_limit).items():
+            self._isolated[name].time_limit = limit
+
     def load(self) -> None:
         """Load all experts now, instead of at the first image.
 
@@ -143,7 +155,7 @@ class Perceiver:
                 raise ExpertError(f"expert '{expert.name}': {reason}")
 
     def given_up(self) -> dict[str, str]:
-        """Return the experts that are not called again, with the reason."""
+        """Return the experts that are not called again, not installed or not loaded, with the reason."""
         broken = {expert.name: self._isolated[expert.name].broken for expert in self.experts}
         return {name: reason for name, reason in broken.items() if reason is not None}
 
@@ -265,10 +277,6 @@ def _check_list(images: Any) -> None:
     if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
         fix = "list(images)" if isinstance(images, Iterable) and not isinstance(images, Mapping) else "[image]"
         raise ImageError(f"perceive takes a list of images, not {type(images).__name__}; pass {fix}")
-
-
-def _is_limit(seconds: Any) -> bool:
-    return seconds is None or (isinstance(seconds, (int, float)) and seconds > 0)
 
 
 def _decoded(image: Any) -> Image.Image:

@@ -207,6 +207,21 @@ def test_parquet_with_images_in_it(tmp_path, opened, mixed):
         opened("hf", tmp_path / "b.parquet")
 
 
+def test_a_hub_id_that_cannot_be_reached_is_one_sentence(monkeypatch, opened):
+    datasets = pytest.importorskip("datasets")
+
+    def unreachable(*given, **settings):
+        raise ConnectionError("Couldn't reach 'a/b' on the Hub\n  (LocalEntryNotFoundError)")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(DataError) as error:
+        opened("hf", name="a/b")
+    assert str(error.value) == (
+        "a/b cannot be loaded (ConnectionError: Couldn't reach 'a/b' on the Hub (LocalEntryNotFoundError)); check the "
+        "name, the split and the network"
+    )
+
+
 def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch, opened):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(RecipeError, match=r"pip install 'moai-vlm\[data\]'"):
