@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from compact_words import COLORS, NUMBERS, Words, known_name, names_in, parse, singular
 from moai_words.names import CATEGORIES, categories_of
+from moai_words.phrasings import AFTER, BEFORE
 
 from moai import Perceiver
 from moai.evaluation.metrics import accuracy_interval, exact_match
@@ -65,7 +66,7 @@ CATEGORY = rf"(?:what|which|name the)(?: kind of| type of)? (animal|{'|'.join(CA
 
 def answer(question: str, words: Words) -> str:
     """Answer a question by rules, in English."""
-    asked = re.sub(r"\s+", " ", question.strip())
+    asked = re.sub(r"\s+", " ", _bare(question).strip())
     low = asked.lower().rstrip("?.! ")
     if quoted := re.search(r'"(.+)"', asked):
         return "yes" if any(quoted[1].casefold() == line.casefold() for line, _ in words.texts) else "no"
@@ -85,6 +86,12 @@ def answer(question: str, words: Words) -> str:
     if yes_no:
         return _yes_no(low, words)
     return _open(low, words)
+
+
+def _bare(question: str) -> str:
+    """Leave out the words around a question that ask for nothing."""
+    question = next((question[len(before) :] for before in BEFORE if before and question.startswith(before)), question)
+    return next((question[: -len(after)] for after in AFTER if after and question.endswith(after)), question)
 
 
 def _count(low: str, words: Words) -> str:

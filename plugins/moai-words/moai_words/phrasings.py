@@ -218,3 +218,9 @@ KOREAN: Mapping[str, Parts] = {
     ),
 }
 """A pattern that English alone has is asked in English."""
+
+BEFORE = (  # what stands before and after half of the training questions
+    *("", "", "Look at the picture. ", "Please answer: ", "I wonder, ", "A question: ", "Look closely. "),
+    *("Let me know: ", "Here is an image. ", "One more thing, ", "I have a photo. ", "So, ", "Could you help me: "),
+)
+AFTER = ("", "", "", " Please.", " Answer in a word.", " Thanks.", " Have a look.")

@@ -12,7 +12,7 @@ from moai_words.korean import BESIDE as KOREAN_BESIDE
 from moai_words.korean import PARTICLES, with_particle
 from moai_words.korean import PLACES as KOREAN_PLACES
 from moai_words.names import Name, plural_of
-from moai_words.phrasings import BESIDE, ENGLISH, KOREAN, PLACE
+from moai_words.phrasings import AFTER, BEFORE, BESIDE, ENGLISH, KOREAN, PLACE
 from moai_words.questions import Question
 
 
@@ -36,8 +36,18 @@ def _in_english(question: Question, part: str, rng: random.Random) -> str:
         fields["beside"] = rng.choice(BESIDE[question.beside][part])
     if question.place:
         fields["place"] = rng.choice(PLACE[question.place][part])
-    text = phrasing.format(name=name, **fields)
+    text = _introduced(phrasing.format(name=name, **fields), part, rng)
     return _agreeing(text, name) if question.name is not None and name == plural else text
+
+
+def _introduced(text: str, part: str, rng: random.Random) -> str:
+    """Put words that ask for nothing around half of the training questions: who sees ten phrasings learns these."""
+    if part != "train" or rng.random() < 0.5:
+        return text
+    before, after = rng.choice(BEFORE), rng.choice(AFTER)
+    text = text if not before or before.endswith(". ") else text[0].lower() + text[1:]
+    text = text if after or rng.random() < 0.7 else text.rstrip("?.")
+    return f"{before}{text}{after}"
 
 
 def _called(name: Name, rng: random.Random) -> tuple[str, str]:
