@@ -15,6 +15,7 @@ NAMES = ("moai", "published")
 # Keys that only our arithmetic has.
 OURS = (
     "qk_norm_scale", "tie_qk_at_init", "null_token", "question_context", "copy_words", "answer_tokens", "copy_next",
+    "match_words",
 )  # fmt: skip  # of a mixer
 
 

@@ -96,10 +96,6 @@ class Generation(GenerationMixin):
 
     def _for_answers(self, aux: Auxiliary, input_ids: Tensor, prompt_mask: Tensor, cached: int) -> Auxiliary:
         """Compute once what all tokens of an answer read."""
-        with half_precision(self.get_input_embeddings().weight):
-            states = aux.states.to(self.get_input_embeddings().weight.dtype)
-            given = (states, aux.mask, aux.sources, aux.following)
-            caches = tuple(mixer.answer_cache(*given) for mixer in self.mixers.values())
         prompt = F.pad(prompt_mask.bool(), (0, input_ids.shape[1] - prompt_mask.shape[1]))
         question = earlier = None
         if self.pools:
@@ -107,6 +103,13 @@ class Generation(GenerationMixin):
             read = torch.arange(prompt.shape[1], device=prompt.device) < cached
             asked, before = (last_segment(part, prompt) & words for part in (prompt, prompt & read))
             question, earlier = (self.auxiliary.question_embedding(input_ids, part) for part in (asked, before))
+            if self.auxiliary.matches:
+                found = [self.auxiliary.find_matches(input_ids, part, aux.starts) for part in (asked, before)]
+                aux = aux._replace(matches=found[0], earlier_matches=found[1])
+        with half_precision(self.get_input_embeddings().weight):
+            states = aux.states.to(self.get_input_embeddings().weight.dtype)
+            given = (states, aux.mask, aux.sources, aux.following, aux.matches)
+            caches = tuple(mixer.answer_cache(*given) for mixer in self.mixers.values())
         return aux._replace(caches=caches, question=question, earlier_question=earlier, prompt_mask=prompt)
 
     def _refuse(self, kwargs: dict) -> None:

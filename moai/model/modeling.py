@@ -110,6 +110,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
         mixers = self.mixers.values()
         self.auxiliary.copies = any(mixer.copying is not None for mixer in mixers)
         self.auxiliary.copies_next = any(mixer.copying_next is not None for mixer in mixers)
+        self.auxiliary.matches = any(mixer.match_words for mixer in mixers)
         self.pools = any(mixer.question_context for mixer in mixers)
         self.answers = any(mixer.answers for mixer in mixers)  # whether answer tokens read auxiliary tokens
         add_trained_parts(self)
@@ -288,6 +289,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
                 choices=module_choices,
                 targets=targets,
                 question_embedding=self.auxiliary.question_embedding if self.pools else None,
+                find_matches=self.auxiliary.find_matches if self.auxiliary.matches else None,
                 document_ids=document_ids,
                 cached=past if self.answers else None,
             )

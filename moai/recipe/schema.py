@@ -77,14 +77,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _next_words_are_known(self) -> Recipe:
-        """The word after another one is copied by answer tokens, and it has to be known which words belong together."""
+    def _words_are_of_facts(self) -> Recipe:
+        """What compares words has to know which belong together, and who reads what comes of it."""
+        facts = {"perception.fact_context: true": self.perception.fact_context}
         needed = {
-            "mixer.answer_tokens: true": self.mixer.answer_tokens,
-            "perception.fact_context: true": self.perception.fact_context,
+            "copy_next": {"mixer.answer_tokens: true": self.mixer.answer_tokens, **facts},
+            "match_words": {"mixer.question_context": self.mixer.question_context, **facts},
         }
-        if self.mixer.copy_next and (missing := [key for key, there in needed.items() if not there]):
-            raise ValueError(f"mixer.copy_next needs {' and '.join(missing)}")
+        for key, others in needed.items():
+            if getattr(self.mixer, key) and (missing := [name for name, there in others.items() if not there]):
+                raise ValueError(f"mixer.{key} needs {' and '.join(missing)}")
         return self
 
     @model_validator(mode="after")

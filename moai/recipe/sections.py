@@ -250,6 +250,12 @@ class MixerSection(Section):
         description="Whether an answer's token can take the word that comes after it in the perception; needs "
         "`answer_tokens` and `perception.fact_context`.",
     )
+    match_words: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of how far a word of the perception and its fact hold words of the question; needs "
+        "`question_context` and `perception.fact_context`.",
+    )
 
 
 class DataSource(Section):

@@ -22,6 +22,7 @@ from moai.model.encoders.vision import without_memory
 from moai.model.mixer.copying import LOOK_BACK, NO_WORD, histories, mean_row, rows_of
 from moai.model.mixer.graft import Graft, half_precision
 from moai.model.mixer.inputs import Auxiliary
+from moai.model.mixer.matching import find_matches
 from moai.model.norms import rms_normalize
 
 
@@ -56,7 +57,7 @@ class AuxiliaryEncoder(nn.Module):
         super().__init__()
         self._host, self._images = (host,), (images,)  # in tuples: registered once, by the model
         self.graft: Graft | None = None  # set by the model, whose hooks stop at ``context_layer``
-        self.copies = self.copies_next = False  # set by the model: what its mixers need
+        self.copies = self.copies_next = self.matches = False  # set by the model: what its mixers need
         width = host.get_input_embeddings().embedding_dim
         with without_memory() if empty else nullcontext():
             self.compressor = None if compressor is None else Compressor(width, **compressor)
@@ -119,6 +120,8 @@ class AuxiliaryEncoder(nn.Module):
         if self.copies_next:
             following, history = self.following(input_ids, attention_mask, pixel_mask)
             made = made._replace(following=following, words=history)
+        if self.matches:
+            made = made._replace(starts=self.starts(input_ids, attention_mask, pixel_mask))
         return made
 
     def words(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -193,11 +196,8 @@ class AuxiliaryEncoder(nn.Module):
                 words belong together.
         """
         self._check_starts("mixer.copy_next")
-        if self.fact_ends is None:
-            raise RecipeError("mixer.copy_next needs perception.fact_context: true, which says where facts end")
         mask, ends = self._masks(input_ids, attention_mask, pixel_mask)
-        ids, words = self._padded(mask, input_ids, attention_mask)
-        inside, number = fact_numbers(ids, words, self.fact_ends)
+        ids, inside, number = self._facts("mixer.copy_next", mask, input_ids, attention_mask)
         past = ids.new_full((len(ids), LOOK_BACK - 1), NO_WORD)
         history = histories(ids.masked_fill(~inside, NO_WORD), past)  # (B, A, LOOK_BACK)
         numbers = histories(number, past)
@@ -207,6 +207,44 @@ class AuxiliaryEncoder(nn.Module):
         there = F.pad(inside[:, 1:], (0, 1)).gather(1, starts) & inside.gather(1, starts)
         found = history.gather(1, starts[..., None].expand(-1, -1, LOOK_BACK))
         return self._rows(after) * there[..., None], found
+
+    @torch.no_grad()
+    def starts(self, input_ids: Tensor, attention_mask: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
+        """Find the word that each compressed token starts from, and the number of its fact.
+
+        Args:
+            input_ids, attention_mask, pixel_mask: as for :meth:`forward`.
+
+        Returns:
+            ``(B, C, 2)``; ``NO_WORD`` in the place of a word where a token starts from none of a fact.
+
+        Raises:
+            RecipeError: as :meth:`following`.
+        """
+        self._check_starts("mixer.match_words")
+        mask, ends = self._masks(input_ids, attention_mask, pixel_mask)
+        ids, inside, number = self._facts("mixer.match_words", mask, input_ids, attention_mask)
+        starts = self._starts(mask, ends)
+        words = ids.masked_fill(~inside, NO_WORD)
+        return torch.stack([words.gather(1, starts), number.gather(1, starts)], dim=-1)
+
+    @torch.no_grad()
+    def find_matches(self, input_ids: Tensor, words: Tensor, starts: Tensor) -> Tensor:
+        """Compare a question's words with those of facts: :func:`~moai.model.mixer.matching.find_matches`.
+
+        Args:
+            input_ids, words: as for :meth:`question_embedding`.
+            starts: ``(B, C, 2)``, of :meth:`starts`.
+        """
+        table = self.host.get_input_embeddings().weight
+        return find_matches(input_ids.masked_fill(~words, 0), words, starts, table, self.mean_embedding())
+
+    def _facts(self, key: str, mask: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Ids of all auxiliary tokens, which of them are in a fact, and its number."""
+        if self.fact_ends is None:
+            raise RecipeError(f"{key} needs perception.fact_context: true, which says where facts end")
+        ids, words = self._padded(mask, input_ids, attention_mask)
+        return (ids, *fact_numbers(ids, words, self.fact_ends))
 
     def _rows(self, ids: Tensor) -> Tensor:
         """Words ``(B, C)`` as the host's output layer writes them, ``(B, C, D)``."""
@@ -265,9 +303,11 @@ class AuxiliaryEncoder(nn.Module):
         """
         if given is None or given.states is None:
             return Auxiliary()
-        if (self.copies and given.sources is None) or (self.copies_next and given.following is None):
+        needed = {"sources": self.copies, "following": self.copies_next, "starts": self.matches}
+        if any(wanted and getattr(given, name) is None for name, wanted in needed.items()):
             raise PromptError(
-                "this model copies words, which aux does not hold; make it by auxiliary.encode, or give aux_input_ids"
+                "this model copies or matches words, which aux does not hold; make it by auxiliary.encode, or give "
+                "aux_input_ids"
             )
         return given
 

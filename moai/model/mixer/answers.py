@@ -48,6 +48,7 @@ class AnswerInputs:
     question: Tensor | None = None  # (R, D)
     sources: Tensor | None = None  # (R, C, D)
     following: Tensor | None = None  # (R, C, D)
+    word_matches: Tensor | None = None  # (R, C, 2), of the question; ``matches`` are of the answer
     matches: Tensor | None = None  # (R, N, C) bool, the auxiliary words that each token has come to
     mask: Tensor | None = None  # (R, N) bool; None where all tokens of the window are an answer's
     positions: Tensor | None = None  # (R, N) in the flattened batch; None with ``mask``

@@ -40,6 +40,7 @@ class MixerInputs:
     choices: list[tuple[int, int]] | None = None  # step 1's draw, one pair per mixer
     question: Tensor | None = None  # (R, D), see Streams
     sources: Tensor | None = None  # (R, C, D), see Streams
+    word_matches: Tensor | None = None  # (R, C, 2), see Streams.matches
     targets: Tensor | None = None  # (R, G, C + 1) bool: what the last prompt token should attend to
     answers: AnswerInputs | None = None  # of mixers whose answer tokens read auxiliary tokens
 

@@ -54,7 +54,7 @@ class MixerHook:
         tokens = hidden if a.positions is None else gather_flat(hidden, a.positions)
         with half_precision(hidden):
             if a.caches is None:
-                given = (a.aux.to(hidden.dtype), a.aux_mask, a.sources, a.following)
+                given = (a.aux.to(hidden.dtype), a.aux_mask, a.sources, a.following, a.word_matches)
                 cache = self.mixer.answer_cache(*given)
             else:
                 cache = a.caches[self.index]
@@ -69,7 +69,8 @@ class MixerHook:
         tokens = gather_flat(hidden, c.positions)
         image, language = tokens.split([c.image_index.shape[1], c.language_index.shape[1]], dim=1)
         aux = c.aux.to(hidden.dtype)
-        streams = Streams(image, c.image_mask, language, c.language_mask, aux, c.aux_mask, c.question, c.sources)
+        own = (image, c.image_mask, language, c.language_mask, aux, c.aux_mask)
+        streams = Streams(*own, c.question, c.sources, c.word_matches)
         if context.trace is not None:
             context.trace.mixed(self.index, self.mixer, streams)
         with half_precision(hidden):

@@ -35,22 +35,27 @@ class Auxiliary(NamedTuple):
     sources: Tensor | None = None  # (B, C, D), for mixers that copy words
     following: Tensor | None = None  # (B, C, D), for mixers that copy the word after
     words: Tensor | None = None  # (B, C, LOOK_BACK), the word that each token starts from and those before it
+    starts: Tensor | None = None  # (B, C, 2), for mixers that match words, as in find_matches
     caches: tuple[AnswerCache, ...] | None = None  # one for each mixer
     prompt_mask: Tensor | None = None  # (B, S) bool of the prompt that ``generate`` was given
     question: Tensor | None = None  # (B, D) that the answer is for, where the prompt is in the cache
     earlier_question: Tensor | None = None  # (B, D) of the turn that the cache ends in
+    matches: Tensor | None = None  # (B, C, 2) of that question
+    earlier_matches: Tensor | None = None  # (B, C, 2) of the earlier one
     before: Tensor | None = None  # (B, LOOK_BACK - 1) tokens before the window; NO_ANSWER where they are no answer's
 
     def at_window(self, input_ids: Tensor, length: int) -> Auxiliary:
         """Return it for the last ``length`` tokens of ``input_ids (B, S)``, those before them in the cache."""
         start, end = input_ids.shape[1] - length, input_ids.shape[1]
         given = self.prompt_mask.shape[1]
-        question = self.question if start >= given else self.earlier_question
+        current = start >= given
+        question = self.question if current else self.earlier_question
+        asked = {"question": question, "matches": self.matches if current else self.earlier_matches}
         if self.words is None:
-            return self._replace(question=question)
+            return self._replace(**asked)
         prompt = F.pad(self.prompt_mask, (0, max(0, end - given)))[:, :end]
         answers = F.pad(input_ids.masked_fill(prompt, NO_ANSWER), (LOOK_BACK - 1, 0), value=NO_ANSWER)
-        return self._replace(question=question, before=answers[:, start : start + LOOK_BACK - 1])
+        return self._replace(**asked, before=answers[:, start : start + LOOK_BACK - 1])
 
     def expand(self, times: int) -> Auxiliary:
         """Repeat each row, as beams and several return sequences do."""
@@ -78,6 +83,7 @@ def mixer_inputs(
     choices: Tensor | None = None,
     targets: Tensor | None = None,
     question_embedding: Callable[[Tensor, Tensor], Tensor] | None = None,
+    find_matches: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     document_ids: Tensor | None = None,
     cached: int | None = None,
 ) -> MixerInputs:
@@ -91,6 +97,7 @@ def mixer_inputs(
         choices: ``(mixers, 2)`` step 1's draw.
         targets: ``(B, G, C + 1)`` of attention supervision.
         question_embedding: pools the words of a question, for mixers that use it.
+        find_matches: compares these words with ``aux.starts``, for mixers that match words.
         document_ids: ``(B, S)`` of packed rows.
         cached: of mixers whose answer tokens read auxiliary tokens, how many tokens are in the cache; where there are
             any, the window begins in an answer.
@@ -119,10 +126,13 @@ def mixer_inputs(
         sources=of_rows(sources),
         targets=of_rows(targets),
     )
+    if find_matches is not None and aux.starts is not None:
+        made.word_matches = find_matches(of_rows(prompt.input_ids), words, of_rows(aux.starts))
     if cached is not None and states.shape[1]:
         free = ~prompt_mask if attended is None else attended & ~prompt_mask
         rows = torch.arange(len(masks), device=masks.device) if rows is None else rows
-        made.answers = _answer_inputs(prompt, masks, rows, free, aux, made.question, document_ids, cached > 0)
+        asked = (made.question, made.word_matches)
+        made.answers = _answer_inputs(prompt, masks, rows, free, aux, asked, document_ids, cached > 0)
     return made
 
 
@@ -133,7 +143,7 @@ def continued_inputs(prompt: Prompt, aux: Auxiliary) -> MixerInputs:
     matches = None
     if aux.words is not None:
         matches = longest_matches(histories(prompt.input_ids, _before(aux, prompt.input_ids)), aux.words)
-    given = (states, aux.mask, aux.question, aux.sources, aux.following, matches)
+    given = (states, aux.mask, aux.question, aux.sources, aux.following, aux.matches, matches)
     answers = AnswerInputs(*given, caches=aux.caches)
     none = nothing.bool()
     return MixerInputs(nothing, none, nothing, none, states, aux.mask, nothing, answers=answers)
@@ -145,7 +155,7 @@ def _answer_inputs(
     rows: Tensor,
     free: Tensor,
     aux: Auxiliary,
-    question: Tensor | None,
+    asked: tuple[Tensor | None, Tensor | None],
     document_ids: Tensor | None,
     continued: bool,
 ) -> AnswerInputs | None:
@@ -162,16 +172,26 @@ def _answer_inputs(
             before[: len(free)] = _before(aux, ids[: len(free)])
         tokens = histories(ids, before).gather(1, index[..., None].expand(-1, -1, LOOK_BACK))  # (R, N, LOOK_BACK)
         matches = longest_matches(tokens, aux.words[rows])
-    if question is not None and continued:
-        earlier = question.new_zeros(len(free), question.shape[1]) if aux.question is None else aux.question
-        question = torch.cat([earlier.to(question.dtype), question])
+    question, word_matches = asked
+    if continued:
+        question, word_matches = _after(aux.question, question, len(free)), _after(aux.matches, word_matches, len(free))
 
     def of_rows(x: Tensor | None) -> Tensor | None:
         return x if x is None else x[rows]
 
     parts = (of_rows(part) for part in (aux.states, aux.mask))
     copied = (of_rows(part) for part in (aux.sources, aux.following))
-    return AnswerInputs(*parts, question, *copied, matches, real, flat_positions(index, masks.shape[1], rows))
+    return AnswerInputs(
+        *parts, question, *copied, word_matches, matches, real, flat_positions(index, masks.shape[1], rows)
+    )
+
+
+def _after(earlier: Tensor | None, now: Tensor | None, rows: int) -> Tensor | None:
+    """Put what belongs to the earlier question, one for each row of the batch, before what belongs to the segments."""
+    if now is None:
+        return None
+    earlier = now.new_zeros(rows, *now.shape[1:]) if earlier is None else earlier
+    return torch.cat([earlier.to(now.dtype), now])
 
 
 def _before(aux: Auxiliary, ids: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from moai.model.mixer.attention import AttentionModule
 from moai.model.mixer.copying import Copying, weights_of_matches
 from moai.model.mixer.gather import gather_tokens, scatter_add_tokens
 from moai.model.mixer.masks import logit_bias, readable
+from moai.model.mixer.matching import ASKING, directions, with_matches
 from moai.model.mixer.stacked import CONTEXTS, StreamWeights, changing, fused, stack_weights
 from moai.model.mixer.supervision import attention_loss
 from moai.model.norms import rms_normalize
@@ -41,6 +42,7 @@ class Streams(NamedTuple):
     aux_mask: Tensor  # (B, C)
     question: Tensor | None = None  # (B, D) at unit scale: what all language tokens say together
     sources: Tensor | None = None  # (B, C, D) at unit scale: the word that each auxiliary token starts from
+    matches: Tensor | None = None  # (B, C, 2) of find_matches
 
 
 class Mixer(WeightCache):
@@ -65,11 +67,13 @@ class Mixer(WeightCache):
         answer_tokens: the tokens of an answer read auxiliary tokens as well (ours): see :meth:`answer_update`.
         copy_next: an answer's token also takes the auxiliary word after the one that it is equal to (ours); see
             ``moai.model.mixer.copying``. Needs ``answer_tokens``.
+        match_words: with how much weight auxiliary tokens carry whether their words and facts hold words of the
+            question, from `Streams.matches` (ours); see ``moai.model.mixer.matching``. Needs ``question_context``.
         qk_norm_scale, others: passed to each :class:`AttentionModule`.
 
     Raises:
         RecipeError: there is no such arithmetic, or it is the published one, which has none of what is marked as ours;
-            or ``copy_next`` is given alone.
+            or ``copy_next`` or ``match_words`` is given alone.
     """
 
     def __init__(
@@ -85,17 +89,21 @@ class Mixer(WeightCache):
         copy_words: bool = False,
         answer_tokens: bool = False,
         copy_next: bool = False,
+        match_words: float = 0.0,
         **others,
     ) -> None:
         super().__init__()
         given = (qk_norm_scale, tie_qk_at_init, null_token, question_context, copy_words, answer_tokens, copy_next)
+        given = (*given, match_words)
         ours = zip(OURS, given, strict=True)
         self.normalize = not is_published(arithmetic)
         if not self.normalize and (extra := [name for name, value in ours if value]):
             raise RecipeError(f"arithmetic: published has no mixer.{extra[0]}; use arithmetic: moai, or leave it out")
         if copy_next and not answer_tokens:
             raise RecipeError("mixer.copy_next is for the tokens of answers; set mixer.answer_tokens: true beside it")
-        self.question_context = float(question_context)
+        if match_words and not question_context:
+            raise RecipeError("mixer.match_words is for tokens that carry the question; set mixer.question_context")
+        self.question_context, self.match_words = float(question_context), float(match_words)
         self.built = {"image": IMAGE_MODULES, "language": LANGUAGE_MODULES} if image_stream else WITHOUT_IMAGES
         names = sum(self.built.values(), ())
         self.attention = nn.ModuleDict(
@@ -169,17 +177,23 @@ class Mixer(WeightCache):
         return scatter_add_tokens(update, last, self.copying(query, read[..., : s.sources.shape[1]], s.sources))
 
     def answer_cache(
-        self, aux: Tensor, mask: Tensor, sources: Tensor | None = None, following: Tensor | None = None
+        self,
+        aux: Tensor,
+        mask: Tensor,
+        sources: Tensor | None = None,
+        following: Tensor | None = None,
+        matches: Tensor | None = None,
     ) -> AnswerCache:
         """Compute what is the same for all answer tokens.
 
         Args:
             aux, mask: compressed tokens ``(B, C, D)``, ``(B, C)``.
             sources, following: ``(B, C, D)``, words to copy.
+            matches: ``(B, C, 2)``, as in :class:`Streams`.
         """
         dtype = computing(aux)
         some = mask.any(dim=1)[:, None, None].to(dtype)
-        aux, mask = self._with_null(aux, mask)
+        aux, mask = self._with_null(self._matched(aux, matches), mask)
         gates = [(self.gate_language.weight, self.gate_language.bias)]
         pairs = ((self.copying, sources), (self.copying_next, following))
         copied = [(copying.scaled(), words) for copying, words in pairs if copying is not None and words is not None]
@@ -276,11 +290,17 @@ class Mixer(WeightCache):
         """Tokens ``(B, T, D)`` that also carry the question ``(B, D)``."""
         if not self.question_context or question is None:
             return x
-        return rms_normalize(x + self.question_context * question[:, None].to(x.dtype))
+        question = question[:, None].to(x.dtype)
+        if self.match_words:
+            question = question + ASKING * directions(x.shape[-1], x).sum(dim=0)
+        return rms_normalize(x + self.question_context * question)
 
     def readable(self, s: Streams) -> tuple[Tensor, Tensor]:
         """Auxiliary tokens and their mask as the modules attend to them, with the null token at the end."""
-        return self._with_null(s.aux, s.aux_mask)
+        return self._with_null(self._matched(s.aux, s.matches), s.aux_mask)
+
+    def _matched(self, aux: Tensor, matches: Tensor | None) -> Tensor:
+        return with_matches(aux, matches, self.match_words) if self.match_words and matches is not None else aux
 
     def _with_null(self, aux: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         if self.null is None or aux.shape[1] == 0:

@@ -28,12 +28,20 @@ from moai.training.word_cache import GROUP, WordCache
 from moai.types import Perception, Sample
 
 
+class Asked(NamedTuple):
+    """A prompt as its last token knows it."""
+
+    states: Tensor  # (mixers + 1, D): its states, then the question embedding
+    words: Tensor  # token ids of its words
+
+
 class Cached(NamedTuple):
     """What was computed once, in half precision, since there is one row per image and question."""
 
-    questions: dict[Hashable, Tensor]  # ``_key`` -> (mixers + 1, D): states, then the question embedding
+    questions: dict[Hashable, Asked]  # by ``_key``
     aux: dict[tuple[str, ...], tuple[Tensor, Tensor]]  # image ids -> compressed tokens (C, D) and their mask (C,)
     targets: dict[int, Tensor]  # sample -> (G, C + 1) bool
+    matches: dict[int, Tensor]  # sample -> (C, 2) of find_matches, for mixers that match words
 
 
 class AttentionObjective(nn.Module):
@@ -52,19 +60,24 @@ class AttentionObjective(nn.Module):
         self.reading = nn.ModuleList([part for module in modules for part in (module.query, module.key)])
         self.null = nn.ParameterList([mixer.null for mixer in self._mixers if mixer.null is not None])
 
-    def forward(self, questions: Tensor, aux: Tensor, aux_mask: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, questions: Tensor, aux: Tensor, aux_mask: Tensor, targets: Tensor, matches: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Compute the mean over rows and mixers.
 
         Args:
             questions: ``(B, mixers + 1, D)``: the last prompt token's states, then the question embedding.
             aux, aux_mask: compressed tokens ``(B, C, D)`` and their mask.
             targets: ``(B, G, C + 1)`` bool.
+            matches: ``(B, C, 2)``, of the question's words.
         """
         alone = torch.ones(len(questions), 1, dtype=torch.bool, device=questions.device)
         total = questions.new_zeros(())
         for number, mixer in enumerate(self._mixers):
             language = questions[:, number : number + 1]
-            streams = Streams(language[:, :0], alone[:, :0], language, alone, aux, aux_mask, questions[:, -1])
+            streams = Streams(
+                language[:, :0], alone[:, :0], language, alone, aux, aux_mask, questions[:, -1], None, matches
+            )
             total = total + mixer.attention_loss(streams, targets)
         return {"loss": total / len(self._mixers)}
 
@@ -154,11 +167,13 @@ def _collated(
 ) -> dict[str, Tensor]:
     """The arguments of :class:`AttentionObjective` for some samples."""
     chosen = [samples[index] for index in indices]
+    matches = [cached.matches[index] for index in indices if index in cached.matches]
     return {
-        "questions": torch.stack([cached.questions[_key(model, sample)] for sample in chosen]).float(),
+        "questions": torch.stack([cached.questions[_key(model, sample)].states for sample in chosen]).float(),
         "aux": torch.stack([cached.aux[sample.image_ids][0] for sample in chosen]).float(),
         "aux_mask": torch.stack([cached.aux[sample.image_ids][1] for sample in chosen]),
         "targets": nn.utils.rnn.pad_sequence([cached.targets[index] for index in indices], batch_first=True),
+        **({"matches": torch.stack(matches).float()} if matches else {}),
     }
 
 
@@ -172,15 +187,14 @@ def _cache(
     word_cache: WordCache,
 ) -> Cached:
     device = next(model.mixers.parameters()).device
-    cached = Cached({}, {}, {})
+    cached = Cached({}, {}, {}, {})
     found = perceived_images(samples.values(), perceptions)
     usable = [index for index, sample in samples.items() if sample.image_ids in found]
     was = model.training
     model.eval()
     asked = {_key(model, samples[index]): samples[index] for index in usable}
     for part in _parts(sorted(asked.values(), key=lambda sample: len(sample.question)), GROUP):
-        states = _question_states(model, processor, part)
-        cached.questions.update(zip((_key(model, s) for s in part), states, strict=True))
+        cached.questions.update(zip((_key(model, s) for s in part), _asked(model, processor, part), strict=True))
     about: dict[tuple[str, ...], list[int]] = {}
     for index in usable:
         about.setdefault(samples[index].image_ids, []).append(index)
@@ -192,6 +206,12 @@ def _cache(
         masks = target_masks(finder, processor, [samples[index] for _, index in rows], *words)
         targets = model.auxiliary.target_latents(masks, *words, repeated.get("aux_pixel_mask"))
         cached.targets.update((index, one) for (_, index), one in zip(rows, targets, strict=True) if one.any())
+        if model.auxiliary.matches:
+            questions = [cached.questions[_key(model, samples[index])].words for _, index in rows]
+            ids = nn.utils.rnn.pad_sequence(questions, batch_first=True, padding_value=-1)
+            starts = model.auxiliary.starts(*words, repeated.get("aux_pixel_mask"))
+            matches = model.auxiliary.find_matches(*(part.to(device) for part in (ids, ids >= 0, starts)))
+            cached.matches.update(zip((index for _, index in rows), matches.bfloat16().cpu(), strict=True))
         given = {key[4:]: value.to(device) for key, value in word_cache.fill(inputs).items()}
         states, mask = model.auxiliary(**given)
         cached.aux.update(zip(part, zip(states.bfloat16().cpu(), mask.cpu(), strict=True), strict=True))
@@ -199,10 +219,8 @@ def _cache(
     return cached
 
 
-def _question_states(
-    model: MoaiForConditionalGeneration, processor: MoaiProcessor, samples: Sequence[Sample]
-) -> Tensor:
-    """States of each prompt's last token at each mixer, then the question embedding: ``(B, mixers + 1, D)``."""
+def _asked(model: MoaiForConditionalGeneration, processor: MoaiProcessor, samples: Sequence[Sample]) -> list[Asked]:
+    """States of each prompt's last token at each mixer, with the question embedding, and the question's words."""
     device = next(model.mixers.parameters()).device
     prompts = [sample.conversation.prompt for sample in samples]
     batch = processor.batch(prompts, [[] for _ in prompts])
@@ -214,7 +232,8 @@ def _question_states(
     words = mixed & (inputs["input_ids"] != model.config.image_token_id)
     question = model.auxiliary.question_embedding(inputs["input_ids"], words)
     # Padded on the left, so the last token is a prompt's last.
-    return torch.stack([*(state[:, -1] for state in states), question], dim=1).bfloat16().cpu()
+    stacked = torch.stack([*(state[:, -1] for state in states), question], dim=1).bfloat16().cpu()
+    return [Asked(row, ids[real].cpu()) for row, ids, real in zip(stacked, inputs["input_ids"], words, strict=True)]
 
 
 def _mixer_states(

@@ -20,7 +20,8 @@ from moai.training.trainer import train
 from moai.types import IMAGE, Conversation, Sample, Turn
 
 FACTS = {"style": "compact", "fact_context": True}
-MIXER = {"answer_tokens": True, "copy_words": True, "copy_next": True, "null_token": True, "question_context": 1.0}
+MIXER = {"answer_tokens": True, "copy_words": True, "copy_next": True, "null_token": True}
+MIXER |= {"question_context": 1.0, "match_words": 1.0}
 COMPRESSOR = {"latents": 40, "depth": 1, "heads": 2, "head_width": 16}
 QUESTIONS = ("What color?", "Is there a red shape in it, or none?", "Which one?")
 PERCEPTIONS = (tiny.seen("red circle", text="he he llo"), tiny.seen("blue box", "green disc"), None)
@@ -214,7 +215,8 @@ def scores(model, inputs, **options):
     return found.sequences, torch.stack(found.scores)
 
 
-@pytest.mark.parametrize("changes", [{}, {"question_context": 0.0}, {"copy_words": False}, {"copy_next": False},
+@pytest.mark.parametrize("changes", [{}, {"question_context": 0.0, "match_words": 0.0}, {"copy_words": False},
+                                     {"copy_next": False, "match_words": 0.0},
                                      {"rank": 64, "qk_norm_scale": None}])  # fmt: skip
 def test_cached_decoding_is_the_uncached_one(inputs, changes):
     model, _ = made_with(mixer={**MIXER, **changes})
@@ -360,7 +362,7 @@ def test_what_does_not_fit_together_is_refused():
         Mixer(32, copy_next=True)
     with pytest.raises(ValueError, match="copy_next needs mixer.answer_tokens: true and perception.fact_context: true"):
         tiny.recipe(mixer={"copy_next": True})
-    model, processor = tiny.made(mixer={**MIXER, "copy_next": False})
+    model, processor = tiny.made(mixer={**MIXER, "copy_next": False, "match_words": 0.0})
     words = processor.perceptions.auxiliary([[PERCEPTIONS[0]]])
     with pytest.raises(RecipeError, match="copy_next needs perception.fact_context: true"):
         model.auxiliary.following(words["aux_input_ids"], words["aux_attention_mask"])
