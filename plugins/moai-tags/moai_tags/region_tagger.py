@@ -113,15 +113,11 @@ class TagRegions(ImageNetExpert):
         pixels = whole(image, self.options.side, CELL, 3 * self.options.side)
         likely = places(find_regions(self.tag_scores(self._windows(self._features(pixels)))))
         likely = likely[: self.options.max_parts]
-        if not likely:
-            return Perception()
         side = self._model.pretrained_cfg["input_size"][1]
-        looked_at = np.concatenate([part_views(image, place[0].box, side) for place in likely])
-        scores = self.tag_scores(self.classify(looked_at).reshape(len(likely), 2, -1).mean(1))
-        named = [
-            self.name_part(place, {tag: float(of_parts[number]) for tag, of_parts in scores.items()})
-            for number, place in enumerate(likely)
-        ]
+        named = []
+        for place in likely:  # one by one: a batch of all takes more memory, and on a CPU as long
+            scores = self.tag_scores(self.classify(part_views(image, place[0].box, side)).mean(0))
+            named.append(self.name_part(place, {tag: float(score) for tag, score in scores.items()}))
         return self.to_perception([region for region in named if region is not None])
 
     def _features(self, pixels: np.ndarray) -> Any:
