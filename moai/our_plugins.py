@@ -42,6 +42,7 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "rapidocr": "moai-rapidocr",
         "shapes": "moai-shapes",
         "ssd-coco": "moai-opencv",
+        "tag-regions": "moai-tags",
         "tags": "moai-tags",
         "tally": "moai-tally",
         "yolo-world": "moai-ultralytics",

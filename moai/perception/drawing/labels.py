@@ -105,7 +105,7 @@ def _free_spot(
     spots = spots[free]
     if not len(spots):
         return None
-    hidden = np.minimum(1.0, _covered(spots, small, margin=-1) / (extent[0] * extent[1]))
+    hidden = _hidden(spots, small)
     return tuple(spots[np.argmin(distances[free] / extent[1] + _HIDING * hidden)].tolist())  # of equals the first
 
 
@@ -154,6 +154,17 @@ def _covered(spots: np.ndarray, placed: list[Box], margin: float = 1) -> np.ndar
     low = np.maximum(spots[:, None, :2], others[:, :2] - margin)
     high = np.minimum(spots[:, None, 2:], others[:, 2:] + margin)
     return np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
+
+
+def _hidden(spots: np.ndarray, things: list[Box]) -> np.ndarray:
+    """Return, ``(N,)``, which share of each thing, or of a spot that is smaller, is hidden, all summed."""
+    if not things:
+        return np.zeros(len(spots))
+    others = np.array(things)
+    low, high = np.maximum(spots[:, None, :2], others[:, :2] + 1), np.minimum(spots[:, None, 2:], others[:, 2:] - 1)
+    both = np.clip(high - low, 0, None).prod(axis=2)
+    of_spots, of_things = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (spots, others))
+    return (both / np.maximum(np.minimum(of_spots[:, None], of_things), 1.0)).sum(axis=1)
 
 
 def _area(box: Box) -> float:

@@ -1,18 +1,20 @@
-"""Tags of the whole picture, "the picture shows espresso", by an ImageNet classifier of timm."""
+"""Tags of a picture, "the picture shows espresso", and of its parts, "bottom fountain", by a classifier of timm."""
 
 from __future__ import annotations
 
 import moai
+from moai_tags.region_tagger import TagRegions
 from moai_tags.tagger import Tags
 from moai_tags.words import TEMPLATES
 
-__all__ = ["Tags"]
+__all__ = ["TagRegions", "Tags"]
 
 
 @moai.hookimpl
 def register_experts(register) -> None:
-    """Register the class; timm and torch are imported in `load`."""
+    """Register both classes; timm and torch are imported in `load`."""
     register(Tags)
+    register(TagRegions)
 
 
 @moai.hookimpl

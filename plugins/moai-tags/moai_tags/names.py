@@ -6,7 +6,7 @@ divide its confidence among "tabby", "tiger cat" and "Egyptian cat"; what counts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # The first name in WordNet -> an everyday name, or one that tells it from another class. Equal names are one tag.
 EVERYDAY = dict(
@@ -125,6 +125,24 @@ KINDS = {
     "swimsuit": "maillot, bikini",
     "bag": "backpack, mailbag, plastic bag, purse",
 }
+
+
+# Kinds of which people name what is in them, a lemon; of any other they name the kind, a ball.
+BROAD = frozenset("insect, musical instrument, building, shop, fruit, vegetable, food".split(", "))
+
+# Tags with the names of COCO's 80 things, which detectors find with better boxes. Those of their classes go with them.
+DETECTED = (
+    "airplane, apple, backpack, banana, bear, bed, bicycle, bird, boat, bottle, broccoli, bus, car, cat, cell phone, "
+    "chair, clock, computer mouse, couch, cow, cup, dining table, dog, elephant, hair dryer, horse, hot dog, keyboard, "
+    "laptop, microwave, orange, park bench, parking meter, pizza, refrigerator, remote control, sheep, ski, teddy, "
+    "telephone, tie, toaster, toilet, traffic light, train, truck, tv, umbrella, vase, zebra"
+).split(", ")
+
+
+def detected_tags(tags: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
+    """Return the tags that say what a detector of COCO's things says, or a kind of it ("collie")."""
+    whole = [set(tags[name]) for name in DETECTED]
+    return frozenset(tag for tag, classes in tags.items() if any(set(classes) <= kind for kind in whole))
 
 
 def tag_classes(first_names: Sequence[str]) -> dict[str, tuple[int, ...]]:

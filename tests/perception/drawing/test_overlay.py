@@ -225,6 +225,14 @@ def test_labels_keep_off_small_things_that_others_are_about():
     assert all(spot[0] >= 200 or covering([spot, box]) == 0 for spot in pen.drawn for box in lines)
 
 
+def test_a_long_label_hides_no_part_of_a_tiny_thing():
+    thing = (100, 100, 112, 112)
+    pen = Rectangles()
+    labels = [Label(thing, "person 0.75", (0, 200, 0)), Label((106, 106, 106, 106), "below 0.50", (250, 250, 250))]
+    write_labels(pen, (512, 512), labels, Fonts(), 12)
+    assert len(pen.drawn) == 2 and not any(covering([spot, thing]) for spot in pen.drawn)
+
+
 def test_labels_without_a_free_place_become_numbers():
     pen = Rectangles()
     crowd = [Label((40, 40, 60, 60), f"object {i}", (200, 0, 0)) for i in range(60)]
