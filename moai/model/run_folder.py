@@ -32,7 +32,6 @@ from moai.model.run_format import check_format
 
 __all__ = [
     "host_hashes",
-    "load_connector",
     "load_host",
     "load_run",
     "save_adapters",
@@ -195,33 +194,6 @@ def _load_weights(model, path: Path) -> None:
             places[name]._parameters[name.rpartition(".")[2]] = nn.Parameter(copied, parameter.requires_grad)
         else:  # of host or encoder, where two modules may share one parameter
             parameter.data = copied
-
-
-def load_connector(model, run: str) -> None:
-    """Give a model the connector of a run, in place.
-
-    Args:
-        model: with an encoder and a connector of ours.
-        run: a folder or hub id.
-
-    Raises:
-        CheckpointError: the run is damaged, or has another connector.
-    """
-    folder = resolve(run)
-    check_manifest(folder)
-    check_format(folder)
-    saved = {n: t for n, t in load_file(folder / WEIGHTS).items() if n.startswith("connector.")}
-    own = {name: p for name, p in model.adapter_parameters().items() if name.startswith("connector.")}
-    shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (own, saved)]
-    if shapes[0] != shapes[1]:
-        misfit = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))[0]
-        raise CheckpointError(
-            f"the connector of {run} is another one (first misfit: {misfit[0]} {misfit[1]}); "
-            "change vision.connector.weights, or the recipe's host, encoder and connector"
-        )
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(saved[name])
 
 
 def _one_device(device_map):

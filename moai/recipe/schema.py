@@ -33,6 +33,12 @@ class Recipe(Section):
     version: Literal[1] = Field(description="Version of this format.")
     name: str = Field(description="Name of the run's folder; left out in a file, the file's own.")
     seed: int = Field(0, description="Seed of every random draw.")
+    start: str | None = Field(
+        None,
+        min_length=1,
+        description="Run that the model starts as, by folder or hub id: its connector, compressor and mixers, and what "
+        "trained of its host and encoder; parts that it has not start as without it.",
+    )
     arithmetic: Literal["moai", "published"] = Field(
         "moai", description="Arithmetic of mixers and compressor: ours, or that of the published code."
     )

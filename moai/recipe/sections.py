@@ -93,9 +93,6 @@ class Connector(Section):
 
     kind: str = Field("mlp", description="`mlp`, `linear`, `average`, or a connector of a plugin.")
     options: dict[str, Any] = Field({}, description="Arguments of the connector, by name.")
-    weights: str | None = Field(
-        None, description="Run whose connector this one starts as: folder or hub id; left out, it starts at random."
-    )
 
 
 class TilesSection(Section):

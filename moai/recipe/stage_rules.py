@@ -5,6 +5,7 @@ Knows: sections only. Every complaint is a ``ValueError``, of which the recipe's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from moai.recipe.sections import EncoderVision, HostVision
@@ -44,7 +45,8 @@ def settled(recipe: Recipe) -> tuple[Stage, ...]:
             )
         _check_attention(made, filled)
         filled.append(made)
-    _check_connector(recipe, filled)
+    if isinstance(recipe.vision, EncoderVision) and recipe.start is None:  # with a start, the run decides
+        check_images_reach(filled)
     _check_host(recipe, filled)
     return tuple(filled)
 
@@ -141,10 +143,12 @@ def _check_attention(stage: Stage, before: list[Stage]) -> None:
         )
 
 
-def _check_connector(recipe: Recipe, stages: list[Stage]) -> None:
-    """Refuse a connector that no stage gives an image: its output would be noise in every answer."""
-    if not isinstance(recipe.vision, EncoderVision) or recipe.vision.connector.weights is not None:
-        return
+def check_images_reach(stages: Sequence[Stage]) -> None:
+    """Refuse a fresh connector that no stage gives an image: its output would be noise in every answer.
+
+    Raises:
+        ValueError: all stages leave out all images.
+    """
     answering = [stage for stage in stages if stage.objective == "answers"]
     if answering and all(stage.image_dropout == 1 for stage in answering):
         raise ValueError(

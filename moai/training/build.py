@@ -19,8 +19,8 @@ from transformers import (
     ProcessorMixin,
 )
 
-from moai.assets.hashes import sha256_file
 from moai.assets.host import resolve_host
+from moai.assets.known_hashes import known_sha256
 from moai.assets.resolver import resolve
 from moai.data.sources import check_sources
 from moai.errors import HostError, RecipeError
@@ -34,11 +34,12 @@ from moai.model.modeling import MoaiForConditionalGeneration
 from moai.model.processor.chat_templates import chat_template, check_boundary, find_image_token
 from moai.model.processor.image_places import encoder_image_processor
 from moai.model.processor.processor import MoaiProcessor
-from moai.model.run_folder import host_hashes, load_connector, load_host
+from moai.model.run_folder import host_hashes, load_host
 from moai.plugins import registry
 from moai.recipe.schema import Recipe
 from moai.recipe.sections import EncoderVision, HostVision, NoVision
 from moai.training.build_settings import fact_settings, trained_parts, word_settings
+from moai.training.start import Start, check_frozen_parts, open_start, start_as
 
 Built = tuple[MoaiForConditionalGeneration, MoaiProcessor]
 
@@ -50,12 +51,18 @@ def build(recipe: Recipe) -> Built:
         MoaiError: whatever of the recipe does not fit together; the message names the key.
     """
     vision = _checked_vision(recipe)
+    start = open_start(recipe)
+    if start is not None:
+        check_frozen_parts(start, recipe)
     host = _host(recipe, own_vision=isinstance(vision, HostVision))
     _check_layers(recipe, host)
     if isinstance(vision, EncoderVision):
-        model, processor = _with_encoder(recipe, vision, host)
+        model, processor = _with_encoder(recipe, vision, host, start)
     else:
-        model, processor = (_with_host_vision if isinstance(vision, HostVision) else _without_images)(recipe, host)
+        built = _with_host_vision if isinstance(vision, HostVision) else _without_images
+        model, processor = built(recipe, host, start)
+    if start is not None:
+        start_as(model, start)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor
 
@@ -121,17 +128,15 @@ def _check_layers(recipe: Recipe, host: nn.Module) -> None:
 # With an encoder of ours ---------------------------------------------------------------------------------------------
 
 
-def _with_encoder(recipe: Recipe, encoder: EncoderVision, host: nn.Module) -> Built:
+def _with_encoder(recipe: Recipe, encoder: EncoderVision, host: nn.Module, start: Start | None) -> Built:
     vision = build_vision(**vision_arguments(encoder))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         tokens = image_tokens(encoder, vision)
         processor = _encoder_processor(recipe, encoder, host.config, tokens)
         _check_context(processor)
-        config = _encoder_config(recipe, encoder, host, processor)
+        config = _encoder_config(recipe, encoder, host, processor, start)
         model = MoaiForConditionalGeneration(config, host=host, vision=vision)
-    if encoder.connector.weights is not None:
-        load_connector(model, encoder.connector.weights)
     return model, processor
 
 
@@ -190,24 +195,25 @@ def _encoder_processor(recipe: Recipe, encoder: EncoderVision, config: PreTraine
     )
 
 
-def _encoder_config(recipe: Recipe, encoder: EncoderVision, host: nn.Module, processor: MoaiProcessor) -> MoaiConfig:
+def _encoder_config(
+    recipe: Recipe, encoder: EncoderVision, host: nn.Module, processor: MoaiProcessor, start: Start | None
+) -> MoaiConfig:
     """Everything that ``from_pretrained`` will need, with the hashes of the frozen parts."""
     vision = {"kind": encoder.kind, **vision_arguments(encoder)}
     if encoder.reference is not None:
         path = resolve(encoder.reference, encoder.revision)
-        vision["sha256"] = sha256_file(path) if path.is_file() else None
-    connector = encoder.connector.model_dump(include={"kind", "options"})
-    return _text_host_config(recipe, host, processor, vision, connector=connector)
+        vision["sha256"] = known_sha256(path) if path.is_file() else None
+    return _text_host_config(recipe, host, processor, vision, start, connector=encoder.connector.model_dump())
 
 
 # With words alone ----------------------------------------------------------------------------------------------------
 
 
-def _without_images(recipe: Recipe, host: nn.Module) -> Built:
+def _without_images(recipe: Recipe, host: nn.Module, start: Start | None) -> Built:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         processor = _words_processor(recipe, host.config)
-        config = _text_host_config(recipe, host, processor, {"kind": recipe.vision.kind})
+        config = _text_host_config(recipe, host, processor, {"kind": recipe.vision.kind}, start)
         return MoaiForConditionalGeneration(config, host=host), processor
 
 
@@ -224,7 +230,12 @@ def _words_processor(recipe: Recipe, config: PreTrainedConfig) -> MoaiProcessor:
 
 
 def _text_host_config(
-    recipe: Recipe, host: nn.Module, processor: MoaiProcessor, vision: dict[str, Any], **more: Any
+    recipe: Recipe,
+    host: nn.Module,
+    processor: MoaiProcessor,
+    vision: dict[str, Any],
+    start: Start | None,
+    **more: Any,
 ) -> MoaiConfig:
     h = recipe.host
     return MoaiConfig(
@@ -235,7 +246,7 @@ def _text_host_config(
         image_token_id=processor.image_token_id,
         image_tokens=processor.image_tokens,
         **fact_settings(recipe, processor),
-        **trained_parts(recipe),
+        **_parts(recipe, start),
         **more,
     )  # fmt: skip
 
@@ -243,7 +254,7 @@ def _text_host_config(
 # With the host's own vision ------------------------------------------------------------------------------------------
 
 
-def _with_host_vision(recipe: Recipe, host: nn.Module) -> Built:
+def _with_host_vision(recipe: Recipe, host: nn.Module, start: Start | None) -> Built:
     h = recipe.host
     own = host_processor(h.reference, resolve_host(h.reference, h.revision))
     processor = _host_vision_processor(recipe, host.config, own)
@@ -255,7 +266,7 @@ def _with_host_vision(recipe: Recipe, host: nn.Module) -> Built:
             revision=h.revision,
             quantization=h.quantization,
             **fact_settings(recipe, processor),
-            **trained_parts(recipe),
+            **_parts(recipe, start),
         )
     model.config.host["dtype"] = h.dtype  # a quantised host's own is that of a few of its weights
     if model.generation_config.eos_token_id is None:
@@ -311,3 +322,9 @@ _FIX = (
     "vision: {kind: host} needs a vision-language model with its processor files; "
     "for another host set vision.kind to encoder, and name one"
 )
+
+
+def _parts(recipe: Recipe, start: Start | None) -> dict[str, Any]:
+    """The fields of ``trained_parts``, with what trained of the host and the encoder of the run that it starts as."""
+    parts = trained_parts(recipe)
+    return parts if start is None else {**parts, "trained": start.trained(recipe)}

@@ -45,6 +45,7 @@ def run_facts(run_dir: str | Path) -> Facts:
         "Vision": _reference(config.get("vision") or recipe.get("vision")),
         "Data": ", ".join(_source(source) for source in (recipe.get("data") or {}).get("sources") or []),
         "Recipe": _hashed(recipe.get("name"), folder / "recipe.yaml"),
+        "Starts as": str(recipe.get("start") or ""),
         "Seed": str(recipe.get("seed", "")),
         "Trained": _trained(folder),
         "Weights": f"moai.safetensors, SHA-256 {hashes['moai.safetensors'][:SHOWN]}" if hashes else "",

@@ -13,6 +13,7 @@ from pathlib import Path
 from transformers import PreTrainedConfig
 
 from moai.assets.host import has_configuration
+from moai.assets.resolver import is_local
 from moai.data.sources import check_sources
 from moai.errors import AssetError, RecipeError
 from moai.model.host.checks import check_configuration, check_vision
@@ -24,6 +25,7 @@ from moai.recipe.schema import Recipe
 from moai.recipe.sections import EncoderVision, HostVision
 from moai.training.arguments import check_arguments, check_sharding
 from moai.training.memory_plan.shapes import host_config_of
+from moai.training.start import open_start
 from moai.types import Perception
 
 
@@ -38,7 +40,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
 
     Raises:
         MoaiError: an expert, format, data set, connector or wording that is unknown or does not take its options, an
-            argument of ``Trainer`` that is refused, or a layer that the host has not.
+            argument of ``Trainer`` that is refused, a layer that the host has not, or a run that it cannot start as.
     """
     check_arguments(recipe.training.trainer)
     check_sharding(recipe)
@@ -46,7 +48,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
     check_sources(recipe.data.sources)
     if isinstance(recipe.vision, EncoderVision):
         _check_connector(recipe.vision.connector.kind, recipe.vision.connector.options)
-    return [*_check_host(recipe), *_missing_files(recipe)]
+    return [*_check_start(recipe), *_check_host(recipe), *_missing_files(recipe)]
 
 
 def _check_experts(recipe: Recipe) -> None:
@@ -62,6 +64,13 @@ def _check_connector(kind: str, options: dict) -> None:
         inspect.signature(registry().get_connector(kind)).bind(8, 8, **options)
     except TypeError as error:
         raise RecipeError(f"vision.connector.options does not fit connector '{kind}': {error}") from None
+
+
+def _check_start(recipe: Recipe) -> list[str]:
+    if recipe.start is not None and not is_local(recipe.start):
+        return [f"the run that the model starts as: {recipe.start} is not here yet"]
+    open_start(recipe)
+    return []
 
 
 def _check_host(recipe: Recipe) -> list[str]:

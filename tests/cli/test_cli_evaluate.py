@@ -51,6 +51,23 @@ def test_limit_seed_and_conditions(run_cli, run):
     assert (found["n"], found["seed"], found["conditions"]) == (2, 7, ["off", "on"])
 
 
+def test_shots_and_a_rationale_are_asked_for_and_have_a_folder_of_their_own(run_cli, run, model):
+    asked = []
+
+    def answer(conversations, perceptions, max_new_tokens=8):
+        asked.append((len(conversations[0].images), conversations[0].turns[-1].text, max_new_tokens))
+        return ["red"] * len(conversations)
+
+    model.answer, model.processor = answer, types.SimpleNamespace(encode=lambda conversation: None)
+    given = ("--rationale-prompt", "What is there?", "--rationale-tokens", 9)
+    done = run_cli("eval", run, "--perception", "off", "--limit", 2, "--shots", 2, "--rationale", *given)
+    assert done.exit_code == 0, done.stderr
+    assert [path.parent.name for path in run.glob("eval*/report.json")] == ["eval-2-shot-rationale"]
+    (shown, request, limit), (images, _, last) = asked
+    assert (shown, request, limit) == (1, "What is there?", 9) and (images, last) == (3, 8)
+    assert "need --rationale" in run_cli("eval", run, *given).stderr
+
+
 def test_perception_off_alone_perceives_nothing(run_cli, run, known):
     run_cli("eval", run, "--perception", "off")
     assert known.experts["spots"].calls == 0

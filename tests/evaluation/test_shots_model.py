@@ -51,6 +51,19 @@ def test_a_run_with_mixers_answers_after_shots_and_shows_its_gates(augmented):
     assert sample_gates(augmented, shots, SEEN)["questions"] == 1
 
 
+def test_of_shots_and_question_the_question_alone_is_cut_into_tiles():
+    """MM1's mixed resolution for prompts with shots: one picture of each shot, five of the question's image."""
+    model, processor = tiny.made(vision={"kind": "encoder", "tiles": {"grid": [2, 2], "last": 1}})
+    augmented, shots = Augmented(model, processor, Perceiver(["tiny-panoptic"])), with_shots(ASKED, TRAINING, 2)
+    inputs = augmented._inputs([shots[0].conversation.prompt], [[None] * 3])
+    assert (inputs["input_ids"] == processor.image_token_id).sum() == (1 + 1 + 5) * tiny.IMAGE_TOKENS
+    assert len(inputs["pixel_values"].flatten(0, -4)) == 1 + 1 + 5
+    [record] = run_conditions(augmented, shots, SEEN, ["on", "off"])
+    assert set(record.predictions) == {"on", "off"} and record.tokens["on"]["prompt"] == inputs["input_ids"].shape[1]
+    [bare] = run_conditions(augmented, ASKED, SEEN, ["off"])
+    assert bare.tokens["off"]["prompt"] < record.tokens["off"]["prompt"] - 2 * tiny.IMAGE_TOKENS
+
+
 def test_a_row_of_shots_does_not_depend_on_the_rows_beside_it(augmented):
     turns = (Turn("user", (IMAGE, "Is it red?")),)
     images = (tiny.picture("red"), tiny.picture("blue"))

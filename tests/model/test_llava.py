@@ -204,14 +204,14 @@ def test_a_moai_around_a_llava_begins_as_it_and_leaves_it_as_it_was(tmp_path):
     import_llava(native_vision_families.folder("llava"), tmp_path / "llava")
     plain = moai.load(tmp_path / "llava", device="cpu")
     host, vision = (str(tmp_path / "llava" / name) for name in ("host", "vision"))
-    connector = {"kind": "mlp", "weights": str(tmp_path / "llava")}
     tiny.register()
     recipe = tiny.recipe(
         host={"reference": host, "chat_template": "vicuna"},
         vision={
             "kind": "encoder", "reference": vision, "architecture": None, "image_size": 16, "layer": -2,
-            "drop_first": 1, "fit": "pad", "mean": MEAN, "std": STD, "connector": connector, "panoptic_map": False,
+            "drop_first": 1, "fit": "pad", "mean": MEAN, "std": STD, "panoptic_map": False,
         },
+        start=str(tmp_path / "llava"),
         stages=[
             tiny.stage("modules", 3, routing="random_module", train={"mixers": 0.05, "compressor": 0.005}),
             tiny.stage("gates", 3, train={"mixers": 0.05, "gates": 0.05, "compressor": 0.005}),

@@ -99,7 +99,7 @@ def test_moais_projector(tmp_path):
     assert set(parts) == {"host", "vision", "connector"} and made.tokens["image"] == 1225
     assert round(parts["connector"].parameters / 1e6, 2) == 20.98
     recipe = load_recipe("moai/moai-7b-projector")
-    assert load_recipe("moai/moai-7b").vision.connector.weights == f"runs/{recipe.name}"
+    assert load_recipe("moai/moai-7b").start == f"runs/{recipe.name}"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import moai
-from moai.errors import AssetError, CheckpointError, ExpertError, RecipeError
+from moai.errors import AssetError, ExpertError, RecipeError
 from moai.model.encoders.compressor import Compressor
 from moai.model.host.layers import mixer_layers
 from moai.model.mixer.mixer import Mixer
@@ -16,24 +16,6 @@ from moai.model.modeling import MoaiForConditionalGeneration
 from moai.recipe.schema import Recipe
 from moai.training.build import build, build_processor
 from moai.training.trainer import train
-
-
-def test_a_connector_starts_as_that_of_a_run(tmp_path):
-    tiny.register()
-    given = {"mixer": {"layers": []}, "perception": {"experts": []}}
-    first, processor = tiny.made(**given, stages=[tiny.stage(train={"connector": 1e-3})])
-    processor.save_pretrained(tmp_path / "run")
-    first.save_pretrained(tmp_path / "run")
-    weights = {"kind": "encoder", "connector": {"weights": str(tmp_path / "run")}}
-    second, _ = build(tiny.recipe(vision=weights))
-    fresh, _ = build(tiny.recipe())
-    for name, tensor in first.images.connector.state_dict().items():
-        assert torch.equal(second.images.connector.state_dict()[name], tensor)
-        assert not torch.equal(fresh.images.connector.state_dict()[name], tensor)
-    assert second.config.connector == {"kind": "mlp", "options": {}}  # a run opens without the other
-    other = {"kind": "encoder", "connector": {"kind": "linear", "weights": str(tmp_path / "run")}}
-    with pytest.raises(CheckpointError, match="the connector of .* is another one .first misfit: connector"):
-        build(tiny.recipe(vision=other))
 
 
 def published(**changes):

@@ -20,7 +20,7 @@ EXPERT = {
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "recipe.yaml").write_text(
-        "name: toy\nseed: 7\ndata: {sources: [{name: org/questions}, {path: a.jsonl}]}\n"
+        "name: toy\nseed: 7\nstart: runs/first\ndata: {sources: [{name: org/questions}, {path: a.jsonl}]}\n"
     )
     host = {"reference": "org/host", "revision": "abc", "dtype": "bfloat16", "sha256": {"model.safetensors": "a" * 64}}
     vision = {"reference": "wheel:vision", "kind": "encoder", "sha256": "b" * 64}
@@ -38,7 +38,7 @@ def test_the_facts_are_those_of_the_files(run):
     facts = about["facts"]
     assert facts["Host"] == f"org/host, abc, bfloat16, SHA-256 {'a' * 16}"
     assert facts["Vision"] == f"wheel:vision, SHA-256 {'b' * 16}"
-    assert (facts["Data"], facts["Seed"]) == ("org/questions, a.jsonl", "7")
+    assert (facts["Data"], facts["Starts as"], facts["Seed"]) == ("org/questions, a.jsonl", "runs/first", "7")
     assert facts["Trained"].endswith(" UTC; 9 steps (align, gates)")
     assert facts["Weights"] == f"moai.safetensors, SHA-256 {'c' * 16}"
     assert about["experts"]["eyes"] == {**EXPERT, "options": {"least": 0.5}}

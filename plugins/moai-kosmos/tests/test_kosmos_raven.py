@@ -3,11 +3,14 @@
 from collections import Counter
 
 import pytest
+import tiny
 from moai_kosmos.raven import ATTRIBUTES, LAYOUTS, draw, draw_item, questions, raven
 
 from moai import IMAGE
+from moai.answering import Augmented
 from moai.errors import RecipeError
 from moai.evaluation.paired import run_conditions
+from moai.perception.running.perceiver import Perceiver
 
 
 def test_the_prompt_is_the_papers():
@@ -89,6 +92,16 @@ def test_the_likeliest_yes_wins():
 
     records = run_conditions(Knowing(), samples, {}, ["off"])
     assert all(record.predictions["off"] == record.answer for record in records)
+
+
+def test_any_run_scores_the_items():
+    """Also one with mixers, of another host: the candidate with the highest probability of "Yes" is the answer."""
+    model, processor = tiny.made()
+    augmented, samples = Augmented(model, processor, Perceiver([])), raven("test", items=3)
+    for record in run_conditions(augmented, samples, {}, ["off"]):
+        scores = record.choices["off"]
+        assert list(scores) == list("ABCDEF") and len(set(scores.values())) > 1
+        assert record.predictions["off"] == max(scores, key=scores.get)
 
 
 def test_figures_of_every_kind_are_drawn_and_differ():

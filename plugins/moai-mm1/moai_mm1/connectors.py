@@ -12,6 +12,7 @@ import torch
 from timm.layers import AttentionPoolLatent, LayerNorm2d
 from timm.models.regnet import RegStage
 from torch import Tensor, nn
+from torch.nn import functional
 
 from moai.errors import RecipeError
 
@@ -104,6 +105,7 @@ class CAbstractor(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(sides["tokens"])
         self.after = stage(in_chs=width, out_chs=width)
         self.readout = nn.Sequential(nn.Linear(width, out_width), nn.SiLU(), nn.Linear(out_width, out_width))
+        self.register_load_state_dict_pre_hook(_fit_positions)
 
     def forward(self, vision) -> Tensor:
         """``(N, n, V) -> (N, tokens, D)``.
@@ -130,3 +132,15 @@ class CAbstractor(nn.Module):
                 f"{patches}; set vision.connector.options.patches to {patches}, or change vision.image_size"
             )
         return self.pool.output_size**2
+
+
+def _fit_positions(module: CAbstractor, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Interpolate positions of another number of patches, where a run goes on at another resolution."""
+    name, patches = f"{prefix}positions", module.positions.shape[1]
+    given = state.get(name)
+    if given is None or given.shape[1] == patches:
+        return
+    old, new = math.isqrt(given.shape[1]), math.isqrt(patches)
+    grid = given.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, (new, new), mode="bicubic", antialias=old > new)
+    state[name] = grid.permute(0, 2, 3, 1).flatten(1, 2).to(given.dtype)

@@ -103,3 +103,17 @@ def test_what_does_not_fit_is_a_sentence():
         CAbstractor(32, 16, width=8, depth=1).tokens(729)
     with pytest.raises(RecipeError, match="5 heads do not divide"):
         registry().get_connector("attention_pooling")(32, 16, heads=5)
+
+
+def test_positions_of_another_resolution_are_interpolated():
+    """A run that goes on with larger images takes the weights of one with smaller ones (``start``)."""
+    small, large = (CAbstractor(8, 16, tokens=4, patches=n, width=8, depth=1) for n in (16, 64))
+    torch.nn.init.constant_(small.positions, 0.25)
+    large.load_state_dict(small.state_dict())
+    assert large.positions.shape == (1, 64, 8) and torch.allclose(large.positions, torch.tensor(0.25))
+    rows = torch.arange(4.0)[:, None].expand(4, 4).reshape(1, 16, 1).expand(1, 16, 8)
+    large.load_state_dict({**small.state_dict(), "positions": rows})
+    grid = large.positions.detach()[0, :, 0].view(8, 8)
+    assert torch.allclose(grid, grid[:, :1].expand(8, 8)) and (grid[1:, 0] > grid[:-1, 0]).all(), "rows stay rows"
+    large.load_state_dict(large.state_dict())
+    assert torch.equal(large.positions[0, :, 0].view(8, 8), grid)

@@ -222,6 +222,17 @@ def test_a_hub_id_that_cannot_be_reached_is_one_sentence(monkeypatch, opened):
     )
 
 
+def test_a_data_set_by_its_name_has_its_own_splits(tmp_path, mixed):
+    """``datasets`` takes a folder for a name as it takes a hub id."""
+    datasets = pytest.importorskip("datasets")
+    for split, color in (("train", "red"), ("validation", "blue")):
+        rows = [{"question": f"{split}?", "answer": color, "spare": None}] * 3
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / f"{split}.parquet")
+    for split, color in (("train", "red"), ("validation", "blue")):
+        samples = mixed({"format": "hf", "name": str(tmp_path)}, split=split)
+        assert [one.answer for one in samples] == [color] * 3
+
+
 def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch, opened):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(RecipeError, match=r"pip install 'moai-vlm\[data\]'"):
