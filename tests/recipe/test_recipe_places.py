@@ -70,7 +70,12 @@ def test_a_name_may_have_a_dot_and_a_path_is_no_name():
 
 def test_an_unknown_name_gets_the_nearest_of_both_places():
     own("barcodes")
-    near = {"easy-vga": "easy-vqa", "quickstrat": "quickstart", "barcode": "barcodes", "step2-only": "ablations/step2-only"}
+    near = {
+        "easy-vga": "easy-vqa",
+        "quickstrat": "quickstart",
+        "barcode": "barcodes",
+        "step2-only": "ablations/step2-only",
+    }
     for given, meant in near.items():
         with pytest.raises(RecipeError) as caught:
             find_recipe(given)
