@@ -123,7 +123,6 @@ def fetch_assets(recipe: Recipe) -> Samples:
 
 def perceive_example(recipe: Recipe, example: Example | None, run_dir: Path) -> None:
     """Print what the recipe's experts find in the example's picture, and save it, bare and with their findings."""
-    from moai.images import read_image
     from moai.perception.cache.store import default_store
     from moai.perception.drawing.overlay import draw_overlay
     from moai.perception.running.perceiver import Perceiver
@@ -135,9 +134,7 @@ def perceive_example(recipe: Recipe, example: Example | None, run_dir: Path) -> 
         )
         return
     said, path, overlay = recipe.perception, run_dir / PICTURE, run_dir / OVERLAY
-    picture = read_image(example.image)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    picture = example.save_picture(path)
     if not said.experts:
         click.echo(f"{path}: the recipe names no experts, so that nothing is perceived")
         return

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
+from moai.images import read_image
 from moai.types import Sample
 
 LOOKED_AT = 1000  # samples: a corpus of millions is not read for an example
@@ -27,6 +31,19 @@ class Example:
 
     image: Any
     samples: tuple[Sample, ...]
+
+    def save_picture(self, path: Path) -> Image:
+        """Read the picture, save it as it is perceived (upright, RGB) into a PNG file, and return it.
+
+        The file's folder is made where it is missing.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        picture = read_image(self.image)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        return picture
 
 
 def find_example(samples: Iterable[Sample]) -> Example | None:

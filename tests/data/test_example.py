@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from PIL import Image
 
 from moai.data.example import LOOKED_AT, find_example
 from moai.errors import DataError
+from moai.images import read_image
 from moai.types import IMAGE, Choice, Conversation, Perception, Sample, Turn
 
 
@@ -55,6 +57,17 @@ def test_what_does_not_ask_about_one_picture_is_left_out():
     ]
     assert find_example(others) is None and find_example([]) is None
     assert chosen([*others, *ONE])[0] == "one.png"
+
+
+def test_its_picture_is_saved_as_it_is_perceived(tmp_path):
+    turned = Image.new("L", (4, 2), 100)
+    turned.getexif()[0x0112] = 6  # lies on its side
+    turned.save(tmp_path / "one.png", exif=turned.getexif())
+    [sample] = asked(str(tmp_path / "one"), ("count", "two"))
+    picture = find_example([sample]).save_picture(tmp_path / "run" / "picture.png")
+    assert picture.mode == "RGB" and picture.size == (2, 4)
+    again = read_image(tmp_path / "run" / "picture.png")
+    assert again.size == picture.size and again.tobytes() == picture.tobytes()
 
 
 def test_a_large_split_is_not_read_to_its_end():
