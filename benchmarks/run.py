@@ -32,7 +32,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smaller batches: to see that it runs")
     parser.add_argument("--repeats", type=int, default=None, help="measurements of each side [5; 3 with --quick]")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads [all cores]")
-    parser.add_argument("--against", metavar="REV", help="with training alone: the quickstart's steps in that revision")
+    parser.add_argument("--against", metavar="REV", help="with training alone: easy-vqa's steps in that revision")
     parser.add_argument("--steps", type=int, default=30, help="with --against: steps of each turn [30]")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), help="[runs/benchmarks.json]")
     made = parser.parse_args(given)

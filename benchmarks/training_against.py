@@ -1,4 +1,4 @@
-"""A training step of the quickstart in this tree against an older revision: whole runs of a few steps, in turns.
+"""A training step of the recipe easy-vqa in this tree against an older revision: whole runs of a few steps, in turns.
 
 Knows: git, and the log of a run, which each step of either revision has a line in. Run as a file it takes the steps of
 one tree, whose packages PYTHONPATH names.
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TARGET, HERE = 1.05, Path(__file__).resolve().parents[1]
-RECIPE = "recipes/quickstart.yaml"
+RECIPES = ("recipes/easy-vqa.yaml", "recipes/quickstart.yaml")  # its name, and that of older revisions
 WARM = 3  # steps at the beginning of each turn that do not count
 NEVER = 1_000_000  # steps: so that neither validation nor a checkpoint falls into a step
 COMMON = (f"training.monitor_every={NEVER}", f"training.checkpoint_every={NEVER}")
@@ -89,6 +89,16 @@ def overrides(recipe: str, steps: int) -> list[str]:
     return [*COMMON, "training.align.steps=1", f"training.step1.steps={steps}", "training.step2.steps=1"]
 
 
+def recipe_of(tree: Path) -> Path:
+    """Return the recipe in a tree of this or an older revision.
+
+    Raises:
+        SystemExit: it has none.
+    """
+    found = next((tree / name for name in RECIPES if (tree / name).is_file()), None)
+    return found or sys.exit(f"{tree} has neither {' nor '.join(RECIPES)}; name another revision")
+
+
 def seconds_of(log: Path) -> list[float]:
     """Read the seconds of the steps that teach to answer, without the first ones and the last, which ends the run."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
@@ -115,7 +125,7 @@ def _take(tree: Path, steps: int, run: str) -> None:
 
     if not Path(moai.__file__).resolve().is_relative_to(tree.resolve()):
         sys.exit(f"moai was imported from {moai.__file__}, which is not in {tree}; install moai as editable")
-    recipe = tree / RECIPE
+    recipe = recipe_of(tree)
     train(load_recipe(str(recipe), overrides(recipe.read_text(), steps)), run)
 
 

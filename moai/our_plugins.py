@@ -63,6 +63,7 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "parrot": "moai-parrot",
         "parrot-twin": "moai-parrot",
         "photos": "moai-words",
+        "quickstart": "moai-words",
         "scenes": "moai-scenes",
         "scenes-connector-only": "moai-scenes",
         "scenes-prompt": "moai-scenes",

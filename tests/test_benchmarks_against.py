@@ -16,7 +16,7 @@ def repository(tmp_path, monkeypatch):
 
     place = tmp_path / "here"
     (place / "recipes").mkdir(parents=True)
-    (place / "recipes/quickstart.yaml").write_text("name: old\n")
+    (place / "recipes/easy-vqa.yaml").write_text("name: old\n")
     me = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "-A"], [*me, "commit", "-qm", "one"]):
         subprocess.run(["git", "-C", str(place), *words], check=True)
@@ -30,7 +30,7 @@ def test_both_trees_take_turns_and_the_other_is_removed(repository):
     calls = []
 
     def turn(tree, steps):
-        assert (tree / "recipes/quickstart.yaml").read_text() == "name: old\n" and steps == 7
+        assert (tree / "recipes/easy-vqa.yaml").read_text() == "name: old\n" and steps == 7
         calls.append(tree)
         return [2.0, 9.0, 2.0] if tree == repository else [1.0, 1.0, 4.0]
 
@@ -68,13 +68,24 @@ def test_only_whole_steps_that_teach_to_answer_count(tmp_path):
 
 
 def test_a_recipe_of_either_form_is_cut():
-    from training_against import RECIPE, overrides
+    from training_against import overrides, recipe_of
 
-    path = FOLDER.parent / RECIPE
+    path = recipe_of(FOLDER.parent)
     recipe = load_recipe(str(path), overrides(path.read_text(), 9))
     assert [(stage.name, stage.steps) for stage in recipe.stages] == [("align", 1), ("modules", 9), ("gates", 1)]
     assert recipe.training.monitor_every > 1000 < recipe.training.checkpoint_every
     assert "training.step1.steps=9" in overrides("version: 1\ntraining:\n  step1: {steps: 160}\n", 9)
+
+
+def test_the_recipe_of_an_older_revision_has_another_name(tmp_path):
+    from training_against import recipe_of
+
+    with pytest.raises(SystemExit, match="has neither recipes/easy-vqa.yaml nor recipes/quickstart.yaml; name another"):
+        recipe_of(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    for name in ("quickstart", "easy-vqa"):  # today's quickstart is another recipe, beside which easy-vqa is
+        (tmp_path / f"recipes/{name}.yaml").touch()
+        assert recipe_of(tmp_path) == tmp_path / f"recipes/{name}.yaml"
 
 
 def test_against_is_for_training_alone(capsys):

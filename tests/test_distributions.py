@@ -138,7 +138,7 @@ def test_the_wheel_holds_the_code_and_its_files_and_nothing_else(one):
 
 def test_the_core_brings_its_types_recipes_and_templates(built):
     files = set(built["."].in_wheel())
-    assert {"moai/py.typed", "moai/recipes/quickstart.yaml", "moai/recipes/ablations/step2-only.yaml"} <= files
+    assert {"moai/py.typed", "moai/recipes/easy-vqa.yaml", "moai/recipes/ablations/step2-only.yaml"} <= files
     assert {"moai/evaluation/report/page.html.j2", "moai/scaffold/pyproject.toml.txt"} <= files
 
 
@@ -282,15 +282,16 @@ def test_a_picture_is_perceived(installed, picture):
 
 def test_recipes_are_found(installed):
     code = "import sys; from moai.recipe.loading import load_recipe; print(load_recipe(sys.argv[1]).to_yaml(), end='')"
-    ours = load_recipe(ROOT / "recipes" / "quickstart.yaml").to_yaml()
-    assert installed.run("python", "-c", code, "quickstart") == ours
+    ours = load_recipe(ROOT / "recipes" / "easy-vqa.yaml").to_yaml()
+    assert installed.run("python", "-c", code, "easy-vqa") == ours
     assert "name: step2-only\n" in installed.run("python", "-c", code, "ablations/step2-only")
     assert "scenes-without-tally" in installed.run("moai", "ablate", "ablations-scenes", "--dry-run")
 
 
 def test_what_is_not_installed_names_the_plugin(installed):
     for command, fix in (
-        (("train", "quickstart"), "the data set 'easy-vqa' comes with a plugin .*; pip install moai-easy-vqa"),
+        (("train", "easy-vqa"), "the data set 'easy-vqa' comes with a plugin .*; pip install moai-easy-vqa"),
+        (("quickstart",), "the recipe 'quickstart' comes with a plugin .*; pip install moai-words"),
         (("train", "official"), "the recipe 'official' comes with a plugin .*; pip install moai-official"),
         (("import-official", "a", "b"), "it comes with a plugin: pip install moai-official"),
     ):

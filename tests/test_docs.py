@@ -214,13 +214,13 @@ def test_contributing_names_what_is_there():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a tiny trained run as ``runs/quickstart``."""
+    """A folder with a tiny trained run as ``runs/easy-vqa``."""
     folder = tmp_path_factory.mktemp("docs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOAI_CACHE", str(folder / "cache"))
         tiny.register()
         tiny.draw_nothing(patch)
-        train(tiny.recipe(), folder / "runs" / "quickstart")
+        train(tiny.recipe(), folder / "runs" / "easy-vqa")
         yield folder
 
 

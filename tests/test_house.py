@@ -142,7 +142,9 @@ def test_the_page_on_plugins_lists_the_hooks():
 
 
 def test_there_are_recipes():
-    assert {"quickstart", "connector-only", "scenes", "official"} <= {path.stem for path in RECIPES}
+    assert {"quickstart", "easy-vqa", "easy-vqa-connector-only", "scenes", "official"} <= {
+        path.stem for path in RECIPES
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)

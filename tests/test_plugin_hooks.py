@@ -192,7 +192,7 @@ def recipes(tmp_path, monkeypatch):
     """A folder of recipes that a plugin registers, and an empty working folder."""
     made = tmp_path / "installed"
     (made / "ablations-signs").mkdir(parents=True)
-    (made / "signs.yaml").write_text("extends: quickstart\nname: signs\nseed: 7\n")
+    (made / "signs.yaml").write_text("extends: easy-vqa\nname: signs\nseed: 7\n")
     (made / "ablations-signs" / "signs-no-ocr.yaml").write_text("extends: ../signs.yaml\nname: signs-no-ocr\n")
     known = load_registry(plugins=[offering("register_recipes", (made,))])
     assert known.problems == []
@@ -203,7 +203,7 @@ def recipes(tmp_path, monkeypatch):
 
 
 def test_recipes_of_a_plugin_are_found_by_name(recipes):
-    assert {"signs", "ablations-signs/signs-no-ocr", "quickstart"} <= set(recipe_names())
+    assert {"signs", "ablations-signs/signs-no-ocr", "easy-vqa"} <= set(recipe_names())
     assert find_recipe("signs") == recipes / "signs.yaml"
     assert find_recipe_folder("ablations-signs") == recipes / "ablations-signs"
     with pytest.raises(RecipeError, match="or among those of moai and its plugins; did you mean 'signs'?"):
@@ -211,10 +211,10 @@ def test_recipes_of_a_plugin_are_found_by_name(recipes):
 
 
 def test_a_recipe_extends_another_by_name(recipes):
-    base, own = load_recipe("quickstart"), load_recipe("signs")
+    base, own = load_recipe("easy-vqa"), load_recipe("signs")
     assert (own.name, own.seed, own.training) == ("signs", 7, base.training)
-    (recipes / "odd.yaml").write_text("extends: quickstrat\n")
-    with pytest.raises(RecipeError, match="no recipe 'quickstrat' .*did you mean 'quickstart'"):
+    (recipes / "odd.yaml").write_text("extends: easy-vga\n")
+    with pytest.raises(RecipeError, match="no recipe 'easy-vga' .*did you mean 'easy-vqa'"):
         resolve(recipes / "odd.yaml")
 
 
@@ -232,10 +232,10 @@ def test_what_is_no_folder_of_recipes(given, tmp_path):
 
 
 def test_a_name_of_moais_own_is_taken(tmp_path):
-    (tmp_path / "quickstart.yaml").write_text("")
+    (tmp_path / "easy-vqa.yaml").write_text("")
     known = load_registry(plugins=[offering("register_recipes", (tmp_path,))])
-    assert reasons(known) == ["recipe 'quickstart' is already registered; rename it, or uninstall the other plugin"]
-    assert known.recipes["quickstart"].parent != tmp_path
+    assert reasons(known) == ["recipe 'easy-vqa' is already registered; rename it, or uninstall the other plugin"]
+    assert known.recipes["easy-vqa"].parent != tmp_path
 
 
 # What is not installed ----------------------------------------------------------------------------------------------

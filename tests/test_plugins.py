@@ -71,7 +71,7 @@ def test_the_core_registers_through_the_same_hooks():
     assert registry.problems == []
     assert set(registry.templates) >= {(role, "en") for role in ("panoptic", "open_world", "scene_graph", "ocr")}
     assert {"mlp", "linear", "average"} <= set(registry.connectors)
-    assert {"quickstart", "ablations/no-qk-norm"} <= set(registry.recipes)
+    assert {"easy-vqa", "ablations/no-qk-norm"} <= set(registry.recipes)
     assert registry.commands["train"].target == "moai.cli.train:train"
     assert registry.datasets == registry.experts == registry.hosts == {}
 

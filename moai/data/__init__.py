@@ -1,1 +1,1 @@
-"""Perceive data sets and lists of images, and draw the demo picture."""
+"""Read data sets and lists of images, perceive them, and choose an example of a split."""

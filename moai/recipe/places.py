@@ -1,7 +1,7 @@
 """Find recipes by name: in ``./recipes`` first, then among those that moai and its plugins registered.
 
 Knows: folders and names, not what a recipe holds. A name is a file's path below one of these folders without
-``.yaml``: ``quickstart``, ``ablations/step2-only``. A name that is both a user's and moai's means the user's.
+``.yaml``: ``easy-vqa``, ``ablations/step2-only``. A name that is both a user's and moai's means the user's.
 """
 
 from __future__ import annotations

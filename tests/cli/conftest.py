@@ -23,7 +23,7 @@ from moai.doctor import environment, imports, plugins
 from moai.expert import Expert, Options
 from moai.plugins import PluginProblem, Registry
 from moai.recipe.sections import Data
-from moai.types import Perception, Sample, Segment, TextLine
+from moai.types import Conversation, Perception, Sample, Segment, TextLine
 
 
 class Spots(Expert):
@@ -114,11 +114,13 @@ def problem(known):
 
 
 def toy(split, **options):
-    """Six questions about three images, or nothing for the split ``empty``."""
+    """Six questions about three images; nothing for the split ``empty``, and two without an image for ``text``."""
     import io
 
     from PIL import Image
 
+    if split == "text":
+        return [Sample.from_question(f"t{n}", None, f"s{n}", "how many?", "two", truth=Perception()) for n in range(2)]
     samples = []
     for index in range(0 if split == "empty" else 6):
         file = io.BytesIO()
@@ -142,10 +144,13 @@ class Model:
         return ["yes" if perception is None else "red" for [perception] in perceptions]
 
     def ask(self, image, question, max_new_tokens=16):
+        return self.chat(Conversation.ask(question, (image,)), max_new_tokens)
+
+    def chat(self, conversation, max_new_tokens=16):
         from moai.images import read_image
 
-        self.asked.append((question, max_new_tokens))
-        [perception] = self.perceiver.perceive([read_image(image)])
+        self.asked.append((conversation.question, max_new_tokens))
+        [perception] = self.perceiver.perceive([read_image(image) for image in conversation.images])
         return SimpleNamespace(
             text="red\x1b[0m", perception=perception, verbalized="a spot", failures=perception.failures
         )
@@ -179,7 +184,15 @@ def recipe(monkeypatch, tmp_path):
         vision=SimpleNamespace(kind="encoder", reference="vision", revision=None),
         seed=0,
         data=Data(sources=[{"format": "dataset", "name": "toy"}]),
-        perception=SimpleNamespace(shards=None),
+        perception=SimpleNamespace(
+            experts=("spots", "reader"),
+            options={"spots": {"least": 0.75}},
+            shards=None,
+            language="en",
+            style="paper",
+            merge=False,
+            say_nothing_found=False,
+        ),
         evaluation=SimpleNamespace(
             limit=4, split="test", conditions=("on", "off", "shuffled"), batch_size=32, max_new_tokens=8
         ),

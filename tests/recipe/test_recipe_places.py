@@ -51,26 +51,31 @@ def test_a_dry_run_prints_each_of_them(run_cli, name):
 
 
 def test_a_recipe_of_the_users_own_comes_first():
-    mine = own("quickstart")
+    mine = own("easy-vqa")
     own("ablations/step2-only")
-    assert find_recipe("quickstart") == mine
+    assert find_recipe("easy-vqa") == mine
     assert find_recipe("ablations/step2-only") == Path("recipes/ablations/step2-only.yaml")
     assert find_recipe("ablations/every-2").is_absolute()  # moai's, although the user has a folder of that name
-    Path("quickstart").write_text("")  # a file that is named itself comes before every name
-    assert find_recipe("quickstart") == Path("quickstart")
+    Path("easy-vqa").write_text("")  # a file that is named itself comes before every name
+    assert find_recipe("easy-vqa") == Path("easy-vqa")
 
 
 def test_a_name_may_have_a_dot_and_a_path_is_no_name():
     own("llava-1.5/finetune")
     assert find_recipe("llava-1.5/finetune") == Path("recipes/llava-1.5/finetune.yaml")
-    for path in ("recipes/quickstart.yaml", "../recipes/quickstart", str(Path("quickstart").absolute())):
+    for path in ("recipes/easy-vqa.yaml", "../recipes/easy-vqa", str(Path("easy-vqa").absolute())):
         with pytest.raises(RecipeError, match="^no recipe at "):
             find_recipe(path)
 
 
 def test_an_unknown_name_gets_the_nearest_of_both_places():
     own("barcodes")
-    near = {"quickstrat": "quickstart", "barcode": "barcodes", "step2-only": "ablations/step2-only"}
+    near = {
+        "easy-vga": "easy-vqa",
+        "quickstrat": "quickstart",
+        "barcode": "barcodes",
+        "step2-only": "ablations/step2-only",
+    }
     for given, meant in near.items():
         with pytest.raises(RecipeError) as caught:
             find_recipe(given)
@@ -99,8 +104,8 @@ def test_folders_are_found_by_name_as_well():
 
 
 def test_a_file_of_the_clone_gets_its_name_outside():
-    with pytest.raises(RecipeError, match="no recipe at recipes/quickstart.yaml; did you mean 'quickstart'"):
-        find_recipe("recipes/quickstart.yaml")
+    with pytest.raises(RecipeError, match="no recipe at recipes/easy-vqa.yaml; did you mean 'easy-vqa'"):
+        find_recipe("recipes/easy-vqa.yaml")
 
 
 @pytest.mark.parametrize("given", ["ablation-guided", "recipes/ablations-guided", "setup.yaml"])
@@ -121,8 +126,8 @@ def test_ablate_finds_moais_folders(run_cli, arguments):
 def test_where_moai_is_not_installed_the_error_says_so(monkeypatch):
     monkeypatch.setattr(recipe_places, "shipped_folder", lambda: None)
     monkeypatch.setattr(recipe_places, "registry", load_registry)
-    with pytest.raises(RecipeError, match=r"'quickstart' in ./recipes \(moai's own .* pip install -e \.\)"):
-        find_recipe("quickstart")
+    with pytest.raises(RecipeError, match=r"'easy-vqa' in ./recipes \(moai's own .* pip install -e \.\)"):
+        find_recipe("easy-vqa")
 
 
 def test_in_a_zip_file_there_are_none(tmp_path):

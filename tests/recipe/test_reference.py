@@ -89,11 +89,11 @@ def test_the_json_schema_takes_a_shipped_recipe(name):
 @pytest.mark.parametrize(
     ("data", "key"),
     [
-        ({"extends": "quickstart", "mixer": {"ranks": 3}}, "ranks"),
-        ({"extends": "quickstart", "mixer": {"rank": 0}}, "rank"),
-        ({"extends": "quickstart", "vision": {"kind": "host", "image_size": 64}}, "vision"),
+        ({"extends": "easy-vqa", "mixer": {"ranks": 3}}, "ranks"),
+        ({"extends": "easy-vqa", "mixer": {"rank": 0}}, "rank"),
+        ({"extends": "easy-vqa", "vision": {"kind": "host", "image_size": 64}}, "vision"),
         ({"version": 1, "host": {"reference": "a/b"}}, ""),
-        ({"extends": "quickstart", "stages": [{"name": "modules", "routing": "gate"}]}, "routing"),
+        ({"extends": "easy-vqa", "stages": [{"name": "modules", "routing": "gate"}]}, "routing"),
     ],
 )
 def test_the_json_schema_refuses(data, key):

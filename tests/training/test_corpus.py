@@ -167,9 +167,9 @@ def test_what_a_corpus_is_made_of(tmp_path):
         open_input("data/gone.csv")
     with pytest.raises(RecipeError, match="'seed=1' changes a recipe, and data is none"):
         open_input("data", ["seed=1"])
-    with pytest.raises(RecipeError, match="no recipe 'quickstrat'.*did you mean 'quickstart'"):
-        open_input("quickstrat")
-    opened = open_input("quickstart", ["perception.experts=[tiny-panoptic]"])
+    with pytest.raises(RecipeError, match="no recipe 'easy-vga'.*did you mean 'easy-vqa'"):
+        open_input("easy-vga")
+    opened = open_input("easy-vqa", ["perception.experts=[tiny-panoptic]"])
     assert opened.experts == ("tiny-panoptic",)
-    with pytest.raises(RecipeError, match="connector-only names no experts; set perception.experts"):
-        open_input("connector-only", ["perception.experts=[]"])
+    with pytest.raises(RecipeError, match="easy-vqa-connector-only names no experts; set perception.experts"):
+        open_input("easy-vqa-connector-only", ["perception.experts=[]"])

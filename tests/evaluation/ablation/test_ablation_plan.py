@@ -134,7 +134,7 @@ def test_the_shipped_ablations_are_those_that_were_asked_for():
 def test_each_ablation_of_guided_reading_changes_what_its_name_says():
     folder = SHIPPED.with_name("ablations-guided")
     listed = {a.name: a for a in plan_ablations(folder)}
-    assert set(listed) == {"quickstart", *(path.stem for path in folder.glob("guided-*.yaml"))}
+    assert set(listed) == {"easy-vqa", *(path.stem for path in folder.glob("guided-*.yaml"))}
     planned = {name.removeprefix("guided-"): a for name, a in listed.items()}
     changed = {name: set(a.changed) for name, a in planned.items()}
     for name in ("no-fact-context", "no-context-layer", "word-order"):
