@@ -103,10 +103,9 @@ def mixer_inputs(
             any, the window begins in an answer.
     """
     rows, masks = segments(prompt_mask, attended, document_ids)
-    states, states_mask, sources = aux.states, aux.mask, aux.sources
-    if states is None:
-        states = embeddings.new_zeros(len(prompt_mask), 0, embeddings.shape[1])
-        states_mask = prompt_mask.new_zeros(len(prompt_mask), 0)
+    if aux.states is None:
+        nothing = embeddings.new_zeros(len(prompt_mask), 0, embeddings.shape[1])
+        aux = aux._replace(states=nothing, mask=prompt_mask.new_zeros(len(prompt_mask), 0))
 
     def of_rows(x: Tensor | None) -> Tensor | None:
         return x if x is None or rows is None else x[rows]
@@ -117,18 +116,18 @@ def mixer_inputs(
     made = MixerInputs(
         *image,
         *language,
-        of_rows(states),
-        of_rows(states_mask),
+        of_rows(aux.states),
+        of_rows(aux.mask),
         flat_positions(torch.cat([image[0], language[0]], dim=1), masks.shape[1], rows),
         batch_rows=rows,
         choices=None if choices is None else [tuple(pair) for pair in choices.tolist()],
         question=None if question_embedding is None else question_embedding(of_rows(prompt.input_ids), words),
-        sources=of_rows(sources),
+        sources=of_rows(aux.sources),
         targets=of_rows(targets),
     )
     if find_matches is not None and aux.starts is not None:
         made.word_matches = find_matches(of_rows(prompt.input_ids), words, of_rows(aux.starts))
-    if cached is not None and states.shape[1]:
+    if cached is not None and aux.states.shape[1]:
         free = ~prompt_mask if attended is None else attended & ~prompt_mask
         rows = torch.arange(len(masks), device=masks.device) if rows is None else rows
         asked = (made.question, made.word_matches)
