@@ -130,8 +130,7 @@ def mixer_inputs(
     if cached is not None and aux.states.shape[1]:
         free = ~prompt_mask if attended is None else attended & ~prompt_mask
         rows = torch.arange(len(masks), device=masks.device) if rows is None else rows
-        asked = (made.question, made.word_matches)
-        made.answers = _answer_inputs(prompt, masks, rows, free, aux, asked, document_ids, cached > 0)
+        made.answers = _answer_inputs(prompt, masks, rows, free, aux, made, document_ids, cached > 0)
     return made
 
 
@@ -154,7 +153,7 @@ def _answer_inputs(
     rows: Tensor,
     free: Tensor,
     aux: Auxiliary,
-    asked: tuple[Tensor | None, Tensor | None],
+    asked: MixerInputs,
     document_ids: Tensor | None,
     continued: bool,
 ) -> AnswerInputs | None:
@@ -171,7 +170,7 @@ def _answer_inputs(
             before[: len(free)] = _before(aux, ids[: len(free)])
         tokens = histories(ids, before).gather(1, index[..., None].expand(-1, -1, LOOK_BACK))  # (R, N, LOOK_BACK)
         matches = longest_matches(tokens, aux.words[rows])
-    question, word_matches = asked
+    question, word_matches = asked.question, asked.word_matches
     if continued:
         question, word_matches = _after(aux.question, question, len(free)), _after(aux.matches, word_matches, len(free))
 
