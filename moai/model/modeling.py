@@ -295,8 +295,7 @@ class MoaiForConditionalGeneration(Generation, PreTrainedModel, GenerationMixin)
             )
         context = ForwardContext(self.graft, inputs, trace=trace)
         if labels is not None:
-            logits_to_keep = answer_positions(labels)
-            given |= router_arguments(self)
+            logits_to_keep, given = answer_positions(labels), given | router_arguments(self)
         if document_ids is not None:
             attention_mask, position_ids = packed_inputs(document_ids, self.get_input_embeddings().weight.dtype)
         elif position_ids is None:
