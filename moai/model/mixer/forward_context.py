@@ -55,7 +55,8 @@ class ForwardContext:
         calls: how many mixers ran.
         losses: of attention supervision, one per mixer.
         trace: a ``moai.model.analysis.attribution.Trace`` that records what the mixers attend to.
-        states: where given, the hidden states that come to each mixer are appended.
+        states: where given, the hidden states that come to each mixer are appended, and nothing is mixed; with those of
+            the last mixer, :class:`Reached` is raised.
         stop_at: number of a decoder layer at which :class:`Reached` is raised with the states that enter it.
     """
 

@@ -20,7 +20,14 @@ from moai.model.mixer.mixer import Mixer, Streams
 
 
 class Graft:
-    """Marks the hooks of one model, so that they heed no other model's forward pass; copies have one of their own."""
+    """Marks the hooks of one model, so that they heed no other model's forward pass; copies have one of their own.
+
+    Attributes:
+        mixers: how many there are.
+    """
+
+    def __init__(self, mixers: int) -> None:
+        self.mixers = mixers
 
 
 class MixerHook:
@@ -40,6 +47,8 @@ class MixerHook:
         hidden = args[0] if args else kwargs["hidden_states"]
         if context.states is not None:
             context.states.append(hidden)
+            if len(context.states) == self.graft.mixers:
+                raise Reached(hidden)
         if context.inputs is None:
             return None
         context.calls += 1
@@ -112,7 +121,7 @@ def graft(host: nn.Module, mixers: nn.ModuleDict, arithmetic: str, stop_at: int 
     Raises:
         HostError: a layer that does not exist, or no attention module to hook.
     """
-    layers, made = decoder_layers(host), Graft()
+    layers, made = decoder_layers(host), Graft(len(mixers))
     if stop_at is not None and stop_at < len(layers):  # another is refused where it is used
         layers[stop_at].register_forward_pre_hook(StopHook(stop_at, made), with_kwargs=True)
     check_layers(len(layers), map(int, mixers))

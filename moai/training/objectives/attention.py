@@ -9,14 +9,16 @@ queries and keys of the modules by which language attends to auxiliary tokens, a
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from moai.compat import is_compiled
 from moai.errors import RecipeError
 from moai.model.arguments import OPTIONAL
-from moai.model.mixer.forward_context import ForwardContext
+from moai.model.mixer.forward_context import ForwardContext, Reached
 from moai.model.mixer.inputs import prompt_of
 from moai.model.mixer.mixer import Streams
 from moai.model.modeling import MoaiForConditionalGeneration
@@ -247,7 +249,9 @@ def _mixer_states(
     given.update({"logits_to_keep": 1, "use_cache": False})
     known = {name: value for name, value in given.items() if name in model.host_takes or name not in OPTIONAL}
     context = ForwardContext(model.graft, states=[])
-    with context.running():
+    # A graph cannot be left in its middle.
+    eager = torch.compiler.set_stance("force_eager") if is_compiled(model.host) else nullcontext()
+    with eager, context.running(), suppress(Reached):
         model.host(**known, attention_mask=attention_mask, **images)
     return context.states
 
