@@ -101,7 +101,7 @@ def _not_there(said: Perceived, rng: random.Random) -> Question:
 
 
 def _count(said: Perceived, rng: random.Random) -> Iterator[Question]:
-    if rng.random() < (1 / 7 if said.scene.things else 0.5):
+    if rng.random() < (1 / 3 if said.scene.things else 0.5):
         name = said.absent(rng)
         yield Question("count", "count", "zero", name.text, name)
         return
