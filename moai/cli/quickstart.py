@@ -138,7 +138,8 @@ def perceive_example(recipe: Recipe, example: Example | None, run_dir: Path) -> 
     if not said.experts:
         click.echo(f"{path}: the recipe names no experts, so that nothing is perceived")
         return
-    [perception] = Perceiver(said.experts, options=said.options, store=default_store()).perceive([picture])
+    settings = {"options": said.options, "time_limit": said.time_limit}
+    [perception] = Perceiver(said.experts, **settings, store=default_store()).perceive([picture])
     draw_overlay(picture, perception, overlay)
     show.failures(perception, str(path))
     show.print_findings(perception, about=f"{path}, ")

@@ -188,6 +188,7 @@ def recipe(monkeypatch, tmp_path):
             experts=("spots", "reader"),
             options={"spots": {"least": 0.75}},
             shards=None,
+            time_limit=60.0,
             language="en",
             style="paper",
             merge=False,

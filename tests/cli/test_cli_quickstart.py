@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from moai.cli.quickstart import quoted
+from moai.perception.running.perceiver import Perceiver
 
 RUN = Path("runs/toy")
 
@@ -20,6 +21,7 @@ def stand_ins(known, model, recipe, trained, monkeypatch):
     monkeypatch.setattr("moai.assets.resolve", lambda reference, revision=None: Path("cache") / reference)
     monkeypatch.setattr("moai.assets.resolve_host", lambda reference, revision=None: Path("cache") / reference)
     monkeypatch.setattr(known.experts["reader"], "weights", "wheel:letters")
+    model.perceiver = Perceiver(["spots"], options={"spots": {"least": 0.75}})  # one that fails stops an evaluation
     chart = types.ModuleType("moai.evaluation.report.chart")
     chart.draw_chart = lambda summary, path: path
     monkeypatch.setitem(sys.modules, "moai.evaluation.report.chart", chart)

@@ -68,18 +68,18 @@ class Reading(Expert):
 
 def test_without_an_expert_what_is_built_on_it_is_gone_as_well(samples):
     perceiver = Perceiver([Finder(), Relater(), Reading()])
-    whole = perceive_without(perceiver, "nobody", samples)["red"]
+    whole = perceive_without(perceiver, "nobody", samples, fix="")["red"]
     assert (len(whole.segments), len(whole.relations), len(whole.texts)) == (1, 1, 1)
-    bare = perceive_without(perceiver, "finder", samples)
+    bare = perceive_without(perceiver, "finder", samples, fix="")
     assert set(bare) == {image for s in samples for image in s.image_ids}
     assert (bare["red"].segments, bare["red"].relations, len(bare["red"].texts)) == ((), (), 1)
     assert [s.expert for s in bare["red"].sources] == ["relater", "reading"] and not bare["red"].has_panoptic
-    assert perceive_without(perceiver, "reading", samples)["red"].relations == whole.relations
+    assert perceive_without(perceiver, "reading", samples, fix="")["red"].relations == whole.relations
     assert [e.name for e in perceiver.experts] == ["finder", "relater", "reading"], "the perceiver itself is untouched"
 
 
 def test_without_its_only_expert_nothing_is_seen(samples):
-    assert perceive_without(Perceiver([Reading()]), "reading", samples)["red"] == Perception()
+    assert perceive_without(Perceiver([Reading()]), "reading", samples, fix="")["red"] == Perception()
 
 
 # Noise --------------------------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def test_a_truth_is_no_perception_of_a_sample_with_an_image():
 def test_conditions_that_need_images_say_so(given):
     samples = told("test")
     with pytest.raises(RecipeError, match="'without:tiny-panoptic' needs images, and sample 'test-0-color' has none"):
-        perceive_without(None, "tiny-panoptic", samples)
+        perceive_without(None, "tiny-panoptic", samples, fix="")
     with pytest.raises(RecipeError, match="'other-image' needs images"):
         run_conditions(None, samples, truths_of(samples), ["on", "other-image"])
 
