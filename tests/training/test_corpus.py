@@ -14,7 +14,7 @@ from click.testing import CliRunner  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from moai.cli.main import cli  # noqa: E402
-from moai.errors import CorpusError, RecipeError  # noqa: E402
+from moai.errors import CorpusError, ExpertError, RecipeError  # noqa: E402
 from moai.evaluation.evaluate import evaluate_run  # noqa: E402
 from moai.images import read_image  # noqa: E402
 from moai.perception.corpus.run import perceive_corpus  # noqa: E402
@@ -146,8 +146,8 @@ def test_another_data_set_is_perceived_as_ever(monkeypatch):
     perceive(recipe)
     train(recipe, "run")
     forbid_experts(monkeypatch)
-    made = evaluate_run("run", data="tiny", conditions=["on", "off"])  # the failing expert costs its words only
-    assert made.summary["groups"]["overall"]["n"] == 24
+    with pytest.raises(ExpertError, match="'tiny-panoptic' gave nothing for 8 of 8 images .*an expert was run"):
+        evaluate_run("run", data="tiny", conditions=["on", "off"])
 
 
 def test_images_in_memory_are_refused():
