@@ -129,7 +129,7 @@ def test_compressed_tokens_without_their_words_are_refused(made, inputs):
     given = {name.removeprefix("aux_"): value for name, value in aux.items()}
     with torch.no_grad():
         states, mask = model.auxiliary(**given)
-        with pytest.raises(PromptError, match="this model copies words, which aux does not hold"):
+        with pytest.raises(PromptError, match="this model copies or matches words, which aux does not hold"):
             model(**inputs, aux=Auxiliary(states, mask))
         whole = model.auxiliary.encode(**given)
         assert torch.equal(whole.sources, model.auxiliary.sources(*(given.get(n) for n in WORDS)))
