@@ -20,9 +20,7 @@ POWER = 4  # of a cosine: words that are merely of one language are hardly simil
 ASKING = 0.5  # of the two directions in every question, so that what matches is read from the first step
 
 
-def find_matches(
-    question: Tensor, words: Tensor, starts: Tensor, table: Tensor, mean: Tensor, power: float = POWER
-) -> Tensor:
+def find_matches(question: Tensor, words: Tensor, starts: Tensor, table: Tensor, mean: Tensor) -> Tensor:
     """Compare the words of questions with those that auxiliary tokens start from.
 
     Args:
@@ -31,7 +29,6 @@ def find_matches(
         starts: ``(B, C, 2)``, the word that each auxiliary token starts from, ``NO_WORD`` where it is none of a fact,
             and the number of its fact.
         table: ``(V, D)`` word embeddings; ``mean (D,)`` is theirs.
-        power: of the cosine.
 
     Returns:
         ``(B, C, 2)`` in fp32: how similar the token's word is to any of the question, from 0 to 1; and the sum of this
@@ -42,7 +39,7 @@ def find_matches(
     asked = rms_normalize(table[question].float() - mean)
     found = rms_normalize(table[ids.masked_fill(~there, 0)].float() - mean)
     cosine = torch.einsum("bsd,bcd->bsc", asked, found) / table.shape[1]
-    similar = cosine.clamp(min=0).pow(power) * (words[:, :, None] & there[:, None])
+    similar = cosine.clamp(min=0).pow(POWER) * (words[:, :, None] & there[:, None])
     if similar.shape[1] == 0 or similar.shape[2] == 0:
         return similar.new_zeros(*starts.shape[:2], 2)
     facts = facts.masked_fill(~there, 0)

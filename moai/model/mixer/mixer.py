@@ -93,8 +93,8 @@ class Mixer(WeightCache):
         **others,
     ) -> None:
         super().__init__()
-        given = (qk_norm_scale, tie_qk_at_init, null_token, question_context, copy_words, answer_tokens, copy_next)
-        given = (*given, match_words)
+        given = (qk_norm_scale, tie_qk_at_init, null_token, question_context, copy_words, answer_tokens, copy_next,
+                 match_words)  # fmt: skip
         ours = zip(OURS, given, strict=True)
         self.normalize = not is_published(arithmetic)
         if not self.normalize and (extra := [name for name, value in ours if value]):
