@@ -77,7 +77,7 @@ def test_aligning_asks_about_each_image(monkeypatch, tmp_path):
     keys = list(kept[0].questions)
     assert len(keys) > len({turns for _, turns in keys})
     assert set(keys) <= {(sample.image_ids, sample.conversation.prompt.turns) for sample in tiny.dataset("train")}
-    states = torch.stack([kept[0].questions[key] for key in keys if key[1] == keys[0][1]])
+    states = torch.stack([kept[0].questions[key].states for key in keys if key[1] == keys[0][1]])
     assert (states[0] != states[1]).any(), "the image does not reach the state"
 
 
