@@ -117,7 +117,7 @@ def _position(said: Perceived, rng: random.Random) -> Iterator[Question]:
     if cell is None:
         return
     name, drawn = said.names[label], rng.random()
-    if drawn < 0.5:
+    if drawn < 0.4:
         yield Question("position", "position", cell, label, name)
         return
     sides = [side for side in SIDES if side in cell.split()]
@@ -222,7 +222,7 @@ def _beyond(said: Perceived, label: str, relation: str) -> bool:
 
 def _texts(said: Perceived, part: str, rng: random.Random) -> Iterator[Question]:
     lines = [line.text for line in said.perception.texts]
-    if rng.random() < 0.15:
+    if rng.random() < (0.225 if lines else 0.15):  # two scenes in five have print
         yield Question("text", "any_text", "yes" if lines else "no", "text")
     if not lines:
         if rng.random() < 0.15:
@@ -289,7 +289,7 @@ def _categories(said: Perceived, rng: random.Random) -> Iterator[Question]:
     if alone and rng.random() < 0.3:
         word, name = rng.choice(alone)
         yield Question("identity", "category", name.text, name.text, text=word)
-    if rng.random() < 0.1:
+    if rng.random() < 0.3:  # as often as one answers: else whatever there is becomes the answer
         absent = said.absent(rng, hard=0.3)
         free = [word for word in categories_of(absent) if word not in found]
         if free:
