@@ -43,6 +43,13 @@ def ask(scene: Scene, rng: random.Random) -> list[Question]:
     return questions
 
 
+def caption(scene: Scene) -> str:
+    """Name all figures in reading order, each after its place: "Top left red star, center blue circle."."""
+    figures = sorted(scene.figures, key=lambda figure: figure.cell)
+    text = ", ".join(f"{PLACES[figure.cell]} {figure.name}" for figure in figures)
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def word_question(question: Question, language: str, rng: random.Random) -> str:
     """Choose one of the wordings."""
     return rng.choice(question.wordings[language])

@@ -18,11 +18,11 @@ from types import MappingProxyType
 
 from moai.errors import AssetError, RecipeError, nearest
 from moai.plugin_api import cache_dir, replacing, status
-from moai.types import Perception, Sample
+from moai.types import IMAGE, Conversation, Perception, Sample, Turn
 from moai_scenes.backdrops import folder as backdrop_folder
 from moai_scenes.backdrops import sources
 from moai_scenes.plan import Scene, plan_scene
-from moai_scenes.questions import KINDS, ask, word_question
+from moai_scenes.questions import KINDS, ask, caption, word_question
 from moai_scenes.render import render
 from moai_scenes.truth import truth_of
 from moai_scenes.words import LANGUAGES, SPLITS
@@ -42,8 +42,9 @@ def scenes(
     kinds: Sequence[str] = KINDS,
     both_ways: bool = False,
     counts: bool = False,
+    captions: bool = False,
 ) -> list[Sample]:
-    """Return the questions of one split, scene by scene, and draw the pictures they need that are not on disk yet.
+    """Return the questions of one split, or captions, and draw the pictures they need that are not on disk yet.
 
     Args:
         split: ``"train"``, ``"validation"``, ``"test"``, ``"validation-unseen"``, ``"test-unseen"``; the words of the
@@ -56,6 +57,8 @@ def scenes(
         kinds: of questions that are returned.
         both_ways: the ground truth says "a is left of b" and "b is right of a", not the first alone.
         counts: the ground truth also says how many figures share a colour or a shape.
+        captions: return a document for each scene instead, of the picture and an English caption such as "Top left red
+            star, center blue circle.", all of whose text is learnt.
 
     Raises:
         RecipeError: unknown split, or a number that is out of its range.
@@ -67,12 +70,15 @@ def scenes(
     plans = [plan_scene(split, index, seed, names) for index in range(images)]
     root = Path(folder).expanduser() if folder is not None else cache_dir() / "scenes"
     place = root / f"v{VERSION}-{_fingerprint()}" / f"{split}-{seed}"
-    samples = [
-        sample
-        for index, plan in enumerate(plans)
-        for sample in _samples(plan, split, seed, index, place, languages, truth_of(plan, both_ways, counts))
-        if sample.kind in kinds
-    ]
+    if captions:
+        samples = [_caption(plan, split, seed, index, place) for index, plan in enumerate(plans)]
+    else:
+        samples = [
+            sample
+            for index, plan in enumerate(plans)
+            for sample in _samples(plan, split, seed, index, place, languages, truth_of(plan, both_ways, counts))
+            if sample.kind in kinds
+        ]
     if limit is not None:
         samples = _draw(samples, limit, seed)
     _render_missing(place, plans, {int(sample.image_ids[0].rpartition("/")[2]) for sample in samples})
@@ -114,6 +120,13 @@ def _samples(
         about = (question.answer, question.kind, truth, language, translation)
         samples.append(Sample.from_question(name, file, image_id, wording, *about))
     return samples
+
+
+def _caption(plan: Scene, split: str, seed: int, index: int, place: Path) -> Sample:
+    image_id = f"scenes/{split}/{seed}/{index:05d}"
+    turn = Turn("text", (IMAGE, f"{caption(plan)}\n"))
+    conversation = Conversation((turn,), (_file(place, index),), "all")
+    return Sample(f"{image_id}/caption", conversation, (image_id,), "caption")
 
 
 def _language(drawn: float, languages: Mapping[str, float]) -> str:

@@ -31,7 +31,7 @@ from PIL import Image
 
 from moai.errors import AssetError, RecipeError
 from moai.plugins import registry
-from moai.types import check_perception, describe
+from moai.types import IMAGE, check_perception, describe
 
 pytest.importorskip("skimage", reason="the backgrounds of scenes come with scikit-image")
 
@@ -273,6 +273,18 @@ def test_the_truth_counts_as_tally_does(unpainted):
         }
         numbers = [NUMBERS.index(sentence.split()[0]) for sentence in truth_in(sample).notes["count"]]
         assert numbers == sorted(numbers, reverse=True)
+
+
+def test_captions_name_all_figures_in_reading_order(unpainted):
+    made = scenes("validation", captions=True, limit=20)
+    assert len(made) == 20 and {(s.kind, s.conversation.loss) for s in made} == {("caption", "all")}
+    for sample in made:
+        [turn] = sample.conversation.turns
+        index = int(sample.image_ids[0].rpartition("/")[2])
+        plan = plan_scene("validation", index, 0, backdrops.sources("validation"))
+        figures = {f"{PLACES[figure.cell]} {figure.name}": figure.cell for figure in plan.figures}
+        said = turn.content[1].strip(".\n").lower().split(", ")
+        assert turn.content[0] is IMAGE and said == sorted(figures, key=figures.get)
 
 
 def test_wrong_wishes_are_sentences(tmp_path):
