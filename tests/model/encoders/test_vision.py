@@ -27,6 +27,38 @@ def test_a_convolutional_encoder_gives_a_grid_without_a_class_token(convolutiona
     assert torch.equal(output.patches[:, 1], features[:, :, 0, 1])  # row by row
 
 
+@pytest.mark.parametrize("layer", [1, -2])
+def test_a_stage_of_a_convolutional_encoder(convolutional, layer):
+    arguments = {"architecture": "test_efficientnet", "reference": str(tiny.assets() / "vision.safetensors")}
+    encoder = build_vision(**arguments, layer=layer)
+    output = encoder(PIXELS)
+    [features] = convolutional.body.forward_intermediates(PIXELS, indices=[layer], intermediates_only=True)
+    assert output.patches.shape[1:] == (features[0, 0].numel(), encoder.width) and output.grid == features.shape[2:]
+    assert torch.equal(output.patches, features.flatten(2).transpose(1, 2))
+    whole, part = (sum(p.numel() for p in one.parameters()) for one in (convolutional, encoder))
+    assert part < whole, "what comes after the stage is still there"
+    empty = build_vision(**arguments, layer=layer, empty=True)
+    assert sum(p.numel() for p in empty.parameters()) == part and empty.width == encoder.width
+
+
+def test_a_block_of_a_transformer_of_timm():
+    whole = build_vision(architecture="test_vit", reference=None, drop_first=1)
+    encoder = build_vision(architecture="test_vit", reference=None, layer=-2, drop_first=1)
+    encoder.body.load_state_dict({name: whole.body.state_dict()[name] for name in encoder.body.state_dict()})
+    pixels = torch.randn(1, 3, *whole.body.patch_embed.img_size)
+    [(features, prefix)] = whole.body.forward_intermediates(
+        pixels, indices=[len(whole.body.blocks) - 2], intermediates_only=True, return_prefix_tokens=True
+    )
+    output = encoder(pixels)
+    assert torch.equal(output.patches, features.flatten(2).transpose(1, 2))
+    assert torch.equal(output.class_token, prefix[:, 0])
+
+
+def test_a_stage_that_is_not_there_is_a_sentence():
+    with pytest.raises(AssetError, match="has 5 layers; set vision.layer between -5 and 4"):
+        build_vision(architecture="test_efficientnet", reference=None, layer=5)
+
+
 @pytest.mark.parametrize("layer", [None, -2, 0])
 def test_a_transformer_gives_its_class_token_apart(layer):
     config = CLIPVisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
