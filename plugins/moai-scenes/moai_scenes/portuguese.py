@@ -35,6 +35,11 @@ def the(name: str) -> str:
     return f"{'a' if _is_feminine(name) else 'o'} {name_of(name)}"
 
 
+def the_shape(shape: str) -> str:
+    """A shape of any colour, with the definite article: ``a estrela``."""
+    return f"{'a' if shape in FEMININE else 'o'} {SHAPES[shape]}"
+
+
 def beside(predicate: str, name: str) -> str:
     """Where something is: ``à esquerda da estrela vermelha``; the preposition and the article are one word."""
     return f"{PLACES[predicate]}{the(name)}"

@@ -17,6 +17,7 @@ from moai_scenes.plan import Scene
 from moai_scenes.words import COLORS, KOREAN, NUMBERS, PLACES, SHAPES, in_korean
 
 KINDS = ("existence", "position", "count", "relation", "text", "text_relation")
+MORE_KINDS = ("color",)  # asked where a data set's `kinds` names them
 
 
 class Question(NamedTuple):
@@ -28,7 +29,8 @@ class Question(NamedTuple):
 
 
 def ask(scene: Scene, rng: random.Random) -> list[Question]:
-    """Ask all questions about a scene: two each of existence, position and relation, one to each word, and two more."""
+    """Ask all questions about a scene: two each of existence, position and relation, one to each word, two more, and
+    one for the colour of each shape of which there is one."""
     questions = [
         _existence(rng.choice(scene.figures).name, "yes"),
         _existence(_absent(scene, rng), "no"),
@@ -39,6 +41,7 @@ def ask(scene: Scene, rng: random.Random) -> list[Question]:
         _yes_no_relation(scene, rng),
         *_texts(scene),
         _text_relation(scene, rng),
+        *_colors(scene),  # last and without a draw: the others are the same with and without them
     ]
     return questions
 
@@ -166,3 +169,14 @@ def _text_relation(scene: Scene, rng: random.Random) -> Question:
     where = pt.beside(pair.predicate, name)
     portuguese = (f"Que palavra está {where}?", f"Qual é a palavra {where}?")
     return Question("text_relation", {"en": english, "ko": (korean,), "pt": portuguese}, scene.at(pair.subject).text)
+
+
+def _colors(scene: Scene) -> Iterator[Question]:
+    for shape in SHAPES:
+        of_shape = [figure for figure in scene.figures if figure.shape == shape]
+        if len(of_shape) == 1:
+            english = (f"What color is the {shape}?", f"What is the color of the {shape}?")
+            article = pt.the_shape(shape)
+            portuguese = (f"De que cor é {article}?", f"Qual é a cor d{article}?")
+            wordings = {"en": english, "ko": (f"{KOREAN[shape]}은 무슨 색인가요?",), "pt": portuguese}
+            yield Question("color", wordings, of_shape[0].color)

@@ -22,7 +22,7 @@ from moai.types import IMAGE, Conversation, Perception, Sample, Turn
 from moai_scenes.backdrops import folder as backdrop_folder
 from moai_scenes.backdrops import sources
 from moai_scenes.plan import Scene, plan_scene
-from moai_scenes.questions import KINDS, ask, caption, word_question
+from moai_scenes.questions import KINDS, MORE_KINDS, ask, caption, word_question
 from moai_scenes.render import render
 from moai_scenes.truth import truth_of
 from moai_scenes.words import LANGUAGES, SPLITS
@@ -54,7 +54,7 @@ def scenes(
         images: how many scenes; more contain fewer. By default `IMAGES`.
         folder: where the pictures are kept; without it, ``scenes`` in moai's cache. About 30 kB each.
         languages: share of the questions that are asked in each language, ``"ko"`` or ``"pt"``; all others in English.
-        kinds: of questions that are returned.
+        kinds: of questions that are returned; ``"color"``, which none of the others has, on request only.
         both_ways: the ground truth says "a is left of b" and "b is right of a", not the first alone.
         counts: the ground truth also says how many figures share a colour or a shape.
         captions: return a document for each scene instead, of the picture and an English caption such as "Top left red
@@ -94,8 +94,8 @@ def _check(
         if value is not None and value < 1:
             raise RecipeError(f"scenes: {name} is {value}; give at least 1, or none")
     for kind in kinds:
-        if kind not in KINDS:
-            raise RecipeError(f"scenes: kinds has '{kind}'{nearest(kind, KINDS)}")
+        if kind not in (*KINDS, *MORE_KINDS):
+            raise RecipeError(f"scenes: kinds has '{kind}'{nearest(kind, (*KINDS, *MORE_KINDS))}")
     for language, share in languages.items():
         if language not in LANGUAGES:
             raise RecipeError(f"scenes: languages has '{language}'{nearest(language, LANGUAGES)}")

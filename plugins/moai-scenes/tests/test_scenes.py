@@ -275,6 +275,18 @@ def test_the_truth_counts_as_tally_does(unpainted):
         assert numbers == sorted(numbers, reverse=True)
 
 
+def test_colors_are_asked_on_request_in_every_language(unpainted):
+    plain = scenes("validation", images=60, languages={"ko": 0.3, "pt": 0.3})
+    more = scenes("validation", images=60, languages={"ko": 0.3, "pt": 0.3}, kinds=[*KINDS, "color"])
+    colors = [sample for sample in more if sample.kind == "color"]
+    assert [sample for sample in more if sample.kind != "color"] == plain
+    assert {sample.language for sample in colors} == {"en", *LANGUAGES}
+    for sample in colors:
+        english = sample.question_translation or sample.question
+        [shape] = [shape for shape in SHAPES if shape in english]
+        assert [s.attributes for s in truth_in(sample).segments if s.label == shape] == [{"color": sample.answer}]
+
+
 def test_captions_name_all_figures_in_reading_order(unpainted):
     made = scenes("validation", captions=True, limit=20)
     assert len(made) == 20 and {(s.kind, s.conversation.loss) for s in made} == {("caption", "all")}
