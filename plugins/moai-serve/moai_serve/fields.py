@@ -1,0 +1,157 @@
+"""The body of a request as OpenAI's chat API has it, checked field by field.
+
+Knows: pydantic, and what this server does with each field: it heeds it, ignores it, or refuses it with a sentence.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from moai_serve.errors import ApiError, refused, shorten
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moai.errors import nearest
+
+Text = Annotated[str, Field(max_length=1_000_000)]
+Stop = Annotated[str, Field(max_length=256)]
+IGNORED = ("metadata", "parallel_tool_calls", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user")
+# What is refused unless it asks for nothing: field -> the values that ask for nothing.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "audio": (None,),
+    "frequency_penalty": (None, 0),
+    "function_call": (None, "none", "auto"),
+    "functions": (None, []),
+    "logit_bias": (None, {}),
+    "modalities": (None, ["text"]),
+    "prediction": (None,),
+    "presence_penalty": (None, 0),
+    "reasoning_effort": (None, "none"),
+    "response_format": (None, {"type": "text"}),
+    "tool_choice": (None, "none", "auto"),
+    "tools": (None, []),
+    "verbosity": (None,),
+    "web_search_options": (None,),
+}
+
+
+class Strict(BaseModel):
+    """A JSON object without other fields, and without values of another type."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class ImageURL(Strict):
+    """Where a picture is; ``detail`` is ignored, as every picture is perceived whole."""
+
+    url: str
+    detail: Any = None
+
+
+class TextPart(Strict):
+    """Text among the parts of a message."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ImagePart(Strict):
+    """A picture among the parts of a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageURL
+
+
+class Message(Strict):
+    """One turn; ``name`` is ignored."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    name: Any = None
+    refusal: None = None
+
+
+class StreamOptions(Strict):
+    """What a stream ends with."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class Extension(Strict):
+    """Our own field ``moai``: which experts perceive, and whether masks are sent back."""
+
+    experts: list[Annotated[str, Field(max_length=200)]] | None = Field(None, max_length=100)
+    masks: bool = False
+
+
+class ChatRequest(Strict):
+    """Hold the fields that are heeded."""
+
+    model: Annotated[str, Field(max_length=1000)]
+    messages: Annotated[list[Message], Field(min_length=1)]
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    moai: Extension = Extension()
+
+
+def read_fields(given: Any) -> ChatRequest:
+    """Check what JSON said.
+
+    Raises:
+        ApiError: the first field that is wrong, unknown, or not supported, in a sentence.
+    """
+    if not isinstance(given, dict):
+        raise refused("the body has to be a JSON object, such as {\"model\": .., \"messages\": [..]}", "invalid_body")
+    for name, values in NEUTRAL.items():
+        if given.get(name) not in values:
+            raise refused(f"this server does not support '{name}'; leave it out", "unsupported_parameter", name)
+    heeded = {name: value for name, value in given.items() if name not in IGNORED and name not in NEUTRAL}
+    try:
+        found = ChatRequest.model_validate(heeded)
+    except ValidationError as error:
+        raise _sentence(error) from None
+    if found.top_logprobs and not found.logprobs:
+        raise refused("top_logprobs needs logprobs to be true; set it, too", "invalid_value", "top_logprobs")
+    if found.stream_options is not None and not found.stream:
+        raise refused("stream_options needs stream to be true; set it, too", "invalid_value", "stream_options")
+    if None not in (found.max_tokens, found.max_completion_tokens) and found.max_tokens != found.max_completion_tokens:
+        raise refused("max_tokens and max_completion_tokens differ; give one of them", "invalid_value", "max_tokens")
+    if any(stop == "" for stop in ([found.stop] if isinstance(found.stop, str) else found.stop or ())):
+        raise refused("stop holds an empty text, which would end every answer; leave it out", "invalid_value", "stop")
+    return found
+
+
+def _sentence(error: ValidationError) -> ApiError:
+    """The first problem; of the branches of a union the one that got furthest into the value."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    first = problems[0]["loc"][:1]
+    worst = max((one for one in problems if one["loc"][:1] == first), key=lambda one: len(one["loc"]))
+    # Names of a union's branches stand in the place as well, and are no part of the request.
+    steps = [step for step in worst["loc"] if isinstance(step, int) or step in _NAMES or worst["loc"][-1] == step]
+    steps = [step for step in steps if "[" not in str(step) and step not in ("str", "constrained-str")]
+    place = ".".join(shorten(str(step), 40) for step in steps)
+    param = ".".join(shorten(str(step), 40) for step in steps[:1]) or None
+    if worst["type"] == "extra_forbidden":
+        name = shorten(str(steps[-1]), 40) if steps else ""
+        hint = nearest(name, [*ChatRequest.model_fields, *NEUTRAL, *IGNORED]) if len(steps) == 1 else "; leave it out"
+        return refused(f"unknown field '{place}'{hint}", "unknown_parameter", param)
+    if worst["type"] == "missing":
+        return refused(f"the field '{place}' is missing; add it", "missing_required_parameter", param)
+    if worst["type"] == "union_tag_invalid":
+        return refused(f"{place}: a part is of type 'text' or 'image_url'; leave others out", "invalid_value", param)
+    return refused(f"{place}: {worst['msg'][:1].lower()}{worst['msg'][1:]}", "invalid_value", param)
+
+
+_NAMES = {
+    *(name for kind in (ChatRequest, Message, TextPart, ImagePart, ImageURL, StreamOptions, Extension)
+      for name in kind.model_fields)
+}  # fmt: skip
