@@ -6,9 +6,24 @@ import hmac
 import ipaddress
 from urllib.parse import urlsplit
 
-from moai_serve.errors import ApiError
+from moai_serve.errors import ApiError, closing
 from moai_serve.settings import Settings
 from starlette.datastructures import Headers
+
+
+HEADER_BYTES = 16 * 1024
+
+
+def check_headers(headers: Headers) -> None:
+    """Refuse headers that are too long together; uvicorn limits only those that come in several pieces.
+
+    Raises:
+        ApiError: 431.
+    """
+    size = sum(len(name) + len(value) + 4 for name, value in headers.raw)
+    if size > HEADER_BYTES:
+        raise closing(ApiError(431, f"the headers have {size:,} bytes and the limit is {HEADER_BYTES:,}; send fewer",
+                               "headers_too_large"))  # fmt: skip
 
 
 def check_access(headers: Headers, settings: Settings, open_to_all: bool = False) -> None:

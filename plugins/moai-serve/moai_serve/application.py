@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from moai_serve.access import check_access
+from moai_serve.access import check_access, check_headers
 from moai_serve.answers import Completion, to_json
 from moai_serve.asking import Asked, read_request
 from moai_serve.body import Held, Memory, read_body
@@ -138,6 +138,7 @@ class Server:
 
     def _guarded(self, endpoint: Endpoint, open_to_all: bool = False) -> Endpoint:
         async def guarded(request: Request) -> Response:
+            check_headers(request.headers)
             check_access(request.headers, self.settings, open_to_all)
             try:
                 response = await endpoint(request)

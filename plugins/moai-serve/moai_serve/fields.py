@@ -8,12 +8,20 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from moai_serve.errors import ApiError, refused, shorten
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from moai.errors import nearest
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Stop = Annotated[str, Field(max_length=256)]
+# Tags of a union's branches, in brackets so that no field has such a name. Of a value that is no list, texts are asked.
+ONE, MANY = "[one]", "[many]"
+
+
+def _one_or_many(value: Any) -> str:
+    return MANY if isinstance(value, list) else ONE
+
+
 IGNORED = ("metadata", "parallel_tool_calls", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user")
 # What is refused unless it asks for nothing: field -> the values that ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -61,11 +69,21 @@ class ImagePart(Strict):
     image_url: ImageURL
 
 
+def _kind(part: Any) -> str | None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return f"[{kind}]" if kind in ("text", "image_url") else None
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("[text]")] | Annotated[ImagePart, Tag("[image_url]")], Discriminator(_kind)
+]
+
+
 class Message(Strict):
     """One turn; ``name`` is ignored."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    content: Annotated[Annotated[Text, Tag(ONE)] | Annotated[list[Part], Tag(MANY)], Discriminator(_one_or_many)]
     name: Any = None
     refusal: None = None
 
@@ -84,6 +102,11 @@ class Extension(Strict):
     masks: bool = False
 
 
+Stops = Annotated[
+    Annotated[Stop, Tag(ONE)] | Annotated[list[Stop], Field(max_length=4), Tag(MANY)], Discriminator(_one_or_many)
+]
+
+
 class ChatRequest(Strict):
     """Hold the fields that are heeded."""
 
@@ -93,7 +116,7 @@ class ChatRequest(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Stops | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
@@ -131,27 +154,18 @@ def read_fields(given: Any) -> ChatRequest:
 
 
 def _sentence(error: ValidationError) -> ApiError:
-    """The first problem; of the branches of a union the one that got furthest into the value."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    first = problems[0]["loc"][:1]
-    worst = max((one for one in problems if one["loc"][:1] == first), key=lambda one: len(one["loc"]))
-    # Names of a union's branches stand in the place as well, and are no part of the request.
-    steps = [step for step in worst["loc"] if isinstance(step, int) or step in _NAMES or worst["loc"][-1] == step]
-    steps = [step for step in steps if "[" not in str(step) and step not in ("str", "constrained-str")]
-    place = ".".join(shorten(str(step), 40) for step in steps)
-    param = ".".join(shorten(str(step), 40) for step in steps[:1]) or None
+    """The first problem; a union's tags are no part of its place."""
+    worst = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    steps = [str(step) for step in worst["loc"] if not str(step).startswith("[")]
+    place, param = (".".join(shorten(step, 40) for step in part) for part in (steps, steps[:1]))
     if worst["type"] == "extra_forbidden":
-        name = shorten(str(steps[-1]), 40) if steps else ""
-        hint = nearest(name, [*ChatRequest.model_fields, *NEUTRAL, *IGNORED]) if len(steps) == 1 else "; leave it out"
+        known = [*ChatRequest.model_fields, *NEUTRAL, *IGNORED]
+        hint = nearest(place, known) if len(steps) == 1 else "; leave it out"
         return refused(f"unknown field '{place}'{hint}", "unknown_parameter", param)
     if worst["type"] == "missing":
         return refused(f"the field '{place}' is missing; add it", "missing_required_parameter", param)
-    if worst["type"] == "union_tag_invalid":
+    if worst["type"] == "union_tag_not_found":
         return refused(f"{place}: a part is of type 'text' or 'image_url'; leave others out", "invalid_value", param)
-    return refused(f"{place}: {worst['msg'][:1].lower()}{worst['msg'][1:]}", "invalid_value", param)
+    said = "input should be an object" if worst["type"] == "model_type" else worst["msg"]
+    return refused(f"{place}: {said[:1].lower()}{said[1:]}", "invalid_value", param)
 
-
-_NAMES = {
-    *(name for kind in (ChatRequest, Message, TextPart, ImagePart, ImageURL, StreamOptions, Extension)
-      for name in kind.model_fields)
-}  # fmt: skip

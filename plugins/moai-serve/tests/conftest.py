@@ -31,3 +31,16 @@ def served(augmented):
 @pytest.fixture(scope="session")
 def client(served):
     return served.client()
+
+
+@pytest.fixture
+def run_cli():
+    """Call ``run_cli("serve", "RUN")``; the result has stdout, stderr and exit_code."""
+    from click.testing import CliRunner
+
+    from moai.cli.main import cli
+
+    def run(*arguments: object):
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="moai")
+
+    return run
