@@ -20,6 +20,7 @@ from moai_serve.errors import ApiError, refused
 from moai_serve.job import Job, Perceived, late
 from moai_serve.metrics import Metrics
 from moai_serve.settings import Settings
+from moai_serve.word_states import WordStates
 
 from moai import Augmented
 from moai.errors import MoaiError, PromptError
@@ -47,6 +48,7 @@ class Engine:
         self._changed = threading.Condition()
         self._stopped = False
         self._threads: list[threading.Thread] = []
+        self._words = WordStates(run.model)
         self._pace = 0.2  # seconds per answer, a running mean
         run.processor.prompts.cache(PROMPTS)
         metrics.watch(lambda: self.waiting, lambda: self._running)
@@ -201,8 +203,9 @@ class Engine:
                     self.metrics.first.observe(time.monotonic() - job.came)
                 job.tell()
 
+        inputs = {name: value.to(run.model.device) for name, value in batch.items()}
         run.model.generate(
-            **{name: value.to(run.model.device) for name, value in batch.items()},
+            **self._words.fill(inputs),
             max_new_tokens=max(choice.sampling.max_tokens for choice in choices),
             do_sample=False,
             eos_token_id=run.stops,
