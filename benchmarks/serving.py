@@ -73,13 +73,17 @@ def questions_of(run: Path, count: int) -> list[Question]:
     for sample in dataset_of(recipe, recipe.evaluation.split):
         if len(sample.images) == 1 and not sample.choices:
             by_image.setdefault(sample.image_ids[0], []).append(sample)
-    rounds = max(map(len, by_image.values()), default=0)
-    chosen = [own[turn] for turn in range(rounds) for own in by_image.values() if turn < len(own)][:count]
+    rounds, own = max(map(len, by_image.values()), default=0), list(by_image.values())
+    # Of each picture another of its questions, since the first ones are alike.
+    turned = [[*one[at % len(one) :], *one[: at % len(one)]] for at, one in enumerate(own)]
+    chosen = [one[turn] for turn in range(rounds) for one in turned if turn < len(one)][:count]
     pictures = {sample.image_ids[0]: read_image(sample.images[0]) for sample in chosen}
     return [Question(pictures[one.image_ids[0]], one.question, one.answers) for one in chosen]
 
 
-def ask_alone(run: Any, questions: Sequence[Question], tokens: int, seconds: float) -> tuple[list[Question], list[float]]:
+def ask_alone(
+    run: Any, questions: Sequence[Question], tokens: int, seconds: float
+) -> tuple[list[Question], list[float]]:
     """Answer all questions one by one, which caches their perceptions; then time the same again."""
     answered = []
     for one in questions:
@@ -154,8 +158,8 @@ def table(questions: Sequence[Question], alone: Sequence[float], load: Load, cli
         f"| memory after the first quarter, and growth | | {load.memory[-1][1] / 2**20:.0f} MiB, "
         f"{load.growth / 2**20:+.0f} MiB |",
         "",
-        f"{len(questions)} questions about {pictures} pictures, {len({one.answer for one in questions})} different answers, "
-        f"{right} of them the truth; wrong is what differs from the answer, or from the words of perception, alone.",
+        f"{len(questions)} questions about {pictures} pictures, {len({one.answer for one in questions})} different "
+        f"answers, {right} answers the truth; wrong is what differs from the answer, or the words of perception, alone.",
     ]
     return "\n".join(rows), good
 
@@ -195,7 +199,9 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60, help="of load; `ask` gets half of it [60]")
     parser.add_argument("--questions", type=int, default=128, help="different ones [128]")
     parser.add_argument("--tokens", type=int, default=16, help="of an answer at most [16]")
-    parser.add_argument("--dtype", default="float32", help="of the host; in float32 a batch changes no number [float32]")
+    parser.add_argument(
+        "--dtype", default="float32", help="of the host; in float32 a batch changes no number [float32]"
+    )
     parser.add_argument("--device", default="cpu", help="[cpu]")
     parser.add_argument("--serve", nargs="*", default=[], metavar="OPTION", help="further options of moai serve")
     parser.add_argument("--json", type=Path, default=Path("runs/serving.json"), help="[runs/serving.json]")
@@ -205,7 +211,10 @@ def main(given: list[str] | None = None) -> int:
 
     opening = {"dtype": options.dtype, "device": options.device}
     questions, alone = ask_alone(
-        moai.load(options.run, **opening), questions_of(options.run, options.questions), options.tokens, options.seconds / 2
+        moai.load(options.run, **opening),
+        questions_of(options.run, options.questions),
+        options.tokens,
+        options.seconds / 2,
     )
     with Served(options.run, ["--dtype", options.dtype, "--device", options.device, *options.serve]) as served:
         load = ask_together(served.base, served.model, questions, options.tokens, options.clients, options.seconds,

@@ -6,10 +6,10 @@ import hmac
 import ipaddress
 from urllib.parse import urlsplit
 
-from moai_serve.errors import ApiError, closing
-from moai_serve.settings import Settings
 from starlette.datastructures import Headers
 
+from moai_serve.errors import ApiError, closing
+from moai_serve.settings import Settings
 
 HEADER_BYTES = 16 * 1024
 

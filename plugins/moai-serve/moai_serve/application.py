@@ -16,6 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+import moai
 from moai_serve.access import check_access, check_headers
 from moai_serve.answers import Completion, to_json
 from moai_serve.asking import Asked, read_request
@@ -25,14 +33,6 @@ from moai_serve.errors import ApiError
 from moai_serve.job import Finished, Job, Report
 from moai_serve.metrics import Metrics
 from moai_serve.settings import Settings
-from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
-
-import moai
 
 log = logging.getLogger("moai.serve")
 READERS = 4  # bodies that are parsed, and pictures that are decoded, at the same time
@@ -245,13 +245,12 @@ class _Work:
         self.held.release()
 
     def _count(self, began: float) -> None:
-        usage, metrics = self.completion.usage(), self.server.metrics
-        metrics.seconds.observe(time.monotonic() - began)
+        usage, metrics, seconds = self.completion.usage(), self.server.metrics, time.monotonic() - began
+        metrics.seconds.observe(seconds)
         metrics.tokens.labels("prompt").inc(usage["prompt_tokens"])
-        log.info(
-            "answered in %.2f s: %d pictures, %d + %d tokens",
-            time.monotonic() - began, len(self.asked.conversation.images), usage["prompt_tokens"], self.completion.tokens,
-        )  # fmt: skip
+        metrics.tokens.labels("answer").inc(self.completion.tokens)
+        pictures, prompt, answer = len(self.asked.conversation.images), usage["prompt_tokens"], self.completion.tokens
+        log.info("answered in %.2f s: %d pictures, %d + %d tokens", seconds, pictures, prompt, answer)
 
 
 class _Stream(StreamingResponse):

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jinja2
-from moai_serve.errors import refused
-from moai_serve.fields import ChatRequest, Message, read_fields
-from moai_serve.pictures import read_pictures
-from moai_serve.settings import Settings
 from pydantic_core import from_json
 
 from moai import IMAGE, Conversation, Turn
 from moai.errors import ExpertError, PromptError
+from moai_serve.errors import refused
+from moai_serve.fields import ChatRequest, Message, read_fields
+from moai_serve.pictures import read_pictures
+from moai_serve.settings import Settings
 
 if TYPE_CHECKING:
     from moai import Augmented

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 
+from starlette.requests import ClientDisconnect, Request
+
 from moai_serve.errors import ApiError, closing, refused
 from moai_serve.settings import Settings
-from starlette.requests import ClientDisconnect, Request
 
 
 class Memory:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from moai_serve.asking import Sampling
 from torch import Tensor
+
+from moai_serve.asking import Sampling
 
 STOP, LENGTH, LATE, LEFT = "stop", "length", "late", "left"
 BROKEN = "\ufffd"  # what the first tokens of a character of several are decoded to

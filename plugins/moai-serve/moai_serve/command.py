@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,7 +66,9 @@ def server_socket(server: Any) -> Any:
 
     host, port = server.config.host, server.config.port
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
     except OSError as error:
         raise MoaiError(f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port") from error
 

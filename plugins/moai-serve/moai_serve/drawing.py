@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from moai_serve.choice import Choice
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
+
+from moai_serve.choice import Choice
 
 
 class Draw(LogitsProcessor):

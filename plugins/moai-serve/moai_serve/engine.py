@@ -14,6 +14,9 @@ import traceback
 from collections import deque
 from collections.abc import Sequence
 
+from moai import Augmented
+from moai.errors import MoaiError, PromptError
+from moai.types import merge
 from moai_serve.choice import Choice
 from moai_serve.drawing import Draw, Ended
 from moai_serve.errors import ApiError, refused
@@ -21,10 +24,6 @@ from moai_serve.job import Job, Perceived, late
 from moai_serve.metrics import Metrics
 from moai_serve.settings import Settings
 from moai_serve.word_states import WordStates
-
-from moai import Augmented
-from moai.errors import MoaiError, PromptError
-from moai.types import merge
 
 log = logging.getLogger("moai.serve")
 GATHERING = 0.02  # seconds that a batch waits for pictures that are being perceived, so that more go along
@@ -212,7 +211,6 @@ class Engine:
             logits_processor=[Draw(choices, after, run.stops[0])],
             stopping_criteria=[Ended(choices)],
         )
-        self.metrics.tokens.labels("answer").inc(sum(len(choice.tokens) for choice in choices))
 
     # Inside ------------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from moai_serve.errors import ApiError, refused, shorten
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from moai.errors import nearest
+from moai_serve.errors import ApiError, refused, shorten
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Stop = Annotated[str, Field(max_length=256)]
@@ -74,9 +74,7 @@ def _kind(part: Any) -> str | None:
     return f"[{kind}]" if kind in ("text", "image_url") else None
 
 
-Part = Annotated[
-    Annotated[TextPart, Tag("[text]")] | Annotated[ImagePart, Tag("[image_url]")], Discriminator(_kind)
-]
+Part = Annotated[Annotated[TextPart, Tag("[text]")] | Annotated[ImagePart, Tag("[image_url]")], Discriminator(_kind)]
 
 
 class Message(Strict):
@@ -133,7 +131,7 @@ def read_fields(given: Any) -> ChatRequest:
         ApiError: the first field that is wrong, unknown, or not supported, in a sentence.
     """
     if not isinstance(given, dict):
-        raise refused("the body has to be a JSON object, such as {\"model\": .., \"messages\": [..]}", "invalid_body")
+        raise refused('the body has to be a JSON object, such as {"model": .., "messages": [..]}', "invalid_body")
     for name, values in NEUTRAL.items():
         if given.get(name) not in values:
             raise refused(f"this server does not support '{name}'; leave it out", "unsupported_parameter", name)
@@ -168,4 +166,3 @@ def _sentence(error: ValidationError) -> ApiError:
         return refused(f"{place}: a part is of type 'text' or 'image_url'; leave others out", "invalid_value", param)
     said = "input should be an object" if worst["type"] == "model_type" else worst["msg"]
     return refused(f"{place}: {said[:1].lower()}{said[1:]}", "invalid_value", param)
-

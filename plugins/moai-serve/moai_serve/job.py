@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from moai import Perception
 from moai_serve.asking import Asked
 from moai_serve.choice import LATE, LEFT, Choice, TokenScore
 from moai_serve.errors import ApiError
-
-from moai import Perception
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import re
 import warnings
 from collections.abc import Callable
 
-from moai_serve.errors import refused
 from PIL import Image
 
 import moai
 from moai.errors import ImageError
+from moai_serve.errors import refused
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # OpenAI's; each format more is a parser more that strangers can reach
 _DATA_URL = re.compile(r"data:image/(?:png|jpe?g|webp|gif);base64,", re.IGNORECASE)

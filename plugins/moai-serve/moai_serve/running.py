@@ -8,14 +8,14 @@ import math
 from typing import Any
 
 import uvicorn
-from moai_serve.access import HEADER_BYTES, is_loopback
-from moai_serve.answers import to_json
-from moai_serve.errors import ApiError
-from moai_serve.settings import Settings
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from moai.errors import MoaiError
+from moai_serve.access import HEADER_BYTES, is_loopback
+from moai_serve.answers import to_json
+from moai_serve.errors import ApiError
+from moai_serve.settings import Settings
 
 PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 503: b"Service Unavailable"}
 

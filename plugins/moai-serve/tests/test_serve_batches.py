@@ -77,9 +77,7 @@ def same(one: Finished, other: Finished) -> bool:
     return (
         (one.text, one.reason, one.tokens) == (other.text, other.reason, other.tokens)
         and all(a.token == b.token and math.isclose(a.logprob, b.logprob, abs_tol=1e-4) for a, b in pairs)
-        and all(
-            math.isclose(x[1], y[1], abs_tol=1e-4) for a, b in pairs for x, y in zip(a.top, b.top, strict=True)
-        )
+        and all(math.isclose(x[1], y[1], abs_tol=1e-4) for a, b in pairs for x, y in zip(a.top, b.top, strict=True))
     )
 
 

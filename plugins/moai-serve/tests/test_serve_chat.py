@@ -58,7 +58,9 @@ def test_experts_are_chosen_by_the_request(client, augmented):
     made = complete(client, asking(QUESTION, picture), extra_body={"moai": {"experts": []}})
     assert made.moai["verbalized"] == "" and made.moai["perception"]["sources"] == []
     assert made.choices[0].message.content == augmented.ask(picture, QUESTION, experts=()).text
-    with pytest.raises(openai.BadRequestError, match="'panoptic' is not among those of this perceiver; did you mean 'tiny-panoptic'"):
+    with pytest.raises(
+        openai.BadRequestError, match="'panoptic' is not among those of this perceiver; did you mean 'tiny-panoptic'"
+    ):
         complete(client, asking(QUESTION, picture), extra_body={"moai": {"experts": ["panoptic"]}})
 
 

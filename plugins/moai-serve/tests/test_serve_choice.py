@@ -66,7 +66,9 @@ def test_scores_are_of_the_text_before_the_stop():
     assert [score.token for score in one.scores] == ["a", "b"] and one.text == "ab"
 
 
-@pytest.mark.parametrize(("sampling", "expected"), [({}, {1: 0.2, 2: 0.3, 3: 0.5}), ({"top_p": 0.6}, {2: 0.375, 3: 0.625})])
+@pytest.mark.parametrize(
+    ("sampling", "expected"), [({}, {1: 0.2, 2: 0.3, 3: 0.5}), ({"top_p": 0.6}, {2: 0.375, 3: 0.625})]
+)
 def test_draws_follow_the_probabilities(sampling, expected):
     logits = torch.tensor([0.0, 0.2, 0.3, 0.5]).log()
     drawn = collections.Counter(choice(temperature=1.0, seed=seed, **sampling).draw(logits) for seed in range(2000))

@@ -10,10 +10,11 @@ import re
 import time
 from pathlib import Path
 
-import hostile
 import psutil
 import pytest
 import tiny
+from hostile import corpus
+from hostile_request import LIMITS, Attack, answer
 from running_server import QUESTION, asking, running
 
 PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
@@ -21,13 +22,13 @@ PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 
 @pytest.fixture(scope="module")
 def target(augmented):
-    with running(augmented, **hostile.LIMITS) as made:
+    with running(augmented, **LIMITS) as made:
         yield made
 
 
-def attacked(port: int, attacks) -> list[tuple[hostile.Attack, int, bytes]]:
+def attacked(port: int, attacks) -> list[tuple[Attack, int, bytes]]:
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
-        return [(one, *found) for one, found in zip(attacks, pool.map(lambda a: hostile.answer(port, a), attacks))]
+        return [(one, *found) for one, found in zip(attacks, pool.map(lambda a: answer(port, a), attacks))]
 
 
 def openai_shape(body: bytes) -> bool:
@@ -36,7 +37,7 @@ def openai_shape(body: bytes) -> bool:
 
 
 def test_the_server_outlives_all_of_them(target, capfd, caplog):
-    attacks = hostile.corpus()
+    attacks = corpus()
     assert len(attacks) >= 200 and len({(one.kind, one.name) for one in attacks}) == len(attacks)
     found = attacked(target.port, attacks)
     wrong = [(one.kind, one.name, status, body[:200]) for one, status, body in found if status not in one.right]
@@ -54,7 +55,9 @@ def test_the_server_outlives_all_of_them(target, capfd, caplog):
         time.sleep(0.05)
     assert not target.server.server_state.connections and not target.server.server_state.tasks
     assert (target.inside.engine.waiting, target.inside.memory.held, target.inside.engine.alive) == (0, 0, True)
-    made = target.client().chat.completions.create(model="tiny", messages=asking(QUESTION, tiny.picture("red")), max_tokens=2)
+    made = target.client().chat.completions.create(
+        model="tiny", messages=asking(QUESTION, tiny.picture("red")), max_tokens=2
+    )
     assert "red" in made.moai["verbalized"]
     written = "".join(capfd.readouterr()) + caplog.text
     assert "Traceback" not in written and "base64" not in written and "Why?" not in written
@@ -66,6 +69,10 @@ def memory() -> int:
 
 
 def test_the_page_counts_them():
-    rows = re.findall(r"^\| ([a-zA-Z ]+) \| (\d+) \|", PAGE.read_text(encoding="utf-8").partition("## Hostile")[2], re.MULTILINE)
-    counts = collections.Counter(one.kind for one in hostile.corpus())
+    rows = re.findall(
+        r"^\| ([a-zA-Z ]+) \| (\d+) \|",
+        PAGE.read_text(encoding="utf-8").partition("## Hostile")[2].partition("\n## ")[0],
+        re.MULTILINE,
+    )
+    counts = collections.Counter(one.kind for one in corpus())
     assert {kind: int(count) for kind, count in rows} == {**counts, "together": sum(counts.values())}

@@ -7,7 +7,7 @@ import socket
 import urllib.error
 import urllib.request
 
-import hostile
+import hostile_request as hostile
 import pytest
 import tiny
 from moai_serve.access import is_loopback
@@ -148,7 +148,9 @@ def test_another_address_needs_a_key_or_an_explicit_word(run_cli):
     check_address("127.0.0.1", Settings())
     result = run_cli("serve", "nowhere", "--host", "0.0.0.0")
     assert result.exit_code == 1 and "without a key anybody there may ask" in result.stderr
-    assert [is_loopback(name) for name in ("127.9.9.9", "::1", "localhost", "127.0.0.1.nip.io", "")] == [True] * 3 + [False] * 2
+    assert [is_loopback(name) for name in ("127.9.9.9", "::1", "localhost", "127.0.0.1.nip.io", "")] == [True] * 3 + [
+        False
+    ] * 2
 
 
 @pytest.mark.parametrize(
@@ -220,4 +222,6 @@ def failing(*args):
 
 def test_an_api_error_is_openais():
     error = ApiError(401, "No.", "invalid_api_key").body()
-    assert error == {"error": {"message": "No.", "type": "authentication_error", "param": None, "code": "invalid_api_key"}}
+    assert error == {
+        "error": {"message": "No.", "type": "authentication_error", "param": None, "code": "invalid_api_key"}
+    }

@@ -34,7 +34,9 @@ def test_states_are_the_models_and_computed_once(built, batch, monkeypatch):
     real = batch["aux_attention_mask"].bool()
     expected = words(model.auxiliary, batch["aux_input_ids"], batch["aux_attention_mask"])
     assert torch.allclose(first[real], expected[real], atol=1e-4)
-    assert torch.equal(model.generate(**states.fill(batch), max_new_tokens=6), model.generate(**batch, max_new_tokens=6))
+    assert torch.equal(
+        model.generate(**states.fill(batch), max_new_tokens=6), model.generate(**batch, max_new_tokens=6)
+    )
 
 
 def test_the_least_recently_used_go_first(built, batch):
