@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import http.client
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 TARGET = 1.5  # answers per second of the server over those of `ask` one by one
 FLAT = 64 * 2**20  # bytes that the server may grow by between its first seconds and its last
@@ -102,25 +104,23 @@ def ask_together(
     base: str, model: str, questions: Sequence[Question], tokens: int, clients: int, seconds: float, memory: Any
 ) -> Load:
     """Let clients ask in a closed loop: each asks again as soon as it has its answer."""
-    import openai
-
     load, began = Load(), time.monotonic()
-    bodies = [_messages(one) for one in questions]
+    bodies = [_body(one, model, tokens) for one in questions]  # written once: clients should cost little
 
     def client(number: int) -> None:
-        asking, at = openai.OpenAI(base_url=base, api_key="none", max_retries=0, timeout=120), number
+        connection, at = http.client.HTTPConnection(urlsplit(base).netloc, timeout=120), number
         while time.monotonic() - began < seconds:
-            one, body, start = questions[at % len(questions)], bodies[at % len(questions)], time.monotonic()
-            try:
-                made = asking.chat.completions.create(model=model, messages=body, max_tokens=tokens)
-            except openai.OpenAIError as error:
-                load.errors.append(f"{type(error).__name__}: {error}")
+            one, start = questions[at % len(questions)], time.monotonic()
+            status, made = _post(connection, bodies[at % len(questions)])
+            if status != 200:
+                load.errors.append(f"{status}: {made['error']['message']}")
                 continue
             load.seconds.append(time.monotonic() - start)
-            found = (made.choices[0].message.content, made.moai["verbalized"])
+            found = (made["choices"][0]["message"]["content"], made["moai"]["verbalized"])
             if found != (one.answer, one.words):
                 load.wrong.append(f"{one.text} {found[0]!r}, alone {one.answer!r}")
             at += clients
+        connection.close()
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -132,12 +132,24 @@ def ask_together(
     return load
 
 
-def _messages(one: Question) -> list[dict[str, Any]]:
+def _post(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, dict[str, Any]]:
+    """Send one request; what breaks on the way is status 0."""
+    try:
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        return 0, {"error": {"message": f"{type(error).__name__}: {error}"}}
+
+
+def _body(one: Question, model: str, tokens: int) -> bytes:
     buffer = io.BytesIO()
     one.picture.save(buffer, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": one.text}]
-    return [{"role": "user", "content": parts}]
+    asked = {"model": model, "messages": [{"role": "user", "content": parts}], "max_tokens": tokens}
+    return json.dumps(asked).encode()
 
 
 def table(questions: Sequence[Question], alone: Sequence[float], load: Load, clients: int) -> tuple[str, bool]:
@@ -159,7 +171,7 @@ def table(questions: Sequence[Question], alone: Sequence[float], load: Load, cli
         f"{load.growth / 2**20:+.0f} MiB |",
         "",
         f"{len(questions)} questions about {pictures} pictures, {len({one.answer for one in questions})} different "
-        f"answers, {right} answers the truth; wrong is what differs from the answer, or the words of perception, alone.",
+        f"answers, {right} answers the truth; wrong is what differs from the answer, or its perception, alone.",
     ]
     return "\n".join(rows), good
 

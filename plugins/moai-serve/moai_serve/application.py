@@ -101,6 +101,7 @@ class Server:
             body = await read_body(request, self.settings, held)
             given = (body, self.run, self.settings, held.add)
             asked = await anyio.to_thread.run_sync(read_request, *given, limiter=self._readers)
+            held.release(len(body))
             del body, given
             work = _Work(self, request, asked, held)
             if asked.stream:

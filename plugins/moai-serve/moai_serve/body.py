@@ -49,10 +49,11 @@ class Held:
         self.memory.add(size)
         self.size += size
 
-    def release(self) -> None:
-        """Give all of it back."""
-        self.memory.release(self.size)
-        self.size = 0
+    def release(self, size: int | None = None) -> None:
+        """Give ``size`` bytes back; left out, all that are held."""
+        size = self.size if size is None else size
+        self.memory.release(size)
+        self.size -= size
 
 
 async def read_body(request: Request, settings: Settings, held: Held) -> bytes:
