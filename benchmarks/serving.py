@@ -25,8 +25,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 TARGET = 1.5  # answers per second of the server over those of `ask` one by one
-FLAT = 64 * 2**20  # bytes that the server may grow by between its first seconds and its last
-WARM = 0.25  # of the time, after which memory is compared
+FLAT = 64 * 2**20  # bytes that the server may grow by in the second half of the time
+WARM = 0.5  # of the time, after which memory is compared
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def table(questions: Sequence[Question], alone: Sequence[float], load: Load, cli
         f"| answers per second | {rates[0]:.2f} | {rates[1]:.2f} ({rates[1] / rates[0]:.2f} times) |",
         f"| median seconds per answer | {median[0]:.2f} | {median[1]:.2f}; 95 % below {slow:.2f} |",
         f"| errors, wrong answers | | {len(load.errors)}, {len(load.wrong)} |",
-        f"| memory after the first quarter, and growth | | {load.memory[-1][1] / 2**20:.0f} MiB, "
+        f"| memory, and growth in the second half | | {load.memory[-1][1] / 2**20:.0f} MiB, "
         f"{load.growth / 2**20:+.0f} MiB |",
         "",
         f"{len(questions)} questions about {pictures} pictures, {len({one.answer for one in questions})} different "

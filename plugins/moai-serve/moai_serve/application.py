@@ -182,14 +182,7 @@ class _Work:
         self.server, self.request, self.asked, self.held = server, request, asked, held
         self.completion = Completion(asked, server.settings.name)
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def report(one: Report) -> None:
-            try:
-                loop.call_soon_threadsafe(self._reports.put_nowait, one)
-            except RuntimeError:  # the loop is closed: the server was made to stop at once
-                log.warning("a report came after the server had ended")
-
+        report = _reporter(asyncio.get_running_loop(), self._reports)
         self.job = Job(asked, report, time.monotonic() + server.settings.timeout)
 
     async def whole(self, began: float) -> dict[str, Any]:
@@ -208,6 +201,7 @@ class _Work:
             gone.cancel()
             answer.cancel()
             self._end()
+            del answer, gone  # an error of the task holds this frame, which would hold the task
 
     async def stream(self, began: float) -> StreamingResponse:
         """Answer in server-sent events."""
@@ -252,6 +246,21 @@ class _Work:
         metrics.tokens.labels("answer").inc(self.completion.tokens)
         pictures, prompt, answer = len(self.asked.conversation.images), usage["prompt_tokens"], self.completion.tokens
         log.info("answered in %.2f s: %d pictures, %d + %d tokens", seconds, pictures, prompt, answer)
+
+
+def _reporter(loop: asyncio.AbstractEventLoop, reports: asyncio.Queue[Report]) -> Callable[[Report], None]:
+    """Build a function that hands reports of the engine's threads to the event loop.
+
+    It refers to neither job nor work: in a circle their pictures would stay until the garbage collector comes.
+    """
+
+    def report(one: Report) -> None:
+        try:
+            loop.call_soon_threadsafe(reports.put_nowait, one)
+        except RuntimeError:  # the loop is closed: the server was made to stop at once
+            log.warning("a report came after the server had ended")
+
+    return report
 
 
 class _Stream(StreamingResponse):

@@ -133,6 +133,7 @@ class Engine:
                 self._perceiving -= _answers(jobs)
                 self._ready.extend(job for job in jobs if not job.over)
                 self._changed.notify_all()
+            jobs.clear()  # their pictures should not stay until the next ones come
 
     def _perceive_batch(self, jobs: Sequence[Job]) -> None:
         for experts in dict.fromkeys(job.asked.experts for job in jobs):
@@ -171,6 +172,7 @@ class Engine:
                 with self._changed:
                     self._running -= _answers(jobs)
             self._pace = 0.8 * self._pace + 0.2 * (time.monotonic() - began) / _answers(jobs)
+            jobs.clear()
 
     def _answer_batch(self, jobs: Sequence[Job]) -> None:
         """Answer jobs together; when that fails before the first token, one by one, so that one costs no other."""

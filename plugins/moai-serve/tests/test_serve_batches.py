@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import queue
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -222,3 +224,27 @@ def test_clients_at_once_are_batched_and_each_gets_its_own(augmented):
     expected = [augmented.ask(tiny.picture(color), QUESTION, max_new_tokens=8) for color in COLORS]
     assert found == {n: (expected[n % 4].text, expected[n % 4].verbalized) for n in range(16)}
     assert batches < 16
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_of_an_answered_request_is_held(served, monkeypatch, stream):
+    made, create = [], Job.__init__
+
+    def recorded(self, *args, **kwargs):
+        create(self, *args, **kwargs)
+        made.append(weakref.ref(self.asked.conversation.images[0]))
+
+    monkeypatch.setattr(Job, "__init__", recorded)
+    gc.collect()
+    gc.disable()
+    try:
+        answer = served.client().chat.completions.create(
+            model="tiny", messages=asking(QUESTION, tiny.picture("red")), max_tokens=2, stream=stream
+        )
+        assert list(answer)
+        until = time.monotonic() + 10
+        while made[0]() is not None and time.monotonic() < until:
+            time.sleep(0.01)
+        assert made[0]() is None, "a circle of references would hold pictures until the collector comes"
+    finally:
+        gc.enable()
