@@ -206,8 +206,10 @@ def test_pictures_are_perceived_once_for_a_batch(augmented, monkeypatch):
     assert calls == [3]
 
 
-def test_clients_at_once_are_batched_and_each_gets_its_own(augmented):
-    with running(augmented, batch_size=8) as made:
+@pytest.mark.slow
+@pytest.mark.parametrize("answering", [1, 2])
+def test_clients_at_once_are_batched_and_each_gets_its_own(augmented, answering):
+    with running(augmented, batch_size=8, answering=answering) as made:
         client, found = made.client(), {}
 
         def ask(number: int) -> None:

@@ -36,6 +36,7 @@ def openai_shape(body: bytes) -> bool:
     return set(error) == {"message", "type", "param", "code"} and len(error["message"]) < 500
 
 
+@pytest.mark.slow
 def test_the_server_outlives_all_of_them(target, capfd, caplog):
     attacks = corpus()
     assert len(attacks) >= 200 and len({(one.kind, one.name) for one in attacks}) == len(attacks)
