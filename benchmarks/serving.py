@@ -49,6 +49,7 @@ class Load:
         wrong: answers, or perceptions, that differ from those of ``ask``.
         errors: what was raised, in words.
         memory: bytes of the server, with the time of each measurement since the start.
+        cpu: seconds of CPU that the server used.
         elapsed: seconds from the first request to the last answer.
     """
 
@@ -56,6 +57,7 @@ class Load:
     wrong: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     memory: list[tuple[float, int]] = field(default_factory=list)
+    cpu: float = 0.0
     elapsed: float = 0.0
 
     @property
@@ -83,27 +85,36 @@ def questions_of(run: Path, count: int) -> list[Question]:
     return [Question(pictures[one.image_ids[0]], one.question, one.answers) for one in chosen]
 
 
-def ask_alone(
-    run: Any, questions: Sequence[Question], tokens: int, seconds: float
-) -> tuple[list[Question], list[float]]:
+@dataclass(frozen=True)
+class Alone:
+    """Hold what ``ask`` took, one by one: seconds of each answer, and of CPU for all of them."""
+
+    seconds: list[float]
+    cpu: float
+
+
+def ask_alone(run: Any, questions: Sequence[Question], tokens: int, seconds: float) -> tuple[list[Question], Alone]:
     """Answer all questions one by one, which caches their perceptions; then time the same again."""
     answered = []
     for one in questions:
         found = run.ask(one.picture, one.text, max_new_tokens=tokens)
         answered.append(Question(one.picture, one.text, one.truth, found.text, found.verbalized))
     taken: list[float] = []
-    until = time.monotonic() + seconds
+    until, cpu = time.monotonic() + seconds, time.process_time()
     while time.monotonic() < until:
         one, began = questions[len(taken) % len(questions)], time.monotonic()
         run.ask(one.picture, one.text, max_new_tokens=tokens)
         taken.append(time.monotonic() - began)
-    return answered, taken
+    return answered, Alone(taken, time.process_time() - cpu)
 
 
 def ask_together(
-    base: str, model: str, questions: Sequence[Question], tokens: int, clients: int, seconds: float, memory: Any
+    base: str, model: str, questions: Sequence[Question], tokens: int, clients: int, seconds: float, usage: Any
 ) -> Load:
-    """Let clients ask in a closed loop: each asks again as soon as it has its answer."""
+    """Let clients ask in a closed loop: each asks again as soon as it has its answer.
+
+    ``usage`` returns the server's bytes and seconds of CPU.
+    """
     load, began = Load(), time.monotonic()
     bodies = [_body(one, model, tokens) for one in questions]  # written once: clients should cost little
 
@@ -123,12 +134,13 @@ def ask_together(
         connection.close()
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    _, cpu = usage()
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        load.memory.append((time.monotonic() - began, memory()))
+        load.memory.append((time.monotonic() - began, usage()[0]))
         time.sleep(min(1.0, seconds / 20))
-    load.elapsed = time.monotonic() - began
+    load.elapsed, load.cpu = time.monotonic() - began, usage()[1] - cpu
     return load
 
 
@@ -152,20 +164,23 @@ def _body(one: Question, model: str, tokens: int) -> bytes:
     return json.dumps(asked).encode()
 
 
-def table(questions: Sequence[Question], alone: Sequence[float], load: Load, clients: int) -> tuple[str, bool]:
+def table(questions: Sequence[Question], alone: Alone, load: Load, clients: int) -> tuple[str, bool]:
     """Return the table in Markdown, and whether every target is met."""
     pictures = len({id(one.picture) for one in questions})
-    rates = len(alone) / sum(alone), len(load.seconds) / load.elapsed
+    counts, took = (len(alone.seconds), len(load.seconds)), (sum(alone.seconds), load.elapsed)
+    rates = counts[0] / took[0], counts[1] / took[1]
+    cpu = alone.cpu / counts[0], load.cpu / max(1, counts[1])
     right = sum(one.answer.lower() in {truth.lower() for truth in one.truth} for one in questions)
     good = not load.errors and not load.wrong and rates[1] >= TARGET * rates[0] and load.growth < FLAT
-    median = [statistics.median(seconds) if seconds else float("nan") for seconds in (alone, load.seconds)]
+    median = [statistics.median(seconds) if seconds else float("nan") for seconds in (alone.seconds, load.seconds)]
     slow = statistics.quantiles(load.seconds, n=20)[-1] if len(load.seconds) > 1 else float("nan")
     rows = [
         f"| | `ask` one by one | `moai serve`, {clients} clients |",
         "| --- | --- | --- |",
-        f"| answers | {len(alone)} in {sum(alone):.0f} s | {len(load.seconds)} in {load.elapsed:.0f} s |",
+        f"| answers | {counts[0]} in {took[0]:.0f} s | {counts[1]} in {took[1]:.0f} s |",
         f"| answers per second | {rates[0]:.2f} | {rates[1]:.2f} ({rates[1] / rates[0]:.2f} times) |",
         f"| median seconds per answer | {median[0]:.2f} | {median[1]:.2f}; 95 % below {slow:.2f} |",
+        f"| seconds of CPU per answer | {cpu[0]:.2f} | {cpu[1]:.2f} |",
         f"| errors, wrong answers | | {len(load.errors)}, {len(load.wrong)} |",
         f"| memory, and growth in the second half | | {load.memory[-1][1] / 2**20:.0f} MiB, "
         f"{load.growth / 2**20:+.0f} MiB |",
@@ -194,9 +209,10 @@ class Served:
         self.seen = psutil.Process(self.process.pid)
         return self
 
-    def memory(self) -> int:
-        """Its resident bytes."""
-        return self.seen.memory_info().rss
+    def usage(self) -> tuple[int, float]:
+        """Its resident bytes, and its seconds of CPU so far."""
+        used = self.seen.cpu_times()
+        return self.seen.memory_info().rss, used.user + used.system
 
     def __exit__(self, *error: object) -> None:
         self.process.terminate()
@@ -230,13 +246,19 @@ def main(given: list[str] | None = None) -> int:
     )
     with Served(options.run, ["--dtype", options.dtype, "--device", options.device, *options.serve]) as served:
         load = ask_together(served.base, served.model, questions, options.tokens, options.clients, options.seconds,
-                            served.memory)  # fmt: skip
+                            served.usage)  # fmt: skip
     shown, good = table(questions, alone, load, options.clients)
     print(shown)
     for line in [*dict.fromkeys(load.errors), *dict.fromkeys(load.wrong)][:10]:
         print(line, file=sys.stderr)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"alone": alone, "together": load.seconds, "errors": load.errors, "wrong": load.wrong, "memory": load.memory}
+    kept = {
+        "alone": alone.seconds,
+        "together": load.seconds,
+        "errors": load.errors,
+        "wrong": load.wrong,
+        "memory": load.memory,
+    }
     options.json.write_text(json.dumps({"run": str(options.run), "clients": options.clients, **kept}))
     return 0 if good else 1
 

@@ -84,7 +84,7 @@ def test_clients_for_five_seconds_beside_ask_alone(augmented, monkeypatch):
     questions, alone = serving.ask_alone(augmented, asked, 12, 2.0)
     with running(augmented) as made:
         load = serving.ask_together(
-            made.base, "tiny", questions, 12, 8, 5.0, lambda: psutil.Process().memory_info().rss
+            made.base, "tiny", questions, 12, 8, 5.0, lambda: (psutil.Process().memory_info().rss, 0.0)
         )
     shown, _ = serving.table(questions, alone, load, 8)
     assert load.errors == [] and load.wrong == [] and len(load.seconds) > 20
@@ -98,8 +98,8 @@ def test_the_benchmark_sees_what_is_wrong(augmented, monkeypatch):
 
     wrong = [serving.Question(tiny.picture("red"), QUESTION, (), "an answer of another", "red")]
     with running(augmented, max_tokens=8) as made:
-        load = serving.ask_together(made.base, "tiny", wrong, 4, 1, 0.05, lambda: 1)
-        refused = serving.ask_together(made.base, "tiny", wrong, 9, 1, 0.05, lambda: 1)
+        load = serving.ask_together(made.base, "tiny", wrong, 4, 1, 0.05, lambda: (1, 0.0))
+        refused = serving.ask_together(made.base, "tiny", wrong, 9, 1, 0.05, lambda: (1, 0.0))
     assert len(load.wrong) == len(load.seconds) > 0 and "alone 'an answer of another'" in load.wrong[0]
     assert refused.errors and refused.errors[0].startswith("400: an answer of 9 tokens") and not refused.seconds
-    assert serving.table(wrong, [1.0], load, 1)[1] is False
+    assert serving.table(wrong, serving.Alone([1.0], 1.0), load, 1)[1] is False
