@@ -1,4 +1,4 @@
-"""Define ``moai serve``: a run behind OpenAI's chat API."""
+"""Define ``moai serve``: a run by OpenAI's chat API."""
 
 from __future__ import annotations
 
