@@ -30,10 +30,36 @@ def saved(image: Image.Image, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def pictures() -> Iterator[Attack]:
+URLS = (
+    "http://127.0.0.1:1/a.png",
+    "https://example.com/a.png",
+    "http://169.254.169.254/latest/meta-data/",
+    "ftp://a/b.png",
+    "file:///etc/passwd",
+    "/etc/passwd",
+    "../../etc/passwd",
+    "C:\\a.png",
+    "//host/share/a.png",
+    "",
+    "data:",
+    "data:,a",
+    "data:image/png;base64,",
+    "data:image/png;base64,%%%",
+    "data:image/png,abc",
+    "data:text/html;base64,PGI+",
+    "data:image/svg+xml;base64,PHN2Zy8+",
+    "javascript:alert(1)",
+    "gopher://127.0.0.1:25/",
+    "\0",
+    " data:image/png;base64,AA",
+)
+
+
+def files() -> dict[str, bytes]:
+    """What is sent as a PNG file."""
     good = tiny.png(tiny.picture("red"))
     bomb = zlib.compress(b"a" * 30_000_000)
-    files = {
+    return {
         "bomb": png(20_000, 20_000),
         "larger bomb": png(2**31 - 1, 2**31 - 1),
         "no pixel": png(0, 0),
@@ -60,33 +86,11 @@ def pictures() -> Iterator[Attack]:
         "ico": saved(tiny.picture("red"), "ICO"),
         "noise": bytes(range(256)) * 40,
     }
-    urls = {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in files.items()}
-    urls |= {
-        name: name
-        for name in (
-            "http://127.0.0.1:1/a.png",
-            "https://example.com/a.png",
-            "http://169.254.169.254/latest/meta-data/",
-            "ftp://a/b.png",
-            "file:///etc/passwd",
-            "/etc/passwd",
-            "../../etc/passwd",
-            "C:\\a.png",
-            "//host/share/a.png",
-            "",
-            "data:",
-            "data:,a",
-            "data:image/png;base64,",
-            "data:image/png;base64,%%%",
-            "data:image/png,abc",
-            "data:text/html;base64,PGI+",
-            "data:image/svg+xml;base64,PHN2Zy8+",
-            "javascript:alert(1)",
-            "gopher://127.0.0.1:25/",
-            "\0",
-            " data:image/png;base64,AA",
-        )
-    }
+
+
+def pictures() -> Iterator[Attack]:
+    urls = {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in files().items()}
+    urls |= {url: url for url in URLS}
     for name, url in urls.items():
         parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Why?"}]
         yield Attack("pictures", name[:40], raw(message(packed(chat(parts)))))
