@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Output = GenerateOutput | torch.LongTensor
 
 PREFILL_ONLY = ("image_features", "aux", "prompt_mask")  # the second where answer tokens read nothing of it
-AUXILIARY = ("aux_input_ids", "aux_attention_mask", "aux_pixel_values", "aux_pixel_mask")
+AUXILIARY = ("aux_input_ids", "aux_attention_mask", "aux_pixel_values", "aux_pixel_mask", "aux_words")
 # What the assistant of the ``generate`` that runs in this thread is given instead of the model's own encodings.
 _ASSISTED: ContextVar[dict[str, Tensor] | None] = ContextVar("moai_assisted", default=None)
 
@@ -197,7 +197,8 @@ def _encoded_by(assistant, input_ids: Tensor, kwargs: dict) -> dict[str, Tensor]
     """Encode images and perceptions by an assistant's own encoders: its width may be another, its training is."""
     if assistant is None:
         return None
-    names = ("attention_mask", "prompt_mask", "pixel_values", *AUXILIARY)
+    own = (name for name in AUXILIARY if name != "aux_words")  # which are the model's, and the assistant has others
+    names = ("attention_mask", "prompt_mask", "pixel_values", *own)
     given = {name: kwargs[name].to(assistant.device) for name in names if kwargs.get(name) is not None}
     assistant._encode(input_ids.to(assistant.device), given)
     return {name: given[name] for name in PREFILL_ONLY if given.get(name) is not None}

@@ -232,3 +232,17 @@ def test_generation_can_continue_from_a_cache(model, inputs):
     rest["cache"] = cache_of(first)
     cached = model.generate(input_ids=more, prompt_mask=prompt, **rest, **options)
     assert torch.equal(cached, whole)
+
+
+def test_words_that_were_embedded_before_are_taken_as_they_are(monkeypatch):
+    model, processor = tiny.made(perception={"experts": ["tiny-panoptic"], "context_layer": 2})
+    given = tiny.prompt_inputs(processor, QUESTIONS, PERCEPTIONS)
+    expected = generate(model, given)
+    words = model.auxiliary.words(given["aux_input_ids"], given["aux_attention_mask"])
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.auxiliary), "words", None)
+        assert torch.equal(generate(model, {**given, "aux_words": words}), expected)
+    changed = generate(model, {**given, "aux_words": words.flip(0)})
+    assert not torch.equal(changed, expected)
+    assisted = generate(model, one({**given, "aux_words": words}, 1), assistant_model=model)
+    assert torch.equal(assisted, expected[1:])
