@@ -64,6 +64,7 @@ BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the
         "parrot-twin": "moai-parrot",
         "photos": "moai-words",
         "quickstart": "moai-words",
+        "quickstart-prompt": "moai-words",
         "scenes": "moai-scenes",
         "scenes-connector-only": "moai-scenes",
         "scenes-prompt": "moai-scenes",
