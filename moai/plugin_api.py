@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from moai.model.likelihood import Score, score_answers
     from moai.model.processor.chat_templates import chat_template
     from moai.model.run_folder import save_adapters
+    from moai.perception.running.settings import installed_experts
     from moai.perception.running.watch import Watch
     from moai.perception.running.weights import identify
+    from moai.perception.cache.store import default_store
     from moai.perception.words.formatting import clean_label
     from moai.perception.words.reading_order import reading_order
     from moai.perception.words.token_budget import facts_of
@@ -47,6 +49,7 @@ _HOMES = {
     "cache_dir": "moai.assets.cache",
     "chat_template": "moai.model.processor.chat_templates",
     "clean_label": "moai.perception.words.formatting",
+    "default_store": "moai.perception.cache.store",
     "derange": "moai.evaluation.conditions",
     "facts_of": "moai.perception.words.token_budget",
     "has_values": "moai.compat",
@@ -54,6 +57,7 @@ _HOMES = {
     "identify": "moai.perception.running.weights",
     "image_key": "moai.images",
     "image_origin": "moai.images",
+    "installed_experts": "moai.perception.running.settings",
     "publish": "moai.assets.cache",
     "read_log": "moai.training.log",
     "reading_order": "moai.perception.words.reading_order",
@@ -80,6 +84,7 @@ __all__ = [
     "cache_dir",
     "chat_template",
     "clean_label",
+    "default_store",
     "derange",
     "facts_of",
     "has_values",
@@ -87,6 +92,7 @@ __all__ = [
     "identify",
     "image_key",
     "image_origin",
+    "installed_experts",
     "publish",
     "read_log",
     "reading_order",

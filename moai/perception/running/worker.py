@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
-
 _ASKED_EVERY = 0.05  # seconds
 
 
