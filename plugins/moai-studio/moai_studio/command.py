@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+import threading
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,10 @@ def serve(
     host = socket.gethostname() if host in ("0.0.0.0", "::") else host
     named = f"[{host}]" if ":" in host else host
     address = f"http://{named}:{listening.getsockname()[1]}/" + (f"#key={key}" if key else "")
-    app = build_application(Runs(folders, experts), key=key)
+    at_hand = Runs(folders, experts)
+    if len(folders) == 1:  # while the page is opened
+        threading.Thread(target=at_hand.warm, args=("0",), daemon=True).start()
+    app = build_application(at_hand, key=key)
     config = uvicorn.Config(
         app, log_level=logging.WARNING, access_log=False, server_header=False, timeout_graceful_shutdown=3
     )

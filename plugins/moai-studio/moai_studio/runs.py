@@ -6,6 +6,7 @@ Knows: run folders. A run is named by its number, never by a path, and only thos
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moai.errors import CheckpointError, ExpertError
+from moai.errors import CheckpointError, ExpertError, MoaiError
 from moai.plugin_api import default_store, installed_experts, read_log, run_facts
 
 if TYPE_CHECKING:
     from moai import Augmented, Perceiver
 
+log = logging.getLogger("moai")
 NONE = "none"  # the name of no run: experts alone
 MAX_OPEN = 2  # runs in memory at a time
 POINTS = 240  # of a training curve
@@ -94,6 +96,13 @@ class Runs:
                     self._opened.popitem(last=False)
             self._opened.move_to_end(name)
             return self._opened[name]
+
+    def warm(self, name: str) -> None:
+        """Open a run and load its experts ahead, so that the first question need not wait."""
+        try:
+            self.open(name).perceiver.load()
+        except MoaiError as error:
+            log.info("%s", error)
 
     def _load(self, name: str) -> Opened:
         import moai

@@ -44,25 +44,25 @@ function run() {
 
 function headline({ accuracy, questions, data }) {
   const say = (name) => (100 * accuracy[name].value).toFixed(1);
-  return h("p", { class: "headline" }, accuracy.on ? `${say("on")} % right with perception${accuracy.off ? `, ${say("off")} % without` : ""}${accuracy.shuffled ? `, ${say("shuffled")} % with another picture’s` : ""}.` : "", " ", h("span", { class: "muted small" }, `${questions.toLocaleString("en")} questions of ${data}`));
+  return h("p", { class: "headline" }, accuracy.on ? `${say("on")}\u00a0% right with perception${accuracy.off ? `, ${say("off")}\u00a0% without` : ""}${accuracy.shuffled ? `, ${say("shuffled")}\u00a0% with another picture’s` : ""}.` : "", " ", h("span", { class: "muted small" }, `${questions.toLocaleString("en")} questions of ${data}`));
 }
 
 function evaluation({ accuracy, data, split, questions }) {
-  return h("div", { class: "bars" }, h("p", { class: "muted small" }, `${data}, ${split}: ${questions.toLocaleString("en")} questions; the bars’ ends are exact, 95 % intervals in brackets`),
-    Object.entries(accuracy).map(([name, one]) => h("div", { class: "line" }, h("span", {}, CONDITIONS[name] || name), h("div", { class: `meter${name === "on" ? "" : " grey"}`, title: `${percent(one.low)} to ${percent(one.high)}` }, h("i", { style: { width: `${100 * one.value}%` } })), h("span", {}, `${(100 * one.value).toFixed(1)} %`), h("span", { class: "visually-hidden" }, `between ${percent(one.low)} and ${percent(one.high)}`))));
+  return h("div", { class: "bars" }, h("p", { class: "muted small" }, `${data}, split ${split}, ${questions.toLocaleString("en")} questions; beside each figure its 95 % interval`),
+    Object.entries(accuracy).map(([name, one]) => h("div", { class: "line" }, h("span", {}, CONDITIONS[name] || name), h("div", { class: `meter${name === "on" ? "" : " grey"}` }, h("i", { style: { width: `${100 * one.value}%` } })), h("span", {}, `${(100 * one.value).toFixed(1)}\u00a0% `, h("span", { class: "muted" }, `${Math.round(100 * one.low)}–${Math.round(100 * one.high)}`)))));
 }
 
-const experts = (list) => h("table", {}, h("caption", { class: "visually-hidden" }, "Experts"), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Expert"), h("th", { scope: "col", class: "narrow-hide" }, "Role"), h("th", { scope: "col" }, "Version"), h("th", { scope: "col" }, "Licence of code and weights"))),
-  h("tbody", {}, list.map((one) => h("tr", {}, h("td", {}, h("strong", {}, one.name), one.package && h("div", { class: "muted small" }, one.package)), h("td", { class: "narrow-hide" }, one.role), h("td", {}, one.version), h("td", { class: "small" }, one.licence)))));
+const experts = (list) => h("table", {}, h("caption", { class: "visually-hidden" }, "Experts"), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Expert"), h("th", { scope: "col" }, "Version"), h("th", { scope: "col" }, "Licence of code and weights"))),
+  h("tbody", {}, list.map((one) => h("tr", {}, h("td", {}, h("strong", {}, one.name), h("div", { class: "muted small" }, [one.role, one.package].filter(Boolean).join(" · "))), h("td", {}, one.version), h("td", { class: "small" }, one.licence)))));
 
 const LINES = ["var(--strong)", "var(--accent)", "var(--bad)", "var(--good)"];
 
 function chart(panel, series) {
   if (!series.length) return null;
   const points = series.flatMap((one) => one.points), width = 520, height = 170, left = 34, low = 18;
-  const most = Math.max(...points.map(([step]) => step)), all = points.map(([, value]) => value).sort((a, b) => a - b);
+  const steps = points.map(([step]) => step), most = Math.max(...steps), least = Math.min(...steps), all = points.map(([, value]) => value).sort((a, b) => a - b);
   const top = all[Math.floor(all.length * 0.98)] * 1.08 || 1; // a few first steps may be far above all others
-  const at = ([step, value]) => `${(left + (width - left - 4) * (step / most)).toFixed(1)} ${(4 + (height - low - 8) * (1 - Math.min(value, top) / top)).toFixed(1)}`;
+  const at = ([step, value]) => `${(left + (width - left - 4) * ((step - least) / Math.max(1, most - least))).toFixed(1)} ${(4 + (height - low - 8) * (1 - Math.min(value, top) / top)).toFixed(1)}`;
   const drawn = s("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Training curves: ${panel}` });
   for (const part of [0, 0.5, 1]) {
     const y = 4 + (height - low - 8) * (1 - part), text = s("text", { x: left - 6, y: y + 4, "text-anchor": "end" });
@@ -70,7 +70,7 @@ function chart(panel, series) {
     drawn.append(s("line", { class: "axis", x1: left, x2: width, y1: y, y2: y }), text);
   }
   const end = s("text", { x: width, y: height - 2, "text-anchor": "end" });
-  end.textContent = `step ${most.toLocaleString("en")}`;
+  end.textContent = `steps ${least.toLocaleString("en")} to ${most.toLocaleString("en")}`;
   drawn.append(end, ...series.map((one, index) => { const line = s("path", { d: `M${one.points.map(at).join("L")}` }); line.style.stroke = LINES[index % LINES.length]; return line; }));
   return h("div", {}, h("p", { class: "muted small" }, panel === "loss" ? "Loss" : "Attention supervision"), drawn, h("p", {}, series.map((one, index) => h("span", { class: "key" }, h("i", { style: { background: LINES[index % LINES.length] } }), one.name))));
 }

@@ -49,9 +49,9 @@ function weighed(found) {
   const fact = state.rests.facts.find((one) => one.picture === state.active && one.finding === found.id);
   if (!fact) return [];
   const most = Math.max(...state.rests.facts.map((one) => one.fall), SMALL), strong = fact.fall >= SMALL;
-  const pointed = state.rests.verdict.attended === found.id && state.rests.facts.some((one) => one.finding === found.id && one.picture === state.active);
+  const pointed = state.rests.verdict.attended === found.id && state.rests.attendedIn === state.active;
   const points = Math.round(100 * fact.fall);
-  if (!strong && !pointed && fact.fall > -SMALL && state.hot !== found.id) return [{ ...found, hue: "#ffffff", width: 1, dim: "faint", text: "" }];
+  if (!strong && !pointed && state.hot !== found.id) return found.ends ? [] : [{ ...found, hue: "#ffffff", width: 1.5, dim: "dim", text: "" }];
   const note = strong ? `${short(found.text)}  −${points}` : pointed ? `${short(found.text)}  attention` : `${short(found.text)}  ${points > 0 ? "−" : "+"}${Math.abs(points)}`;
   return [{ ...found, text: note, plain: true, hue: strong ? "#97a4ff" : "#ffffff", width: strong ? 2 + 4 * (fact.fall / most) : 2, dashed: !strong, score: 2 + fact.fall, dim: state.hot && state.hot !== found.id ? "dim" : "" }];
 }
@@ -211,7 +211,10 @@ export function layers() {
   $("modes").hidden = !rests;
   $("layers").hidden = state.mode === "rests" && rests;
   $("legend").hidden = !(state.mode === "rests" && rests);
-  $("legend").textContent = "Thicker: the answer’s probability falls by more points without it. Dashed: what attention points to, or what changes nothing.";
+  const placed = new Set(all.filter((found) => found.box || found.polygon || found.ends || found.outline).map((found) => found.id));
+  const unplaced = (rests || []).filter((fact) => fact.fall >= SMALL && fact.picture === state.active && !placed.has(fact.finding));
+  $("legend").replaceChildren("The thicker a line, the more the answer’s probability falls without that fact. ",
+    ...(unplaced.length ? [h("strong", {}, unplaced.map((fact) => `“${fact.text}” −${Math.round(100 * fact.fall)}`).join(", ")), " has no place in the picture."] : []));
   for (const button of $("modes").children) button.setAttribute("aria-pressed", String(button.dataset.mode === state.mode));
 }
 

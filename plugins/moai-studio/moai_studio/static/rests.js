@@ -24,7 +24,7 @@ async function find() {
       conditions: (event) => { result.conditions = event.conditions; draw(); },
       attention: (event) => { result.why = event.why; result.gates = event.gates; tell("gates"); },
       progress: (event) => { result.progress = event; draw(); },
-      facts: (event) => { result.facts = event.facts; result.verdict = event.verdict; result.probability = event.probability; },
+      facts: (event) => { result.facts = event.facts; result.verdict = event.verdict; result.attendedIn = event.facts.find((fact) => fact.finding === event.verdict.attended)?.picture; result.probability = event.probability; },
     }, handle);
     if (last?.event === "stopped") result.note = "Stopped.";
   } catch (error) {
@@ -64,8 +64,8 @@ function table(result) {
   if (!all && attended && !shown.includes(attended)) shown.push(attended);
   const unread = result.facts.length - read.length;
   return [
-    h("table", { id: "facts" }, h("caption", {}, `Each fact left out: by how many points “${result.of.text}” falls from ${percent(result.probability)}`),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Fact left out"), h("th", { scope: "col" }, "Falls by"), h("th", { scope: "col" }, "Attention"), h("th", { scope: "col" }, "Then"))),
+    h("table", { id: "facts" }, h("caption", {}, `“${result.of.text}” has a probability of ${percent(result.probability)}; its change in points when a fact is left out`),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Fact left out"), h("th", { scope: "col" }, "Change"), h("th", { scope: "col" }, "Attention"), h("th", { scope: "col" }, "Then"))),
       h("tbody", {}, shown.map((fact) => row(fact, result, most, shares, several)))),
     h("div", { class: "tools" }, read.length > shown.length && h("button", { type: "button", class: "small", onclick: () => { all = true; draw(); } }, `All ${read.length} facts`),
       h("p", { class: "muted small" }, result.why ? `No attention is shown: ${result.why}.` : "Attention: the fact’s share of what the mixers read. Leaving a fact out is exact; attention only says what was looked at.", unread ? ` ${plural(unread, "fact")} did not fit into the model’s words, and cannot matter.` : "")),
@@ -79,7 +79,7 @@ function row(fact, result, most, shares, several) {
   const line = h("tr", { "data-finding": fact.finding },
     h("td", {}, h("span", { class: "swatch", style: { "--colour": colour(found?.expert) }, "aria-hidden": "true" }), h("button", { type: "button", class: "what", onclick: () => { state.active !== fact.picture && tell("show", fact.picture); } }, fact.text),
       several && h("span", { class: "tag" }, `picture ${numberOf(fact.picture)}`), fact.finding === result.verdict.top && h("span", { class: "tag cause" }, "decides"), misled && h("span", { class: "tag" }, "attention only")),
-    h("td", {}, bar(Math.abs(fact.fall) / most, strong ? `${points > 0 ? "−" : "+"}${Math.abs(points)}` : "0", "")),
+    h("td", {}, bar(Math.abs(fact.fall) / most, strong ? `${points > 0 ? "−" : "+"}${Math.abs(points)}` : "0", points > 0 ? "" : " grey")),
     h("td", {}, fact.share === null ? h("span", { class: "muted" }, "–") : bar(fact.share / shares, percent(fact.share), " grey")),
     h("td", { class: fact.answer === result.of.text ? "muted" : "" }, fact.answer || "(no words)"));
   return fact.picture === state.active ? pointing(line, fact.finding) : line;

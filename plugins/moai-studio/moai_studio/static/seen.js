@@ -9,7 +9,7 @@ const NAMES = { object: "thing", text: "print", relation: "relation", note: "sen
 function draw() {
   const one = picture(), all = findings(), body = $("seen-body");
   $("seen-hint").textContent = !one ? "" : one.found ? summary(all) : "the experts look…";
-  if (!one) return fill(body, h("p", { class: "muted" }, "Choose a picture, and its findings stand here."));
+  if (!one) return fill(body, h("p", { class: "muted" }, "Findings appear here once there is a picture."));
   if (!one.found) return fill(body, h("p", { class: "muted" }, one.failed || "The experts look at the picture."));
   const words = (one.changed || one.found).words;
   fill(body,

@@ -10,21 +10,22 @@ import { asked, countEdits, lastAnswer, noEdits, on, operations, picture, state,
 const NAMES = { object: "thing", text: "print", relation: "relation", note: "sentence" };
 let timer = null, result = null, busy = null, focus = null, problem = "";
 
-// Rows to edit: what was found, then what was added.
+const follows = () => $("derive")?.checked ?? true;
+
+// Rows to edit: what was found, then what was added; and what follows from them, which is shown as it is now.
 function listed(one) {
-  const kept = one.changed?.findings || one.found.findings, now = new Map(kept.filter((found) => found.origin).map((found) => [found.origin, found]));
-  const derived = new Set($("derive")?.checked ?? true ? state.run?.derived || [] : []), touched = countEdits(one) > 0;
-  const rows = one.found.findings.map((found) => ({ name: found.id, found, now: now.get(found.id), edit: one.edits.changed[found.id] || {}, derived: derived.has(found.expert) }));
-  const fresh = touched ? kept.filter((found) => !found.origin) : [];
-  const own = one.edits.added.map((edit, index) => ({ name: `added.${index}`, index, found: { kind: edit.kind, text: edit.text, box: edit.box, expert: "you" }, now: now.get(`added.${index}`), edit: {} }));
-  return { rows: fresh.length ? rows.filter((row) => !row.derived) : rows, fresh, own };
+  const now = one.changed?.findings || one.found.findings, known = new Map(now.filter((found) => found.origin).map((found) => [found.origin, found]));
+  const derived = new Set(follows() ? state.run?.derived || [] : []);
+  const rows = one.found.findings.filter((found) => !derived.has(found.expert)).map((found) => ({ name: found.id, found, now: known.get(found.id), edit: one.edits.changed[found.id] || {} }));
+  const own = one.edits.added.map((edit, index) => ({ name: `added.${index}`, index, found: { ...edit, expert: "you" }, now: known.get(`added.${index}`), edit: {} }));
+  return { rows: [...rows, ...own], following: now.filter((found) => derived.has(found.expert)) };
 }
 
 function draw() {
   const one = picture(), box = $("whatif-body"), edits = countEdits(one);
   $("whatif-hint").textContent = edits ? plural(edits, "change") : "change a finding and ask again";
   if (!one?.found) return fill(box, h("p", { class: "muted" }, "Choose a picture first."));
-  const { rows, fresh, own } = listed(one), checked = $("derive")?.checked ?? true;
+  const { rows, following } = listed(one), checked = follows();
   const answer = lastAnswer(), question = asked().at(-1)?.text;
   fill(box,
     h("p", { class: "muted" }, "Perception is plain data. Rename a thing, change a printed word, move or delete a box, or add one; then ask again."),
@@ -38,19 +39,20 @@ function draw() {
       !question && state.run?.answers && h("span", { class: "muted small" }, "Ask a question first.")),
     (state.run?.derived || []).length > 0 && h("label", { class: "small" }, h("input", { type: "checkbox", id: "derive", checked, onchange: () => update(one, 0) }), `Let ${state.run.derived.join(" and ")} follow from the changes`),
     h("table", { class: "edit" }, h("caption", { class: "visually-hidden" }, "Findings to change"), h("thead", { class: "visually-hidden" }, h("tr", {}, h("th", { scope: "col" }, "Kind"), h("th", { scope: "col" }, "Finding"), h("th", { scope: "col" }, "Change"))),
-      h("tbody", {}, [...rows, ...own].map((row) => editable(one, row)), fresh.map((found) => h("tr", {}, h("td", { class: "kind narrow-hide" }, NAMES[found.kind]), h("td", { class: "muted" }, found.text), h("td", { class: "acts muted small" }, "follows"))))));
+      h("tbody", {}, rows.map((row) => editable(one, row)))),
+    following.length > 0 && h("p", { class: "muted small", id: "following" }, "These follow: ", following.map((found) => found.text.replace(/\.$/, "")).join("; "), "."));
   if (focus) { document.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus(); focus = null; }
 }
 
 function editable(one, row) {
-  const { name, found, edit, derived } = row, text = edit.text ?? (found.kind === "relation" ? found.predicate : found.text), mine = found.expert === "you";
+  const { name, found, edit } = row, text = edit.text ?? (found.kind === "relation" ? found.predicate : found.text), mine = found.expert === "you";
   const what = `${NAMES[found.kind]} “${found.text}”`, shape = row.now?.box || edit.box || found.box;
   const set = (value) => { if (mine) one.edits.added[row.index] = { ...one.edits.added[row.index], ...value }; else one.edits.changed[name] = { ...one.edits.changed[name], ...value }; update(one); };
   const undo = () => { delete one.edits.changed[name]; focus = `text-${name}`; update(one, 0); };
-  const label = found.kind === "relation" ? h("span", { class: "muted small" }, `${found.text.split(found.predicate)[0]}… `) : null;
+  const [before, after] = found.kind === "relation" ? found.text.split(found.predicate, 2) : ["", ""];
   const input = h("input", { type: "text", value: text, "data-focus": `text-${name}`, maxlength: 256, disabled: Boolean(edit.deleted), "aria-label": `Text of ${what}`, onchange: (event) => { if (event.target.value.trim() && event.target.value !== text) set({ text: event.target.value.trim() }); else event.target.value = text; } });
   const line = h("tr", { class: edit.deleted ? "gone" : "" },
-    h("td", { class: "kind narrow-hide" }, derived ? `${NAMES[found.kind]}` : NAMES[found.kind]), h("td", {}, label, input),
+    h("td", { class: "kind narrow-hide" }, NAMES[found.kind]), h("td", {}, found.kind === "relation" ? h("span", { class: "triple" }, before.trim(), input, after.trim()) : input),
     h("td", { class: "acts" },
       Object.keys(edit).length > 0 && h("button", { type: "button", class: "quiet small", "aria-label": `Take back the change of ${what}`, onclick: undo }, "Undo"),
       shape && !edit.deleted && h("button", { type: "button", class: "quiet small", "data-focus": `move-${name}`, "aria-label": `Move ${what}`, onclick: () => place(one, row, shape, set) }, "Move"),
@@ -86,7 +88,7 @@ function update(one, wait = 250) {
     else {
       await perceive(one);
       const edits = operations(one);
-      await stream("/api/edited", { run: state.run.run, picture: one.id, edits, derive: $("derive")?.checked ?? true }, { perceived: (event) => { one.changed = event; } }).catch((error) => { problem = error.message; });
+      await stream("/api/edited", { run: state.run.run, picture: one.id, edits, derive: follows() }, { perceived: (event) => { one.changed = event; } }).catch((error) => { problem = error.message; });
     }
     const active = document.activeElement?.dataset?.focus;
     focus = focus || active || null;
