@@ -87,7 +87,7 @@ function answered(turn, newest) {
   return h("li", { class: `turn assistant${newest ? "" : " older"}` }, text,
     !turn.running && turn.seconds && h("div", { class: "meta" },
       newest && turn.text && h("button", { type: "button", class: "quiet small", id: "why", onclick: () => { $("rests").open = true; $("rests").scrollIntoView({ block: "nearest", behavior: "smooth" }); } }, "Why this answer?"),
-      h("span", {}, turn.probability ? `probability ${percent(turn.probability)}` : ""),
+      turn.measured && turn.probability !== null && h("span", { class: "chance" }, `probability ${percent(turn.probability)}`),
       h("span", {}, seconds(turn.seconds.perception + turn.seconds.waiting + turn.seconds.answer)),
       turn.text && turn.note && h("span", {}, turn.note),
       failures.map((expert) => h("span", { class: "without" }, `Answered without ${expert.name}: ${expert.failure}`))));
