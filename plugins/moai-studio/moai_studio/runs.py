@@ -60,6 +60,7 @@ class Runs:
         self.folders = {str(number): folder for number, folder in enumerate(folders)}
         self.experts = experts
         self._opened: OrderedDict[str, Opened] = OrderedDict()
+        self._loading: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def at_hand(self) -> list[dict[str, Any]]:
@@ -90,12 +91,17 @@ class Runs:
         if name != NONE and name not in self.folders:
             raise CheckpointError("this run is not at hand any more; reload the page")
         with self._lock:
-            if name not in self._opened:
-                self._opened[name] = self._load(name)
+            loading = self._loading.setdefault(name, threading.Lock())
+        with loading:  # others, whose run is open, do not wait for this one
+            with self._lock:
+                found = self._opened.get(name)
+            found = found or self._load(name)
+            with self._lock:
+                self._opened[name] = found
+                self._opened.move_to_end(name)
                 while len(self._opened) > MAX_OPEN:
                     self._opened.popitem(last=False)
-            self._opened.move_to_end(name)
-            return self._opened[name]
+        return found
 
     def warm(self, name: str) -> None:
         """Open a run and load its experts ahead, so that the first question need not wait."""

@@ -46,7 +46,7 @@ def test_an_answer_is_shown_while_it_is_made(visit):
           }).observe(document.getElementById("turns"), { childList: true, subtree: true, characterData: true });
         }"""
     )
-    answer = here.ask("Is there a red circle?")
+    answer = here.ask(QUESTION)
     assert len(answer) > 10 and here.page.evaluate("() => window.lengths.size") > 2
 
 
@@ -114,7 +114,7 @@ def test_all_of_it_by_the_keyboard(visit):
     page.keyboard.press("Enter")
     here.seen()
     page.get_by_label("Your question").focus()
-    page.keyboard.type("What is it?")
+    page.keyboard.type(QUESTION)
     page.keyboard.press("Enter")
     page.locator(MEASURED).wait_for()
     page.locator("#whatif summary").focus()

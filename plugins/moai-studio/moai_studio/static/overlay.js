@@ -52,8 +52,12 @@ function weighed(found) {
   const pointed = state.rests.verdict.attended === found.id && state.rests.attendedIn === state.active;
   const points = Math.round(100 * fact.fall);
   if (!strong && !pointed && state.hot !== found.id) return found.ends ? [] : [{ ...found, hue: "#ffffff", width: 1.5, dim: "dim", text: "" }];
-  const note = strong ? `${short(found.text)}  −${points}` : pointed ? `${short(found.text)}  attention` : `${short(found.text)}  ${points > 0 ? "−" : "+"}${Math.abs(points)}`;
-  return [{ ...found, text: note, plain: true, hue: strong ? "#97a4ff" : "#ffffff", width: strong ? 2 + 4 * (fact.fall / most) : 2, dashed: !strong, score: 2 + fact.fall, dim: state.hot && state.hot !== found.id ? "dim" : "" }];
+  const change = strong || fact.fall <= -SMALL ? ` ${points > 0 ? "−" : "+"}${Math.abs(points)}` : " 0";
+  const named = fact.fall >= 0.25 * most || pointed || state.hot === found.id; // the others say their points in the table
+  return [{
+    ...found, text: named ? `${short(found.text)} ${pointed && !strong ? " attention only" : change}` : "", plain: true, hue: strong ? "#97a4ff" : "#ffffff", width: strong ? 1.5 + 5 * (fact.fall / most) : 2,
+    dashed: !strong, score: 2 + fact.fall, dim: state.hot && state.hot !== found.id ? "dim" : "",
+  }];
 }
 
 const short = (text) => (text.length > 28 ? `${text.slice(0, 27)}…` : text);
@@ -188,7 +192,7 @@ function shift(box, right, down, stretch) {
 export function point(id) {
   if (state.hot === id) return;
   state.hot = id;
-  draw();
+  if (!moving) draw(); // else the box that is moved would lose the focus
 }
 
 // A button that shows its finding on the picture while it is pointed at.
