@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from moai.model.likelihood import Score, score_answers
     from moai.model.processor.chat_templates import chat_template
     from moai.model.run_folder import save_adapters
+    from moai.perception.cache.store import default_store
     from moai.perception.running.settings import installed_experts
     from moai.perception.running.watch import Watch
     from moai.perception.running.weights import identify
-    from moai.perception.cache.store import default_store
     from moai.perception.words.formatting import clean_label
     from moai.perception.words.reading_order import reading_order
     from moai.perception.words.token_budget import facts_of

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from contourpy import LineType, contour_generator
+from numpy.typing import NDArray
 
 from moai.plugin_api import facts_of
 from moai.types import Box, Detection, Mask, Perception, Relation, Segment, TextLine, describe
@@ -89,10 +90,23 @@ def _around(polygon: tuple[tuple[float, float], ...]) -> Box:
 
 
 def _outline(mask: Mask) -> list[list[list[float]]]:
-    """Trace the rim of a mask: closed lines of points in [0, 1]."""
+    """Trace the rim of a mask, without its steps from cell to cell: closed lines of points in [0, 1]."""
     scale = GRID / max(GRID, mask.width, mask.height)
     width, height = max(1, round(mask.width * scale)), max(1, round(mask.height * scale))
     inside = np.pad(mask.resized(width, height).decode().astype(float), 1)
-    lines = contour_generator(z=inside, line_type=LineType.Separate).lines(0.5)
+    lines = _rims(_blurred(_blurred(inside))) or _rims(inside)  # a mask that is a cell wide has no blurred rim
     placed = [np.clip((line - 0.5) / (width, height), 0, 1) for line in lines if len(line) > 3]
     return [np.round(line, 4).tolist() for line in placed]
+
+
+def _rims(inside: NDArray[Any]) -> list[NDArray[Any]]:
+    return contour_generator(z=inside, line_type=LineType.Separate).lines(0.5)
+
+
+def _blurred(inside: NDArray[Any]) -> NDArray[Any]:
+    """Average each cell with its neighbours; the rim around all stays empty."""
+    wide = np.pad(inside, 1)
+    rows = (wide[:-2] + 2 * wide[1:-1] + wide[2:]) / 4
+    mean = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
+    mean[[0, -1]], mean[:, [0, -1]] = 0, 0
+    return mean

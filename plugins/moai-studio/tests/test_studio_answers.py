@@ -2,11 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import tiny
+from moai_studio.findings import list_findings
 from studio_visitor import Visitor, augmented, studio
 
-from moai import IMAGE, Conversation, Turn
+from moai import IMAGE, Conversation, Mask, Perception, Segment, Turn
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,16 @@ def test_findings_have_their_expert_score_and_place(visitor):
     assert pair["ends"] == [thing["box"], thing["box"]] and pair["predicate"] == "near"
     assert (count["expert"], count["score"], count["text"]) == ("tiny-count", None, "1 things: red.")
     assert "red" in seen[-1]["words"] and all(one["origin"] == one["id"] for one in found.values())
+
+
+@pytest.mark.parametrize("size", [3, 8, 700])
+def test_outlines_follow_masks_of_any_size(size):
+    pixels = np.zeros((size, size), bool)
+    pixels[size // 3 : size - size // 3, size // 3 : size - size // 3] = True
+    seen = Perception(segments=(Segment("square", 1.0, (0, 0, 1, 1), Mask.encode(pixels)),))
+    [found] = list_findings(seen, {})
+    points = np.array([point for line in found["outline"] for point in line])
+    assert np.allclose([points.min(0), points.max(0)], [[1 / 3] * 2, [2 / 3] * 2], atol=0.14) and len(points) < 900
 
 
 def test_an_answer_is_that_of_the_library_and_comes_in_pieces(visitor):

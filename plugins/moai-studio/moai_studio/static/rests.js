@@ -20,7 +20,7 @@ async function find() {
   draw();
   try {
     const shown = [...new Set(turns.flatMap((turn) => turn.pictures))];
-    const last = await stream("/api/rests-on", body(turns, shown, { answer: answer.text, edited: Boolean(answer.edited) }), {
+    const last = await stream("/api/rests-on", body(turns, shown, { answer: answer.text }), {
       conditions: (event) => { result.conditions = event.conditions; draw(); },
       attention: (event) => { result.why = event.why; result.gates = event.gates; tell("gates"); },
       progress: (event) => { result.progress = event; draw(); },
@@ -73,7 +73,7 @@ function table(result) {
 }
 
 function row(fact, result, most, shares, several) {
-  const found = [...(picture(fact.picture)?.changed?.findings || picture(fact.picture)?.found?.findings || [])].find((one) => one.id === fact.finding);
+  const found = (picture(fact.picture)?.found?.findings || []).find((one) => one.id === fact.finding);
   const points = Math.round(100 * fact.fall), strong = Math.abs(fact.fall) >= SMALL;
   const misled = fact.finding === result.verdict.attended && result.verdict.agree === false;
   const line = h("tr", { "data-finding": fact.finding },

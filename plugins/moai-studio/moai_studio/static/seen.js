@@ -20,7 +20,7 @@ function draw() {
 function summary(all) {
   const experts = new Set(all.map((found) => found.expert)).size;
   const left = all.filter((found) => !found.read).length;
-  return `${plural(all.length, "finding")} by ${plural(experts, "expert")}${left ? `, ${left} more than the model’s words hold` : ""}`;
+  return `${picture()?.changed ? "with your changes: " : ""}${plural(all.length, "finding")} by ${plural(experts, "expert")}${left ? `, ${left} more than the model’s words hold` : ""}`;
 }
 
 function table(all) {
@@ -36,5 +36,5 @@ function table(all) {
       h("td", { class: "figure" }, found.score === null ? "" : found.score.toFixed(2))), found.id))));
 }
 
-on("found active", draw);
+on("found active rests mode", draw);
 on("run", () => { if (!state.active) draw(); });

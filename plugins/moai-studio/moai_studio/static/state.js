@@ -20,7 +20,8 @@ export function tell(event, detail) {
 }
 
 export const picture = (id = state.active) => state.pictures.find((one) => one.id === id) || null;
-export const findings = (one = picture()) => (one ? one.changed?.findings || one.found?.findings || [] : []);
+// What an answer rests on is what was found; elsewhere the findings are those with the changes, where there are any.
+export const findings = (one = picture()) => (one ? (state.mode === "seen" && one.changed?.findings) || one.found?.findings || [] : []);
 export const numberOf = (id) => state.pictures.findIndex((one) => one.id === id) + 1;
 
 export function lastAnswer() {

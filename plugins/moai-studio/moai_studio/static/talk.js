@@ -100,7 +100,8 @@ function controls() {
   $("ask").disabled = !ready;
   $("question").placeholder = !state.run ? "Opening the run…" : !state.run.answers ? "Experts alone answer nothing; choose a run" : ready ? "Ask about the picture" : "Choose a picture, then ask";
   $("form").hidden = Boolean(state.run && !state.run.answers);
-  $("follow").parentElement.hidden = Boolean(state.run && !state.run.answers);
+  $("form").nextElementSibling.hidden = Boolean(state.run && !state.run.answers);
+  for (const id of ["rests", "whatif", "inside"]) $(id).hidden = Boolean(state.run && !state.run.answers); // nothing to find out
   if (state.run && !state.run.answers && !state.turns.length) $("hello").textContent = "Experts alone: they look at your pictures, and no language model answers. Choose a run above to ask.";
   else $("hello").textContent = "Ask about what is in the picture. Experts look first; a frozen language model reads what they found, and answers.";
   suggest();

@@ -81,6 +81,7 @@ function addOne(kind) {
 function update(one, wait = 250) {
   clearTimeout(timer);
   result = null;
+  state.mode = "seen"; // where changes are drawn
   draw();
   timer = setTimeout(async () => {
     problem = "";
