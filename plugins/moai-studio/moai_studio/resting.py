@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from moai import Augmented
 
 SMALL = 0.02  # a fall of the probability below this is none: half precision rounds, and nothing turns on it
+LARGE = 0.25  # from here on a fact decides
 MODULES = {"image": ("perception", "words", "image"), "question": ("perception", "image", "words")}
 
 
@@ -157,17 +158,20 @@ def verdict(answer: str, facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not facts:
         return {**says, "agree": None, "text": "The experts found nothing, so the answer rests on the host alone."}
     if top is None:
-        text = f"No single fact decides: whichever is left out, the probability of “{answer}” stays within 2 points."
+        text = f"No single fact decides: whichever is left out, “{answer}” loses less than 2 points."
         if attended is not None:
             text += f" Attention points to “{attended['text']}” all the same."
         return {**says, "agree": False if attended else None, "text": text}
-    text = f"The answer rests on “{top['text']}”: without it “{answer}” loses {_points(top['fall'])}"
+    rests = "rests on" if top["fall"] >= LARGE else "leans most on"
+    text = f"The answer {rests} “{top['text']}”: without it “{answer}” loses {_points(top['fall'])}"
     text += f" and the answer is “{top['answer'] or 'nothing'}”." if top["answer"] != answer else "."
     if attended is None:
         return {**says, "agree": None, "text": text}
     if attended["text"] == top["text"]:
         return {**says, "agree": True, "text": f"{text} Attention points to the same fact."}
-    change = f"changes it by {_points(attended['fall'])}" if abs(attended["fall"]) >= SMALL else "changes nothing"
+    change = "changes nothing"
+    if abs(attended["fall"]) >= SMALL:
+        change = f"{'costs' if attended['fall'] > 0 else 'adds'} {_points(attended['fall'])}"
     text += f" Attention disagrees: it points to “{attended['text']}”, and leaving that out {change}."
     return {**says, "agree": False, "text": text}
 

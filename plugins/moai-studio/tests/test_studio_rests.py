@@ -87,7 +87,10 @@ def fact(finding: str, fall: float, share: float | None = None, answer: str = "b
     return {"finding": finding, "text": f"a {finding}", "fall": fall, "share": share, "even": even, "answer": answer}
 
 
-RESTS, NONE = "The answer rests on “a x”: without it “bus” loses", "No single fact decides: whichever is left out,"
+RESTS, NONE = (
+    "The answer rests on “a x”: without it “bus” loses",
+    "No single fact decides: whichever is left out, “bus”",
+)
 DISAGREES = "Attention disagrees: it points to “a y”, and leaving that out"
 
 
@@ -101,11 +104,13 @@ DISAGREES = "Attention disagrees: it points to “a y”, and leaving that out"
             f"{RESTS} 62 points and the answer is “car”. Attention points to the same fact.",
         ),
         ([fact("x", 0.3, 0.1), fact("y", 0.0, 0.9)], False, f"{RESTS} 30 points. {DISAGREES} changes nothing."),
-        ([fact("x", 0.3, 0.1), fact("y", 0.05, 0.9)], False, f"{RESTS} 30 points. {DISAGREES} changes it by 5 points."),
+        ([fact("x", 0.3, 0.1), fact("y", 0.05, 0.9)], False, f"{RESTS} 30 points. {DISAGREES} costs 5 points."),
+        ([fact("x", 0.3, 0.1), fact("y", -0.21, 0.9)], False, f"{RESTS} 30 points. {DISAGREES} adds 21 points."),
+        ([fact("x", 0.02)], None, "The answer leans most on “a x”: without it “bus” loses 2 points."),
         (
             [fact("x", 0.01, 0.9)],
             False,
-            f"{NONE} the probability of “bus” stays within 2 points. Attention points to “a x” all the same.",
+            f"{NONE} loses less than 2 points. Attention points to “a x” all the same.",
         ),
         ([fact("x", 0.3, None, "")], None, f"{RESTS} 30 points and the answer is “nothing”."),
     ],

@@ -78,7 +78,7 @@ function row(fact, result, most, shares, several) {
   const misled = fact.finding === result.verdict.attended && result.verdict.agree === false;
   const line = h("tr", { "data-finding": fact.finding },
     h("td", {}, h("span", { class: "swatch", style: { "--colour": colour(found?.expert) }, "aria-hidden": "true" }), h("button", { type: "button", class: "what", onclick: () => { state.active !== fact.picture && tell("show", fact.picture); } }, fact.text),
-      several && h("span", { class: "tag" }, `picture ${numberOf(fact.picture)}`), fact.finding === result.verdict.top && h("span", { class: "tag cause" }, "decides"), misled && h("span", { class: "tag" }, "attention only")),
+      several && h("span", { class: "tag" }, `picture ${numberOf(fact.picture)}`), fact.finding === result.verdict.top && fact.fall >= 0.25 && h("span", { class: "tag cause" }, "decides"), misled && h("span", { class: "tag" }, "attention only")),
     h("td", {}, bar(Math.abs(fact.fall) / most, strong ? `${points > 0 ? "−" : "+"}${Math.abs(points)}` : "0", points > 0 ? "" : " grey")),
     h("td", {}, fact.share === null ? h("span", { class: "muted" }, "–") : bar(fact.share / shares, percent(fact.share), " grey")),
     h("td", { class: fact.answer === result.of.text ? "muted" : "" }, fact.answer || "(no words)"));
