@@ -118,7 +118,9 @@ def _without_each(run: Augmented, perceptions: Perceptions) -> list[tuple[int, D
     whole = _words(run, perceptions)
     listed = []
     for image, perception in enumerate(perceptions):
-        for one in facts_of(perception) if perception is not None else ():
+        if perception is None:
+            continue
+        for one in facts_of(perception):
             rest = list(perceptions)
             rest[image] = without_facts(perception, [one])
             drawn = isinstance(one.fact, Segment) and run.processor.perceptions.has_map(perception)
