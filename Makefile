@@ -1,6 +1,7 @@
 # make quickstart    make .venv, install, and do the main job: assets, perceive, train, evaluate, ask
 # make test          make .venv, install, and run the tests of the library and of its plugins, without the slow ones
 # make test-all      the same with the slow ones: all families of hosts, two processes, wheels, environments, types
+# make test-browser  the studio, driven in Chromium, which has to be installed (apt-get install chromium)
 # make test-floor    the same tests with the lowest versions that pyproject.toml allows, in .venv-floor
 # make test-newest   the same tests with the newest versions there are, in .venv-newest
 # make lock          renew requirements.lock: what make quickstart and make test install
@@ -38,21 +39,24 @@ SOURCES := pyproject.toml $(wildcard plugins/*/pyproject.toml) .ci/environment.p
 export OMP_WAIT_POLICY := passive
 unexport HF_HUB_OFFLINE
 
-.PHONY: quickstart test test-all test-floor test-newest lock bench lint clean python
+.PHONY: quickstart test test-all test-browser test-floor test-newest lock bench lint clean python
 
 quickstart: .venv/.installed
 	$(BIN)/moai quickstart --run $(RUN)
 
 test: .venv/.installed
-	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q $(PARALLEL) -m "not slow and not browser"
 
 test-all: .venv/.installed
-	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q $(PARALLEL)
+	$(BIN)/python -m pytest $(TESTS_$(TESTS)) -q $(PARALLEL) -m "not browser"
+
+test-browser: .venv/.installed
+	MOAI_NEEDS_BROWSER=1 $(BIN)/python -m pytest plugins/moai-studio -q -m browser
 
 # Resolved anew at each call: what is lowest and newest changes without a file here that changes.
 test-floor test-newest: test-%: python
 	"$(PYTHON)" .ci/versions.py $* .venv-$*
-	.venv-$*/bin/python -m pytest $(TESTS_$(TESTS)) -q $(PARALLEL)
+	.venv-$*/bin/python -m pytest $(TESTS_$(TESTS)) -q $(PARALLEL) -m "not browser"
 
 lock: python
 	"$(PYTHON)" .ci/versions.py lock

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from moai.answering import Answer, Augmented, load
     from moai.errors import MoaiError
     from moai.expert import Expert, Options
+    from moai.fact_ablation import ablate_facts
     from moai.hookspecs import hookimpl
     from moai.images import read_image
     from moai.model.config import MoaiConfig
@@ -51,6 +52,7 @@ _HOMES = {
     "Store": "moai.perception.cache.store",
     "TextLine": "moai.types.findings",
     "Turn": "moai.types.conversation",
+    "ablate_facts": "moai.fact_ablation",
     "check_expert": "moai.testing",
     "hookimpl": "moai.hookspecs",
     "load": "moai.answering",
@@ -80,6 +82,7 @@ __all__ = [
     "TextLine",
     "Turn",
     "__version__",
+    "ablate_facts",
     "check_expert",
     "hookimpl",
     "load",

@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 BROUGHT: Mapping[str, Mapping[str, str]] = {  # kind of thing -> its name -> the distribution of ours that registers it
-    "command": {"import-official": "moai-official", "mm1-upcycle": "moai-mm1", "serve": "moai-serve"},
+    "command": {
+        "import-official": "moai-official",
+        "mm1-upcycle": "moai-mm1",
+        "serve": "moai-serve",
+        "studio": "moai-studio",
+    },
     "connector": {
         "attention_pooling": "moai-mm1",
         "c_abstractor": "moai-mm1",

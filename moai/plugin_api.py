@@ -27,10 +27,16 @@ if TYPE_CHECKING:
     from moai.model.likelihood import Score, score_answers
     from moai.model.processor.chat_templates import chat_template
     from moai.model.run_folder import save_adapters
+    from moai.perception.cache.store import default_store
+    from moai.perception.running.settings import installed_experts
+    from moai.perception.running.watch import Watch
     from moai.perception.running.weights import identify
     from moai.perception.words.formatting import clean_label
     from moai.perception.words.reading_order import reading_order
+    from moai.perception.words.token_budget import facts_of
     from moai.plugins import registry
+    from moai.training.card import run_facts
+    from moai.training.log import read_log
 
 _HOMES = {
     "CACHE": "moai.compat",
@@ -39,21 +45,27 @@ _HOMES = {
     "Records": "moai.data.records",
     "Score": "moai.model.likelihood",
     "Source": "moai.data.source",
+    "Watch": "moai.perception.running.watch",
     "cache_dir": "moai.assets.cache",
     "chat_template": "moai.model.processor.chat_templates",
     "clean_label": "moai.perception.words.formatting",
+    "default_store": "moai.perception.cache.store",
     "derange": "moai.evaluation.conditions",
+    "facts_of": "moai.perception.words.token_budget",
     "has_values": "moai.compat",
     "host_hashes": "moai.model.host.loading",
     "identify": "moai.perception.running.weights",
     "image_key": "moai.images",
     "image_origin": "moai.images",
+    "installed_experts": "moai.perception.running.settings",
     "publish": "moai.assets.cache",
+    "read_log": "moai.training.log",
     "reading_order": "moai.perception.words.reading_order",
     "registry": "moai.plugins",
     "replacing": "moai.assets.replacing",
     "resolve": "moai.assets.resolver",
     "resolve_host": "moai.assets.host",
+    "run_facts": "moai.training.card",
     "save_adapters": "moai.model.run_folder",
     "score_answers": "moai.model.likelihood",
     "split_at": "moai.data.turns",
@@ -68,21 +80,27 @@ __all__ = [
     "Records",
     "Score",
     "Source",
+    "Watch",
     "cache_dir",
     "chat_template",
     "clean_label",
+    "default_store",
     "derange",
+    "facts_of",
     "has_values",
     "host_hashes",
     "identify",
     "image_key",
     "image_origin",
+    "installed_experts",
     "publish",
+    "read_log",
     "reading_order",
     "registry",
     "replacing",
     "resolve",
     "resolve_host",
+    "run_facts",
     "save_adapters",
     "score_answers",
     "split_at",

@@ -20,8 +20,8 @@ HEAVY = ("torch", "transformers", "numpy", "PIL", "timm", "cv2", "easyocr", "mat
 PUBLIC = {
     "IMAGE", "Answer", "Augmented", "Conversation", "Detection", "Expert", "Mask", "MoaiConfig", "MoaiError",
     "MoaiForConditionalGeneration", "MoaiProcessor", "Options", "Perceiver", "Perception", "Relation", "Sample",
-    "Segment", "Store", "TextLine", "Turn", "__version__", "check_expert", "hookimpl", "load", "read_image",
-    "verbalize",
+    "Segment", "Store", "TextLine", "Turn", "__version__", "ablate_facts", "check_expert", "hookimpl", "load",
+    "read_image", "verbalize",
 }  # fmt: skip
 
 # A file may import its own row and those above it. The longest matching prefix counts.
@@ -48,7 +48,7 @@ ROOMS = (
     ("moai.perception", "moai.scaffold", "moai.testing", "moai.doctor"),
     ("moai.data", "moai.model"),
     ("moai.recipe",),
-    ("moai.answering", "moai.training"),
+    ("moai.answering", "moai.fact_ablation", "moai.training"),
     ("moai.evaluation",),
     ("moai.cli",),
 )

@@ -137,3 +137,9 @@ def the_rest(source: bytes) -> None:
     except moai.MoaiError as error:
         assert_type(error.args, tuple[Any, ...])
     print(moai.percever)  # type: ignore[attr-defined]
+
+
+def facts_are_left_out(run: moai.Augmented, asked: moai.Conversation, seen: Perception) -> None:
+    found = moai.ablate_facts(run, asked, [seen, None], "red", progress=lambda done, of: print(done / of))
+    assert_type([found.fall(fact) for fact in found.facts], list[float])
+    moai.ablate_facts(run, asked, seen)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from PIL.Image import Image
@@ -22,13 +23,16 @@ from moai.perception.cache.packing import plain_bytes
 from moai.perception.running.memory import allocated_bytes
 from moai.perception.running.shared_picture import share
 from moai.perception.running.time_limit import batch_limit
-from moai.perception.running.worker import TimedOut, Worker
+from moai.perception.running.watch import STOPPED, Watch
+from moai.perception.running.worker import Stopped, TimedOut, Worker
 from moai.types import Perception, check_perception
 
 log = logging.getLogger("moai")
 LOAD_LIMIT = 600.0  # seconds for Expert.load, which may have to read large weights
 LATE_IN_A_ROW = 2  # images of a batch, each alone, that may take too long before the rest of the batch is not tried
 _LONGEST = 400  # characters of a reason
+_ASKED_EVERY = 0.1  # seconds
+StopCheck = Callable[[], bool] | None  # whether a call was stopped; None: it cannot be
 Outcome = Perception | str  # an expert's perception, or the reason why there is none
 
 
@@ -61,13 +65,19 @@ class Isolated:
         self._idle = [Worker(f"moai-{expert.name}")]
         weakref.finalize(self, _stop_all, self._idle)
 
-    def perceive(self, images: list[Image], context: list[Perception]) -> list[Outcome]:
-        """Run the expert on a batch and return one outcome per image; raises nothing."""
-        with self._lease() as worker:
-            outcomes = self._attempt(worker, images, context)
-            if not isinstance(outcomes, _Raised):
-                return outcomes
-            return [outcomes.reason] if len(images) == 1 else self._one_by_one(worker, images, context, outcomes)
+    def perceive(self, images: list[Image], context: list[Perception], watch: Watch | None = None) -> list[Outcome]:
+        """Run the expert on a batch and return one outcome per image; raises nothing. ``watch`` may stop it."""
+        stopped = None if watch is None else partial(watch.stopped, self.expert.name)
+        try:
+            with self._lease(stopped) as worker:
+                outcomes = self._attempt(worker, images, context, stopped)
+                if not isinstance(outcomes, _Raised):
+                    return outcomes
+                if len(images) == 1:
+                    return [outcomes.reason]
+                return self._one_by_one(worker, images, context, outcomes, stopped)
+        except Stopped:
+            return [STOPPED] * len(images)
 
     def load(self) -> str | None:
         """Load the expert, where it is not loaded yet; return the reason where it is not called again."""
@@ -101,11 +111,13 @@ class Isolated:
             del self._idle[1:]
 
     @contextmanager
-    def _lease(self) -> Iterator[Worker]:
+    def _lease(self, stopped: StopCheck = None) -> Iterator[Worker]:
         """Lend a worker: the only one when it is free; for a thread-safe expert any, a new one when all are busy."""
-        with self._free:
-            if not self.expert.thread_safe:
-                self._free.wait_for(lambda: self._busy == 0)
+        with self._entered(stopped):
+            while self._busy and not self.expert.thread_safe:
+                self._free.wait(_ASKED_EVERY if stopped is not None else None)
+                if stopped is not None and stopped():
+                    raise Stopped
             self._busy += 1
             worker = self._idle.pop() if self._idle else Worker(f"moai-{self.expert.name}")
         try:
@@ -116,14 +128,25 @@ class Isolated:
                 self._idle.append(worker)
                 self._free.notify_all()
 
-    def _load(self, worker: Worker) -> Expert:
+    @contextmanager
+    def _entered(self, stopped: StopCheck) -> Iterator[None]:
+        """Hold the lock, which another call has while it loads the expert."""
+        while not self._free.acquire(timeout=-1 if stopped is None else _ASKED_EVERY):
+            if stopped is not None and stopped():
+                raise Stopped
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    def _load(self, worker: Worker, stopped: StopCheck = None) -> Expert:
         """Load the expert where that is needed and return it: another thread may abandon it meanwhile."""
         with self._free:
             if not self.loaded and self.broken is None:
-                self._load_now(worker)
+                self._load_now(worker, stopped)
             return self.expert
 
-    def _load_now(self, worker: Worker) -> None:
+    def _load_now(self, worker: Worker, stopped: StopCheck) -> None:
         expert = self.expert
         missing = self._try(worker, expert, expert.missing, limit=self.time_limit)
         if isinstance(missing, _Raised):
@@ -132,7 +155,7 @@ class Isolated:
             self._give_up(f"not installed: needs {', '.join(missing)}{self._install()}")
         if self.broken is None:
             before = allocated_bytes(self.device)
-            answer = self._try(worker, expert, expert.load, self.device, limit=LOAD_LIMIT)
+            answer = self._try(worker, expert, expert.load, self.device, limit=LOAD_LIMIT, stopped=stopped)
             if isinstance(answer, _Raised):
                 self._give_up(f"did not load: {answer.reason}")
             after = allocated_bytes(self.device)
@@ -142,19 +165,21 @@ class Isolated:
     def _install(self) -> str:
         return f"; install with: {self.expert.install}" if self.expert.install else ""
 
-    def _attempt(self, worker: Worker, images: list[Image], context: list[Perception]) -> list[Outcome] | _Raised:
+    def _attempt(
+        self, worker: Worker, images: list[Image], context: list[Perception], stopped: StopCheck
+    ) -> list[Outcome] | _Raised:
         """Call the expert once; an outcome per image, or why the call failed."""
-        expert = self._load(worker)
+        expert = self._load(worker, stopped)
         if self.broken is not None:
             return [self.broken] * len(images)
         limit = batch_limit(self.time_limit, len(images))
-        answer = self._try(worker, expert, _call, expert, images, context, limit=limit)
+        answer = self._try(worker, expert, _call, expert, images, context, limit=limit, stopped=stopped)
         if not isinstance(answer, _Raised):
             return [_accept(result) for result in answer]
         return _Raised(f"{answer.reason}; raise the time limit", late=True) if answer.late else answer
 
     def _one_by_one(
-        self, worker: Worker, images: list[Image], context: list[Perception], failed: _Raised
+        self, worker: Worker, images: list[Image], context: list[Perception], failed: _Raised, stopped: StopCheck
     ) -> list[Outcome]:
         """Try the images of a failed batch alone: one bad image must cost only itself.
 
@@ -170,22 +195,40 @@ class Isolated:
                 outcomes.append(f"not tried after {late} images in a row without a result within {self.time_limit:g} "
                                 "seconds each; raise the time limit")  # fmt: skip
                 continue
-            found = self._attempt(worker, [image], [own])
+            found = self._attempt(worker, [image], [own], stopped)
             late = late + 1 if isinstance(found, _Raised) and found.late else 0
             outcomes += [found.reason] if isinstance(found, _Raised) else found
         return outcomes
 
-    def _try(self, worker: Worker, expert: Expert, function: Callable, *args: Any, limit: float | None) -> Any:
-        """Call a function of the expert; when that takes too long, go on with an unloaded copy of the expert."""
+    def _try(
+        self,
+        worker: Worker,
+        expert: Expert,
+        function: Callable,
+        *args: Any,
+        limit: float | None,
+        stopped: StopCheck = None,
+    ) -> Any:
+        """Call a function of the expert; when that takes too long, go on with an unloaded copy of the expert.
+
+        Raises:
+            Stopped: the call is not needed any more; with a copy, too.
+        """
         try:
-            return worker.call(function, *args, limit=limit)
+            return worker.call(function, *args, limit=limit, stopped=stopped)
         except TimedOut as error:
-            with self._free:
-                if self.expert is expert:  # else another thread has replaced it
-                    self.expert, self.loaded, self._weights = copy.copy(self._unloaded), False, None
+            self._abandon(expert)
             return _Raised(f"gave no result within {error.limit:g} seconds", late=True)
+        except Stopped:
+            self._abandon(expert)
+            raise
         except (Exception, SystemExit) as error:  # a plugin may raise anything
             return _Raised(_summary(error))
+
+    def _abandon(self, expert: Expert) -> None:
+        with self._free:
+            if self.expert is expert:  # else another thread has replaced it
+                self.expert, self.loaded, self._weights = copy.copy(self._unloaded), False, None
 
     def _give_up(self, reason: str) -> None:
         if self.broken is None:

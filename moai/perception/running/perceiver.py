@@ -29,6 +29,7 @@ from moai.perception.running.memory import format_size, parse_size
 from moai.perception.running.schedule import dependency_levels, in_order, memory_groups, run_device_queues
 from moai.perception.running.settings import build, per_expert
 from moai.perception.running.time_limit import TIME_LIMIT, TimeLimit, is_limit
+from moai.perception.running.watch import STOPPED, Watch
 from moai.plugins import Registry
 from moai.types import Failure, Perception, Source, merge, sign
 
@@ -92,7 +93,10 @@ class Perceiver:
         self._budget = threading.Lock() if self.max_memory is not None else contextlib.nullcontext()
 
     def perceive(
-        self, images: Sequence[Image.Image], progress: Callable[[int], None] | None = None
+        self,
+        images: Sequence[Image.Image],
+        progress: Callable[[int], None] | None = None,
+        watch: Watch | None = None,
     ) -> list[Perception]:
         """Run the experts on images.
 
@@ -101,6 +105,7 @@ class Perceiver:
                 read batch by batch, once per memory group, so it may load them as it goes.
             progress: called after each batch with the number of images that are done; over several memory groups,
                 each image counts in parts that add up to one.
+            watch: follows this call expert by expert, and may stop experts of it.
 
         Returns:
             One merged perception per image, in order, with a ``Source`` for every expert that succeeded and a
@@ -116,7 +121,7 @@ class Perceiver:
             done = _Progress(progress, len(groups))
             keys: list[str] = []
             for group in groups:
-                self._run_group(group, images, keys, columns, done)
+                self._run_group(group, images, keys, columns, done, watch)
                 if len(groups) > 1:
                     self._unload(group)
         return [merge([column[i] for column in columns.values()]) for i in range(len(images))]
@@ -185,7 +190,13 @@ class Perceiver:
         return memory_groups(self.experts, sizes, self.max_memory)
 
     def _run_group(
-        self, group: list[Expert], images: Sequence[Image.Image], keys: list[str], columns: Columns, done: _Progress
+        self,
+        group: list[Expert],
+        images: Sequence[Image.Image],
+        keys: list[str],
+        columns: Columns,
+        done: _Progress,
+        watch: Watch | None,
     ) -> None:
         """Run a memory group on all images; fills ``columns``, and ``keys`` for the first group."""
         for start in range(0, len(images), self.batch_size):
@@ -195,30 +206,51 @@ class Perceiver:
                 keys.extend(image_key(image) for image in batch)
             for level in dependency_levels(group):
                 earlier = {name: column[start:stop] for name, column in columns.items()}
-                for expert, found in zip(level, self._run_level(level, batch, keys[start:stop], earlier), strict=True):
+                outcomes = self._run_level(level, batch, keys[start:stop], earlier, watch)
+                for expert, found in zip(level, outcomes, strict=True):
                     columns[expert.name].extend(found)
             done(len(batch))
 
     def _run_level(
-        self, level: list[Expert], images: list[Image.Image], keys: list[str], earlier: Columns
+        self, level: list[Expert], images: list[Image.Image], keys: list[str], earlier: Columns, watch: Watch | None
     ) -> list[list[Perception]]:
         """Run the experts of a dependency level on a batch, with one queue per device."""
         jobs = []
         for expert in level:
             helpers = [earlier[other.name] for other in self.experts if other.role in expert.requires]
             context = [replace(merge([column[i] for column in helpers]), failures=()) for i in range(len(images))]
-            jobs.append((self._isolated[expert.name].device, partial(self._outcomes, expert, images, context, keys)))
+            run = partial(self._watched, watch, expert, images, context, keys)
+            jobs.append((self._isolated[expert.name].device, run))
         found = run_device_queues(jobs)
         return [[_signed(expert, *one) for one in outcomes] for expert, outcomes in zip(level, found, strict=True)]
 
+    def _watched(
+        self, watch: Watch | None, expert: Expert, images: list[Image.Image], context: list[Perception], keys: list[str]
+    ) -> list[tuple[Outcome, bool]]:
+        """Return what ``_outcomes`` does, and let a watch follow it."""
+        if watch is None:
+            return self._outcomes(expert, images, context, keys)
+        if watch.stopped(expert.name):
+            return [(STOPPED, False)] * len(images)
+        watch.begin(expert.name)
+        try:
+            return self._outcomes(expert, images, context, keys, watch)
+        finally:
+            watch.end(expert.name)
+
     def _outcomes(
-        self, expert: Expert, images: list[Image.Image], context: list[Perception], keys: list[str]
+        self,
+        expert: Expert,
+        images: list[Image.Image],
+        context: list[Perception],
+        keys: list[str],
+        watch: Watch | None = None,
     ) -> list[tuple[Outcome, bool]]:
         """Return the expert's outcome for each image, and whether it came from the cache."""
         isolated = self._isolated[expert.name]
         weights = isolated.weights_id() if self.store is not None and expert.cacheable else None
         if self.store is None or weights is None:
-            return [(outcome, False) for outcome in isolated.perceive(images, context)]
+            return [(outcome, False) for outcome in isolated.perceive(images, context, watch)]
         entries = [entry_key(key, expert, context[i], weights, expert.source) for i, key in enumerate(keys)]
         known: dict[str, Outcome] = {}
         for entry in dict.fromkeys(entries):
@@ -228,7 +260,7 @@ class Perceiver:
         new = {entry: i for i, entry in enumerate(entries) if entry not in known}  # an image given twice counts once
         if new:
             at = list(new.values())
-            outcomes = isolated.perceive([images[i] for i in at], [context[i] for i in at])
+            outcomes = isolated.perceive([images[i] for i in at], [context[i] for i in at], watch)
             fresh = dict(zip(new, outcomes, strict=True))
             known.update(fresh)
             self._cache(self.store, expert, fresh)

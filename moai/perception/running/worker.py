@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
+
+_ASKED_EVERY = 0.05  # seconds
 
 
 class TimedOut(Exception):
@@ -20,6 +23,10 @@ class TimedOut(Exception):
     def __init__(self, limit: float) -> None:
         super().__init__(f"no result within {limit:g} seconds")
         self.limit = limit
+
+
+class Stopped(Exception):
+    """Report a call that was stopped from another thread."""
 
 
 class Worker:
@@ -31,29 +38,32 @@ class Worker:
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def call(self, function: Callable, *args: Any, limit: float | None) -> Any:
+    def call(
+        self, function: Callable, *args: Any, limit: float | None, stopped: Callable[[], bool] | None = None
+    ) -> Any:
         """Return ``function(*args)``, run in the worker's thread; its exceptions are raised here.
 
         Args:
             function: runs in the worker's thread.
             args: of the function.
             limit: seconds; None waits for ever.
+            stopped: asked several times a second whether the result is still needed; left out, it is.
 
         Raises:
-            TimedOut: the thread is abandoned; the next call starts a new one.
+            TimedOut, Stopped: the thread is abandoned; the next call starts a new one.
         """
         with self.lock:
             self._start()
             future: Future = Future()
             self._jobs.put((future, function, args))
             try:
-                wait([future], timeout=limit)
+                _wait(future, limit, stopped)
             except BaseException:  # Ctrl-C: the result is not needed any more
                 self.stop()
                 raise
-            if limit is not None and not future.done():
+            if not future.done():
                 self.stop()
-                raise TimedOut(limit)
+                raise TimedOut(limit) if stopped is None or not stopped() else Stopped
             return future.result()
 
     def stop(self) -> None:
@@ -67,6 +77,19 @@ class Worker:
             self._jobs = queue.SimpleQueue()
             self._thread = threading.Thread(target=_serve, args=(self._jobs,), name=self.name, daemon=True)
             self._thread.start()
+
+
+def _wait(future: Future, limit: float | None, stopped: Callable[[], bool] | None) -> None:
+    """Wait until a call is done, late, or not needed any more."""
+    if stopped is None:
+        wait([future], timeout=limit)
+        return
+    end = None if limit is None else time.monotonic() + limit
+    while not future.done() and not stopped():
+        rest = _ASKED_EVERY if end is None else min(_ASKED_EVERY, end - time.monotonic())
+        if rest <= 0:
+            return
+        wait([future], timeout=rest)
 
 
 def _serve(jobs: queue.SimpleQueue) -> None:
