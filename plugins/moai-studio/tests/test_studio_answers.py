@@ -125,6 +125,7 @@ def test_examples_are_at_hand_and_are_pictures(visitor):
 
 
 def test_experts_alone_perceive_and_answer_nothing(app, monkeypatch):
+    tiny.register()  # tests of other files make the registry anew
     monkeypatch.setattr("moai_studio.runs.installed_experts", lambda: ["tiny-panoptic"])
     monkeypatch.setattr("moai_studio.runs.default_store", lambda: None)
     visitor = Visitor(app)

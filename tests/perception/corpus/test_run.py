@@ -96,7 +96,17 @@ class Reported:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_stopped_anywhere_it_goes_on_without_a_double_or_a_gap(probe, folder, number):
-    settings = ["pictures", "--out", "out", "--shard-size", "10", "--workers", "2", "--option", "dots.seconds=0.02"]
+    settings = [
+        "pictures",
+        "--out",
+        "out",
+        "--shard-size",
+        "10",
+        "--workers",
+        "2",
+        "--option",
+        "dots.seconds=0.1",
+    ]  # seconds in all, to be stopped in
     running = subprocess.Popen(command(*settings), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while len(list(Path("out").glob("*.parquet"))) < 2 and time.monotonic() < deadline:
@@ -108,7 +118,7 @@ def test_stopped_anywhere_it_goes_on_without_a_double_or_a_gap(probe, folder, nu
     done = len(list(Path("out").glob("shard-*.parquet")))
     assert 2 <= done < 7 and not Path("out/manifest.json").exists()
     subprocess.run(command(*settings), check=True, capture_output=True)
-    options = {"dots": {"seconds": 0.02}}
+    options = {"dots": {"seconds": 0.1}}
     perceive("whole", shard_size=10, options=options)
     assert contents("out") == contents("whole")
     assert len({row["id"] for row in rows_of("out")}) == len(rows_of("out")) == 70
