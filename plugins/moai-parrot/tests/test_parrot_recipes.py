@@ -95,4 +95,4 @@ def test_the_twins_differ_in_the_mixture_alone():
     assert [stage.pop("connector") for stage in llava["stages"]] == [{}, {}]
     assert (parrot.pop("name"), llava.pop("name")) == ("parrot-twin", "llava-twin-multilingual")
     assert parrot == llava
-    assert sum(llava["data"]["sources"][0]["options"]["languages"].values()) == 0.5
+    assert sum(llava["data"]["sources"][1]["options"]["languages"].values()) == 0.5
