@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -51,9 +52,10 @@ def test_sigterm_finishes_what_runs(run_dir):
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
-        waiting = psutil.Process(process.pid)
-        while sum(one.status == "ESTABLISHED" for one in waiting.net_connections()) < 5:
-            pass
+        server, end = psutil.Process(process.pid), time.monotonic() + 60
+        while sum(one.status == "ESTABLISHED" for one in server.net_connections()) < 5:
+            assert time.monotonic() < end, "not all clients are connected"
+            time.sleep(0.01)
         next(stream)
         process.send_signal(signal.SIGTERM)
         rest = "".join(chunk.choices[0].delta.content or "" for chunk in [first, *stream] if chunk.choices)
