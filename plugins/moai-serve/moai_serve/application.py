@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,7 +28,7 @@ from moai_serve.answers import Completion, to_json
 from moai_serve.asking import Asked, read_request
 from moai_serve.body import Held, Memory, read_body
 from moai_serve.engine import Engine
-from moai_serve.errors import ApiError
+from moai_serve.errors import ApiError, closing, internal
 from moai_serve.job import Finished, Job, Report
 from moai_serve.metrics import Metrics
 from moai_serve.settings import Settings
@@ -168,11 +167,7 @@ class Server:
         return await self._refuse(request, ApiError(error.status_code, message, code, headers=headers))
 
     async def _fail(self, request: Request, error: Exception) -> Response:
-        # Where it happened, but not its message, which may hold what a client wrote.
-        log.error("a request failed with %s\n%s", type(error).__name__,
-                  "".join(traceback.format_tb(error.__traceback__)))  # fmt: skip
-        message = "the server failed at this request; its log says where"
-        return await self._refuse(request, ApiError(500, message, "internal_error", headers={"connection": "close"}))
+        return await self._refuse(request, closing(internal("a request", error)))
 
 
 class _Work:

@@ -6,11 +6,9 @@ ends with its longest answer, and each answer is reported as soon as it ends.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Sequence
 
@@ -19,13 +17,12 @@ from moai.errors import MoaiError, PromptError
 from moai.types import merge
 from moai_serve.choice import Choice
 from moai_serve.drawing import Draw, Ended
-from moai_serve.errors import ApiError, refused
+from moai_serve.errors import ApiError, internal, refused
 from moai_serve.job import Job, Perceived, late
 from moai_serve.metrics import Metrics
 from moai_serve.settings import Settings
 from moai_serve.word_states import WordStates
 
-log = logging.getLogger("moai.serve")
 GATHERING = 0.02  # seconds that a batch waits for pictures that are being perceived, so that more go along
 PROMPTS = 256  # encoded prompts that are kept
 
@@ -259,10 +256,7 @@ class Engine:
             code = "context_length_exceeded" if isinstance(error, PromptError) else "invalid_value"
             made = refused(str(error), code, "messages")
         else:
-            # Where it happened, but not its message, which may hold what a client wrote.
-            places = "".join(traceback.format_tb(error.__traceback__))
-            log.error("a batch failed with %s\n%s", type(error).__name__, places)
-            made = ApiError(500, "the server failed at this request; its log says where", "internal_error")
+            made = internal("a batch", error)
         self.metrics.errors.labels(type(error).__name__).inc()
         for job in jobs:
             job.fail(made)

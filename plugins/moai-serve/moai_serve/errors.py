@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from typing import Any
 
+log = logging.getLogger("moai.serve")
 KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -45,6 +48,19 @@ def closing(error: ApiError) -> ApiError:
     """Let the connection end with this error: a body that was not read to its end cannot be told from what follows."""
     error.headers["connection"] = "close"
     return error
+
+
+def internal(what: str, error: Exception) -> ApiError:
+    """Log where a mistake of the server happened, and build what its client is told.
+
+    The log has not the error's message, which may hold what a client wrote.
+
+    Args:
+        what: failed, for the log.
+        error: as it was caught.
+    """
+    log.error("%s failed with %s\n%s", what, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+    return ApiError(500, "the server failed at this request; its log says where", "internal_error")
 
 
 def shorten(text: str, length: int = 80) -> str:
