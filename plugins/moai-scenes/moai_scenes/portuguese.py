@@ -32,12 +32,12 @@ def a(name: str) -> str:
 
 def the(name: str) -> str:
     """With the definite article: ``a estrela vermelha``."""
-    return f"{'a' if _is_feminine(name) else 'o'} {name_of(name)}"
+    return f"{_article(name)} {name_of(name)}"
 
 
 def the_shape(shape: str) -> str:
     """A shape of any colour, with the definite article: ``a estrela``."""
-    return f"{'a' if shape in FEMININE else 'o'} {SHAPES[shape]}"
+    return f"{_article(shape)} {SHAPES[shape]}"
 
 
 def beside(predicate: str, name: str) -> str:
@@ -50,6 +50,10 @@ def how_many(counted: str) -> str:
     if counted in SHAPES:
         return f"{'Quantas' if counted in FEMININE else 'Quantos'} {SHAPES[counted]}s"
     return f"Quantas formas {COLORS[counted][3]}"
+
+
+def _article(name: str) -> str:
+    return "a" if _is_feminine(name) else "o"
 
 
 def _is_feminine(name: str) -> bool:

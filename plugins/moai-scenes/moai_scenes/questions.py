@@ -17,7 +17,7 @@ from moai_scenes.plan import Scene
 from moai_scenes.words import COLORS, KOREAN, NUMBERS, PLACES, SHAPES, in_korean
 
 KINDS = ("existence", "position", "count", "relation", "text", "text_relation")
-MORE_KINDS = ("color",)  # asked where a data set's `kinds` names them
+ALL_KINDS = (*KINDS, "color")  # the last where a data set's `kinds` names it
 
 
 class Question(NamedTuple):

@@ -22,7 +22,7 @@ from moai.types import IMAGE, Conversation, Perception, Sample, Turn
 from moai_scenes.backdrops import folder as backdrop_folder
 from moai_scenes.backdrops import sources
 from moai_scenes.plan import Scene, plan_scene
-from moai_scenes.questions import KINDS, MORE_KINDS, ask, caption, word_question
+from moai_scenes.questions import ALL_KINDS, KINDS, ask, caption, word_question
 from moai_scenes.render import render
 from moai_scenes.truth import truth_of
 from moai_scenes.words import LANGUAGES, SPLITS
@@ -94,8 +94,8 @@ def _check(
         if value is not None and value < 1:
             raise RecipeError(f"scenes: {name} is {value}; give at least 1, or none")
     for kind in kinds:
-        if kind not in (*KINDS, *MORE_KINDS):
-            raise RecipeError(f"scenes: kinds has '{kind}'{nearest(kind, (*KINDS, *MORE_KINDS))}")
+        if kind not in ALL_KINDS:
+            raise RecipeError(f"scenes: kinds has '{kind}'{nearest(kind, ALL_KINDS)}")
     for language, share in languages.items():
         if language not in LANGUAGES:
             raise RecipeError(f"scenes: languages has '{language}'{nearest(language, LANGUAGES)}")
@@ -110,7 +110,7 @@ def _samples(
     plan: Scene, split: str, seed: int, index: int, place: Path, languages: Mapping[str, float], truth: Perception
 ) -> list[Sample]:
     rng = random.Random(f"questions {split} {seed} {index}")
-    image_id = f"scenes/{split}/{seed}/{index:05d}"
+    image_id = _image_id(split, seed, index)
     samples = []
     for number, question in enumerate(ask(plan, rng)):
         language = _language(rng.random(), languages)
@@ -123,7 +123,7 @@ def _samples(
 
 
 def _caption(plan: Scene, split: str, seed: int, index: int, place: Path) -> Sample:
-    image_id = f"scenes/{split}/{seed}/{index:05d}"
+    image_id = _image_id(split, seed, index)
     turn = Turn("text", (IMAGE, f"{caption(plan)}\n"))
     conversation = Conversation((turn,), (_file(place, index),), "all")
     return Sample(f"{image_id}/caption", conversation, (image_id,), "caption")
@@ -137,6 +137,10 @@ def _language(drawn: float, languages: Mapping[str, float]) -> str:
             return language
         drawn -= share
     return "en"
+
+
+def _image_id(split: str, seed: int, index: int) -> str:
+    return f"scenes/{split}/{seed}/{index:05d}"
 
 
 def _file(place: Path, index: int) -> Path:
